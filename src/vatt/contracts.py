@@ -1,0 +1,175 @@
+"""What the stages hand to each other: dtype, shape, range and unit of every field.
+
+Letters (docs/architecture.md): B clips on this rank, G on all ranks, K texts per clip, L words per
+text, T H W C frames, S samples, E a common space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vatt.errors import ConfigError
+
+AudioKind = Literal["waveform", "spectrogram"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipSpec:
+    """What one clip holds and how it is sampled (§4.3 "Inputs"); stored with every trained model."""
+
+    frames: int = 32
+    fps: float = 10.0
+    height: int = 224
+    width: int = 224
+    sample_rate_hz: int = 48_000
+    texts: int = 5  # K: the captions nearest in time
+    words: int = 16  # L: longer texts are cut, shorter ones padded
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "fps", "height", "width", "sample_rate_hz", "texts", "words"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"clip.{name}: found {getattr(self, name)}, expected > 0")
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds covered by the frames, and so by the waveform: both are of the same moment."""
+        return self.frames / self.fps
+
+    @property
+    def samples(self) -> int:
+        """S, samples of the waveform: as long as the frames last (153,600 at the paper's sizes)."""
+        return round(self.duration_s * self.sample_rate_hz)
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A box of a frame in fractions of its height and width: 0 <= top, top + height <= 1 …"""
+
+    top: float = 0.0
+    left: float = 0.0
+    height: float = 1.0
+    width: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """The random choices for one clip; drawn with the clip, applied on the device (§4.3).
+
+    Brightness is added, saturation and contrast multiply, hue turns by that share of the colour
+    circle, all on [0, 1] values; gain multiplies the waveform. The defaults change nothing.
+    """
+
+    crop: Crop = Crop()
+    flip: bool = False
+    brightness: float = 0.0
+    saturation: float = 1.0
+    contrast: float = 1.0
+    hue: float = 0.0
+    gain: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Frames, waveform and K texts of one moment of one video, as decoded.
+
+    frames: uint8 [T, H, W, 3], RGB, at `data.decode_size`.
+    waveform: int16 [S], mono; zeros where `has_audio` is False.
+    word_ids: int64 [K, L], 0 is padding; a row with `text_mask` False is all 0.
+    draw: 63 random bits for this clip at this step; whatever the model draws comes from them.
+    """
+
+    key: str
+    start_s: float
+    frames: NDArray[np.uint8]
+    waveform: NDArray[np.int16]
+    has_audio: bool
+    word_ids: NDArray[np.int64]
+    text_mask: NDArray[np.bool_]
+    augmentation: Augmentation
+    draw: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B clips as the loader delivers them.
+
+    frames: uint8 [B, T, H, W, 3]; waveform: int16 [B, S]; has_audio: bool [B];
+    word_ids: int64 [B, K, L]; text_mask: bool [B, K]; draw: int64 [B];
+    crop: float32 [B, 4] top, left, height, width in fractions; flip: bool [B];
+    colour: float32 [B, 4] brightness, saturation, contrast, hue; gain: float32 [B].
+    """
+
+    keys: tuple[str, ...]
+    starts_s: tuple[float, ...]
+    frames: Tensor
+    waveform: Tensor
+    has_audio: Tensor
+    word_ids: Tensor
+    text_mask: Tensor
+    draw: Tensor
+    crop: Tensor
+    flip: Tensor
+    colour: Tensor
+    gain: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Same batch on `device`; copies are asynchronous from pinned memory."""
+        moved = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the model takes.
+
+    frames: float [B, T, H, W, 3] in [-1, 1].
+    audio: float [B, S] in [-1, 1] (waveform) or [B, F, M] (spectrogram: F frames of M bands).
+    has_audio: bool [B]; word_ids: int64 [B, K, L]; text_mask: bool [B, K].
+    draw: int64 [B], the source of DropToken's choice; None draws nothing (evaluation).
+    """
+
+    frames: Tensor
+    audio: Tensor
+    has_audio: Tensor
+    word_ids: Tensor
+    text_mask: Tensor
+    draw: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Both common spaces (eq. 3), rows not yet normalised.
+
+    video_va, audio_va: [B, E_va]; video_vt: [B, E_vt]; text_vt: [B, K, E_vt];
+    has_audio: bool [B]; text_mask: bool [B, K]: masked rows hold nothing and count nowhere.
+    """
+
+    video_va: Tensor
+    audio_va: Tensor
+    video_vt: Tensor
+    text_vt: Tensor
+    has_audio: Tensor
+    text_mask: Tensor
+
+
+def draw_bits(*numbers: int) -> int:
+    """63 random bits that are a function of `numbers` alone, the same on every machine."""
+    text = ",".join(str(number) for number in numbers)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
