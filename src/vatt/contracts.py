@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ AudioKind = Literal["waveform", "spectrogram"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipSpec:
-    """What one clip holds and how it is sampled (§4.3 "Inputs"); stored with every trained model."""
+    """What one clip holds and how it is sampled (§4.3 Inputs); stored with every trained model."""
 
     frames: int = 32
     fps: float = 10.0
@@ -50,7 +50,7 @@ class ClipSpec:
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A box of a frame in fractions of its height and width: 0 <= top, top + height <= 1 …"""
+    """A box of a frame, in fractions of the frame's height and width."""
 
     top: float = 0.0
     left: float = 0.0
@@ -121,7 +121,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Same batch on `device`; copies are asynchronous from pinned memory."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: value.to(device, non_blocking=True)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class VattError(Exception):
-    """Base of all errors shown to a user: says where, what was found, what was expected, what to do."""
+    """Base of all errors shown to a user: where, what was found, what was expected, what to do."""
 
 
 class ConfigError(VattError):
-    """A setting is unknown, out of range, or contradicts another one. The command line exits with 2."""
+    """A setting is unknown, out of range, or contradicts another; the command line exits with 2."""
 
 
 class MediaError(VattError):

@@ -1,0 +1,1 @@
+"""Recording the real clips of the demo: a player in ViZDoom, its pictures, sound and captions."""

@@ -1,0 +1,1 @@
+"""Files → frames, waveforms and timed text."""

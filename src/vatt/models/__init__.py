@@ -1,0 +1,1 @@
+"""The three backbones, or the one, and their heads (§3.1–3.3)."""
