@@ -1,0 +1,135 @@
+"""Numbers that judge a model: pure functions of arrays, safe under ties, refusing NaN.
+
+Ties are broken at random in thought: every rank, recall and top-k accuracy is the expectation
+over all orders of tied items. A constant score therefore measures exactly chance, where a sort
+would have measured the order of the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vatt.errors import DataError
+
+Floats = NDArray[np.float64]
+Names = Sequence[str] | NDArray[np.str_]
+RECALLS = (1, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Where the best relevant item of each query stands.
+
+    better: int [Q], items that score strictly higher than the best relevant one.
+    tied: int [Q], items with exactly its score, itself included.
+    relevant: int [Q], how many of the tied items are relevant (1 or more).
+    """
+
+    better: NDArray[np.int64]
+    tied: NDArray[np.int64]
+    relevant: NDArray[np.int64]
+
+    def expected(self) -> Floats:
+        """Expected rank [Q] of the first relevant item, counted from 1.
+
+        The wrong ones of the tied items stand before the first right one with probability
+        1 / (right ones + 1) each: half of them when one item is right.
+        """
+        wrong = self.tied - self.relevant
+        return np.asarray(1.0 + self.better + wrong / (self.relevant + 1.0), dtype=np.float64)
+
+    def within(self, k: int) -> Floats:
+        """Probability [Q] that a relevant item is among the first k.
+
+        Of the tied items the first `k - better` places are filled by drawing without return;
+        none of them is relevant with probability Π_i (wrong - i) / (tied - i).
+        """
+        places = np.clip(k - self.better, 0, self.tied)
+        missed = np.ones(len(self.better))
+        for place in range(min(k, int(places.max(initial=0)))):
+            drawn = place < places
+            wrong_left = np.maximum(self.tied - self.relevant - place, 0)
+            missed[drawn] *= (wrong_left / np.maximum(self.tied - place, 1))[drawn]
+        return 1.0 - missed
+
+
+def rank_relevant(scores: NDArray[np.floating], relevant: NDArray[np.bool_]) -> Ranks:
+    """Rank the items of each query by score, high to low.
+
+    Args:
+        scores: [Q, M], higher is better.
+        relevant: bool [Q, M], the items that answer the query; at least one for each.
+
+    Raises:
+        DataError: a score is NaN, or a query has no relevant item.
+    """
+    refuse_nan(scores, "retrieval scores")
+    if not relevant.any(axis=1).all():
+        query = int(np.flatnonzero(~relevant.any(axis=1))[0])
+        raise DataError(f"retrieval: query {query} has no relevant item, expected one or more")
+    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
+    tied = scores == best
+    return Ranks(
+        better=(scores > best).sum(axis=1),
+        tied=tied.sum(axis=1),
+        relevant=(tied & relevant).sum(axis=1),
+    )
+
+
+def recalls(ranks: Ranks) -> dict[str, float]:
+    """R@1, R@5, R@10 in per cent, and the median of the expected ranks (MedR)."""
+    numbers = {f"R@{k}": 100.0 * float(ranks.within(k).mean()) for k in RECALLS}
+    return numbers | {"MedR": float(np.median(ranks.expected()))}
+
+
+def chance_recalls(num_items: int) -> dict[str, float]:
+    """What `recalls` gives for scores that know nothing, one relevant item of `num_items`."""
+    numbers = {f"R@{k}": 100.0 * min(1.0, k / num_items) for k in RECALLS}
+    return numbers | {"MedR": (num_items + 1) / 2}
+
+
+def top_k_accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int) -> float:
+    """Share of rows, in [0, 1], whose true class is among the k highest logits.
+
+    Args:
+        logits: [N, classes]; any increasing function of them gives the same number.
+        labels: int [N], the true class of each row.
+        k: 1 or more.
+
+    Raises:
+        DataError: a logit is NaN.
+    """
+    true = np.zeros(logits.shape, dtype=bool)
+    true[np.arange(len(labels)), labels] = True
+    return float(rank_relevant(logits, true).within(k).mean())
+
+
+def balanced_accuracy(predicted: Names, true: Names) -> float:
+    """Mean over the classes that occur in `true` of the share found, in [0, 1].
+
+    Raises:
+        DataError: there is nothing to judge.
+    """
+    predicted, true = np.asarray(predicted), np.asarray(true)
+    if not len(true):
+        raise DataError("balanced accuracy: found no labelled clips, expected at least one")
+    hits = predicted == true
+    return float(np.mean([hits[true == name].mean() for name in np.unique(true)]))
+
+
+def refuse_nan(values: NDArray[np.floating], what: str) -> None:
+    """Stop before a NaN is silently ranked first or last.
+
+    Raises:
+        DataError: `values` holds a NaN; says in how many rows.
+    """
+    bad = np.isnan(values).any(axis=-1) if values.ndim > 1 else np.isnan(values)
+    if bad.any():
+        raise DataError(
+            f"{what}: NaN in {int(bad.sum())} of {len(bad)} rows, expected numbers; "
+            "the model or its input is broken: look at the training log"
+        )
