@@ -1,1 +1,23 @@
-"""VATT: Transformers for multimodal self-supervised learning from raw video, audio and text."""
+"""VATT: Transformers for multimodal self-supervised learning from raw video, audio and text.
+
+    import vatt
+    model = vatt.load("runs/demo")
+    clips = model.encode_video(["a.mp4", "b.mp4"])
+
+`import vatt` itself imports nothing heavy; `load` brings torch with it when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vatt.encoder import Encoder, load
+
+__all__ = ["Encoder", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from vatt import encoder
+
+        return getattr(encoder, name)
+    raise AttributeError(f"module 'vatt' has no attribute {name!r}")

@@ -14,7 +14,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import tomli_w
 from pydantic import TypeAdapter, ValidationError
@@ -24,18 +24,21 @@ from vatt.errors import ConfigError
 T = TypeVar("T")
 
 
+NONE = "none"  # TOML has no word for None
+
+
 def to_values(config: Any) -> dict[str, Any]:
-    """A (nested) dataclass as plain dicts, lists, strings and numbers; None values are left out."""
+    """A (nested) dataclass as plain dicts, lists, strings and numbers; None becomes "none"."""
     values = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is None:
-            continue
         values[field.name] = to_values(value) if dataclasses.is_dataclass(value) else _plain(value)
     return values
 
 
 def _plain(value: Any) -> Any:
+    if value is None:
+        return NONE
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):
@@ -65,28 +68,19 @@ def draft(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
 
 
 def _build(cls: type[T], values: Mapping[str, Any], *, where: str, prefix: str, check: bool) -> T:
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f"; perhaps you meant {prefix}{near[0]}" if near else f"; known: {sorted(names)}"
-            raise ConfigError(f"{where}: unknown setting {prefix}{key}{hint}")
+    _refuse_unknown(cls, values, where=where, prefix=prefix)
     types = get_type_hints(cls)
     ready: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         kind, key = types[field.name], prefix + field.name
-        nested = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-        if field.name in values:
-            value = values[field.name]
-            ready[field.name] = (
-                _build(kind, value, where=where, prefix=f"{key}.", check=check)
-                if nested and isinstance(value, Mapping)
-                else _convert(kind, value, where=where, key=key)
-            )
-        elif field.default is not dataclasses.MISSING:
-            ready[field.name] = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            ready[field.name] = field.default_factory()
+        value = values.get(field.name, _default(field))
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            value = _nested_values(field, value, where=where, key=key)
+            ready[field.name] = _build(kind, value, where=where, prefix=f"{key}.", check=check)
+        elif field.name in values:
+            ready[field.name] = _convert(kind, value, where=where, key=key)
+        elif value is not dataclasses.MISSING:
+            ready[field.name] = value
         elif check:
             raise ConfigError(f"{where}: setting {key} is missing and has no default")
     if check:
@@ -97,7 +91,40 @@ def _build(cls: type[T], values: Mapping[str, Any], *, where: str, prefix: str, 
     return unchecked
 
 
+def _refuse_unknown(cls: Any, values: Mapping[str, Any], *, where: str, prefix: str) -> None:
+    names = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"; perhaps you meant {prefix}{near[0]}" if near else f"; known: {sorted(names)}"
+            raise ConfigError(f"{where}: unknown setting {prefix}{key}{hint}")
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    """The default of a field, or `dataclasses.MISSING`."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _nested_values(
+    field: dataclasses.Field[Any], value: Any, *, where: str, key: str
+) -> Mapping[str, Any]:
+    """The values of a nested config: what is given, laid over the default of the field itself."""
+    default = _default(field)
+    base = to_values(default) if dataclasses.is_dataclass(default) else {}
+    if value is dataclasses.MISSING or value is default:
+        return base
+    if dataclasses.is_dataclass(value):
+        return to_values(value)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: {key}: found {value!r}, expected a table of settings")
+    return merge(base, value)
+
+
 def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
+    if value == NONE and type(None) in get_args(kind):
+        return None
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:

@@ -1,0 +1,193 @@
+"""The command line, run as users run it: in its own process, or through `main`."""
+
+import json
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from vatt.cli import main as cli
+from vatt.cli import render, settings
+from vatt.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optim:
+    """How weights are changed."""
+
+    steps: int = 10
+    warmup_steps: int = 0
+    """steps until the learning rate is at its height"""
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps > self.steps:
+            raise ConfigError(
+                f"optim.warmup_steps: found {self.warmup_steps}, expected <= {self.steps}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A command for tests."""
+
+    out: Path
+    names: tuple[str, ...] = ("a",)
+    flip: bool = True
+    optim: Optim = field(default_factory=Optim)
+
+
+def resolve(*args: str, **sources):
+    return settings.resolve(Config, args, prog="vatt test", **sources)
+
+
+def run_vatt(*args: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "vatt", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_help_lists_every_command_quickly_and_without_torch():
+    script = (
+        "import sys; from vatt.cli.main import main; code = main(['--help']);"
+        "print(code, [name for name in ('torch', 'tyro', 'pydantic') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script]
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert all(f"  {name} " in done.stdout for name in cli.COMMANDS)
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert min(times) < 0.3
+
+
+def test_every_command_of_the_table_exists_and_explains_itself():
+    for name, command in cli.COMMANDS.items():
+        module = __import__(command.module, fromlist=["run"])
+        assert callable(module.run)
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*name.split(), "--help"])
+        assert stop.value.code == 0, name
+
+
+def test_later_sources_win_and_each_value_knows_its_origin(tmp_path):
+    file = tmp_path / "lab.toml"
+    file.write_text('[optim]\nsteps = 50\nwarmup_steps = 20\nclip_norm = "none"\n')
+    preset = ("small", {"optim": {"steps": 5, "clip_norm": 1.0}, "names": ["p", "q"]})
+    resolved = resolve(
+        "--out", "o", "--no_flip", "--optim.warmup-steps=40", preset=preset, file=str(file)
+    )
+    optim = Optim(steps=50, warmup_steps=40, clip_norm=None)
+    assert resolved.config == Config(out=Path("o"), names=("p", "q"), flip=False, optim=optim)
+    assert {key: origin for key, _, origin in resolved.lines()} == {
+        "out": "command line",
+        "names": "preset small",
+        "flip": "command line",
+        "optim.steps": str(file),
+        "optim.warmup_steps": "command line",
+        "optim.clip_norm": str(file),
+    }
+
+
+def test_values_that_depend_on_each_other_are_checked_once_all_are_known(tmp_path):
+    file = tmp_path / "lab.toml"
+    file.write_text("[optim]\nwarmup_steps = 20\n")
+    assert resolve("--out", "o", "--optim.steps", "30", file=str(file)).config.optim.steps == 30
+    with pytest.raises(ConfigError, match="found 20, expected <= 10"):
+        resolve("--out", "o", file=str(file))
+
+
+def test_an_unknown_key_is_blamed_on_the_file_it_is_in(tmp_path):
+    file = tmp_path / "lab.toml"
+    file.write_text("[optim]\nstep = 3\n")
+    with pytest.raises(
+        ConfigError, match=r"lab\.toml: unknown setting optim\.step; .*optim\.steps"
+    ):
+        resolve("--out", "o", file=str(file))
+
+
+def test_a_required_setting_that_no_source_gave_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        resolve("--optim.steps", "3")
+    assert stop.value.code == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_printed_settings_are_toml_that_gives_the_same_settings_again(tmp_path, capsys):
+    first = resolve("--out", "o", "--names", "x", "y", "--optim.steps", "7")
+    render.settings(first.lines(), as_json=False)
+    file = tmp_path / "again.toml"
+    file.write_text(capsys.readouterr().out)
+    assert tomllib.loads(file.read_text())["optim"]["steps"] == 7
+    assert resolve(file=str(file)).config == first.config
+
+
+def test_options_of_every_command_are_taken_out_wherever_they_stand():
+    args = ["--out", "o", "--json", "--config=a.toml", "--print_config", "--preset", "p", "b"]
+    options, rest = cli.split_options(args, presets=True)
+    assert options == cli.Options(preset="p", config="a.toml", print_config=True, json=True)
+    assert rest == ["--out", "o", "b"]
+    without_presets, rest = cli.split_options(["--preset", "p"], presets=False)
+    assert (without_presets, rest) == (cli.Options(), ["--preset", "p"])
+    with pytest.raises(ConfigError, match="--config: expected a value"):
+        cli.split_options(["--config"], presets=False)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        ([], 2, "usage: vatt COMMAND"),
+        (["pretain"], 2, "perhaps you meant: vatt pretrain"),
+        (["pretrain", "--preset", "huge"], 2, "--preset: found 'huge'; expected one of"),
+        (["pretrain", "--no-such-setting", "1"], 2, "no-such-setting"),
+        (["prepare", "nowhere", "--out", "OUT"], 1, "nowhere"),
+        (["report", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_what_goes_wrong_is_said_on_stderr_with_its_exit_code(args, code, words, tmp_path):
+    args = [str(tmp_path / "out") if word == "OUT" else word for word in args]
+    done = run_vatt(*args, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_wrapped_under_its_first_line(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    render.error(
+        "clips/042.mp4: needs 3.2 s from 7.0 s, but the video ends at 8.1 s; start earlier"
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        "vatt: error: clips/042.mp4: needs 3.2 s from 7.0 s, but the",
+        "             video ends at 8.1 s; start earlier",
+    ]
+
+
+@dataclass(frozen=True)
+class Result:
+    path: Path
+    seconds: float
+    scores: dict[str, dict[str, float]]
+
+
+def test_results_are_one_line_of_json_or_tables(capsys):
+    scores = {"svm": {"action": 0.41, "sound_event": float("nan")}, "knn": {"action": 0.25}}
+    result = Result(path=Path("runs/a"), seconds=1.5, scores=scores)
+    render.result(result, as_json=True)
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert json.loads(line) == {
+        "path": "runs/a",
+        "seconds": 1.5,
+        "scores": {"svm": {"action": 0.41, "sound_event": None}, "knn": {"action": 0.25}},
+    }
+    render.result(result, as_json=False)
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["path", "runs/a"] in shown
+    assert ["action", "sound", "event"] in shown
+    assert ["knn", "0.25", "–"] in shown
