@@ -103,8 +103,8 @@ def test_top_k_over_all_classes_as_truth_adds_up_to_k(logits, k):
 
 @pytest.mark.skipif(not PARITY.is_dir(), reason="recorded official outputs not found")
 class TestOfficialNumbers:
-    def arrays(self):
-        return np.load(PARITY / "misc" / "eval_and_classification_losses.npz")
+    def arrays(self) -> dict[str, np.ndarray]:
+        return dict(np.load(PARITY / "misc" / "eval_and_classification_losses.npz"))
 
     def test_top_1_and_top_5(self):
         data = self.arrays()

@@ -1,0 +1,76 @@
+"""Result files: what was measured, on which clips, of which model, with which versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vatt.errors import CheckpointError
+
+FORMAT_VERSION = "1.0"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = ("vatt", "torch", "numpy", "av", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def ids_hash(ids: Iterable[str]) -> str:
+    """Twelve hex digits of the evaluated clips, in their order."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]
+
+
+def file_hash(path: Path) -> str:
+    """Twelve hex digits of a file's content.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read: {error.strerror}") from error
+
+
+def write_result(run: Path, task: str, result: Mapping[str, Any]) -> Path:
+    """Write `<run>/results/<task>.json`, whole or not at all; returns its path."""
+    path = run / "results" / f"{task}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"format_version": FORMAT_VERSION, "task": task, **result, "versions": versions()}
+    aside = path.with_suffix(".json.tmp")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    return path
+
+
+def read_result(run: Path, task: str) -> dict[str, Any] | None:
+    """The result of a task, or None when it has not been run.
+
+    Raises:
+        CheckpointError: the file is damaged or of a newer format.
+    """
+    path = run / "results" / f"{task}.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        major = int(content["format_version"].split(".")[0])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: not a result file ({error}); run the task again") from error
+    if major > int(FORMAT_VERSION.split(".")[0]):
+        raise CheckpointError(
+            f"{path}: format version {content['format_version']}, "
+            f"expected {FORMAT_VERSION} or older; update vatt"
+        )
+    return content

@@ -1,0 +1,111 @@
+"""Retrieval among a pool: who is in it, how well it goes, and how well it could go at best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vatt.contracts import draw_bits
+from vatt.errors import DataError
+from vatt.evaluation.metrics import RECALLS, Ranks, chance_recalls, rank_relevant, recalls
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The clips that are queries and answers at once.
+
+    rows: int [n], which of the candidates, in ascending order.
+    num_candidates: how many could have been drawn.
+    num_expected: how many were asked for.
+    """
+
+    rows: Rows
+    num_candidates: int
+    num_expected: int
+
+
+def draw_pool(candidates: Rows, size: int, *, seed: int) -> Pool:
+    """At most `size` of the candidates, each as likely, a function of the seed.
+
+    Raises:
+        DataError: fewer than two candidates.
+    """
+    if len(candidates) < 2:
+        raise DataError(
+            f"retrieval: found {len(candidates)} clips that qualify, expected at least 2; "
+            "evaluate a split with more clips"
+        )
+    drawn = np.random.default_rng(draw_bits(seed, size)).permutation(candidates)[:size]
+    return Pool(np.sort(drawn), len(candidates), size)
+
+
+def one_clip_per_text(texts: Sequence[str], *, seed: int) -> Rows:
+    """Row numbers of one clip for each different text; "" is no text.
+
+    Where several clips have the same text, which of them stands for it is drawn by the seed: the
+    others would be right answers that the measure calls wrong.
+    """
+    order = np.random.default_rng(draw_bits(seed)).permutation(len(texts))
+    chosen: dict[str, int] = {}
+    for row in order.tolist():
+        if texts[row]:
+            chosen.setdefault(texts[row], row)
+    return np.array(sorted(chosen.values()), dtype=np.int64)
+
+
+def num_sharing(texts: Sequence[str]) -> int:
+    """How many clips have a text that another clip has too."""
+    return sum(count for text, count in Counter(texts).items() if text and count > 1)
+
+
+def similarities(queries: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosines [Q, M] of raw vectors [Q, E] and [M, E]."""
+    scores: NDArray[np.float32] = unit_rows(queries) @ unit_rows(items).T
+    return scores
+
+
+def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of length one; a zero row stays zero."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.maximum(lengths, 1e-12)
+    return unit
+
+
+def judge(scores: NDArray[np.floating], pool: Pool) -> dict[str, float | int]:
+    """R@k in per cent and MedR of scores [n, n] whose diagonal is right, with chance beside."""
+    n = len(scores)
+    chance = chance_recalls(n)
+    return {
+        **recalls(rank_relevant(scores, np.eye(n, dtype=bool))),
+        **{f"chance_{name}": value for name, value in chance.items()},
+        "n": n,
+        "n_expected": pool.num_expected,
+        "n_candidates": pool.num_candidates,
+    }
+
+
+def oracle_ranks(said: Sequence[str], facts: Sequence[str]) -> Ranks:
+    """Ranks reached by someone who knows every fact of every clip but nothing else.
+
+    A clip fits a text when all that the text says is true of it; among the clips that fit, the
+    oracle can only guess. No model that goes by these facts can be expected to do better.
+
+    Args:
+        said: [n] the facts each text states, separated by spaces.
+        facts: [n] the facts of each clip; clip i belongs to text i.
+    """
+    known = [frozenset(text.split()) for text in facts]
+    fits = np.array([[frozenset(text.split()) <= clip for clip in known] for text in said])
+    return rank_relevant(fits.astype(np.float64), np.eye(len(known), dtype=bool))
+
+
+def ceiling(said: Sequence[str], facts: Sequence[str]) -> dict[str, float]:
+    """The oracle's R@k in per cent and MedR, named `ceiling_…`."""
+    numbers = recalls(oracle_ranks(said, facts))
+    return {f"ceiling_{name}": numbers[name] for name in [*(f"R@{k}" for k in RECALLS), "MedR"]}
