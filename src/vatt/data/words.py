@@ -1,0 +1,118 @@
+"""Texts → word ids (§3.1, §4.3): lower-cased, without punctuation, split at white space."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase, Replace
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from vatt.errors import CheckpointError, ConfigError
+
+PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1
+MAX_WORDS = 2**16  # §4.3: "the vocabulary size of 2^16, which is the same as word2vec"
+
+
+class WordTokenizer:
+    """A vocabulary of whole words; words outside it are all the same `<unk>`."""
+
+    def __init__(self, tokenizer: Tokenizer, *, where: str = "tokenizer") -> None:
+        """Take a Hugging Face tokenizer as it is.
+
+        Args:
+            tokenizer: of the kind that `build` makes.
+            where: what to call it in errors.
+
+        Raises:
+            CheckpointError: id 0 is not padding, or id 1 is not the unknown word.
+        """
+        found = tokenizer.id_to_token(0), tokenizer.id_to_token(1)
+        if found != (PADDING, UNKNOWN):
+            raise CheckpointError(
+                f"{where}: found the words {found} at ids 0 and 1, expected {(PADDING, UNKNOWN)}; "
+                "give the tokenizer.json that was written with the model"
+            )
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def build(
+        cls, texts: Iterable[str], *, max_words: int = MAX_WORDS, min_count: int = 1
+    ) -> WordTokenizer:
+        """Make a vocabulary of the most frequent words; equally frequent ones in word order.
+
+        Args:
+            texts: the captions of the training videos.
+            max_words: size of the vocabulary at most, padding and the unknown word included.
+            min_count: leave out words that occur less often.
+
+        Raises:
+            ConfigError: `max_words` leaves no room for a word.
+        """
+        if max_words < 3:
+            raise ConfigError(f"max_words: found {max_words}, expected 3 or more")
+        empty = cls._of({PADDING: 0, UNKNOWN: 1})
+        counts = Counter(word for text in texts for word in empty.words_of(text))
+        frequent = [word for word, count in counts.items() if count >= min_count]
+        frequent.sort(key=lambda word: (-counts[word], word))
+        words = [PADDING, UNKNOWN, *frequent[: max_words - 2]]
+        return cls._of({word: number for number, word in enumerate(words)})
+
+    @classmethod
+    def _of(cls, vocabulary: dict[str, int]) -> WordTokenizer:
+        tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+        tokenizer.normalizer = Normalizers([Lowercase(), Replace(Regex(r"[\p{P}\p{S}]"), "")])
+        tokenizer.pre_tokenizer = WhitespaceSplit()
+        return cls(tokenizer)
+
+    @classmethod
+    def load(cls, path: Path) -> WordTokenizer:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            CheckpointError: the file is missing or is not a word tokenizer.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            kind = json.loads(text)["model"]["type"]
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot read the vocabulary: {error.strerror}"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: not a tokenizer file: {error!r}") from error
+        if kind != "WordLevel":
+            raise CheckpointError(f"{path}: found a {kind} tokenizer, expected WordLevel (words)")
+        return cls(Tokenizer.from_str(text), where=str(path))
+
+    def save(self, path: Path) -> None:
+        """Write a `tokenizer.json` that Hugging Face's tokenizers read too."""
+        path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many word ids there are, padding and the unknown word included."""
+        return self._tokenizer.get_vocab_size()
+
+    def words_of(self, text: str) -> list[str]:
+        """The words of a text as the vocabulary sees them, known or not."""
+        plain = self._tokenizer.normalizer.normalize_str(text)
+        return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(plain)]
+
+    def encode(self, texts: Sequence[str], words: int = 16) -> NDArray[np.int64]:
+        """Word ids of texts: int64 [N, L], cut or padded with 0 to L = `words`.
+
+        A text without words (empty, or punctuation alone) is a row of zeros.
+        """
+        ids = np.zeros((len(texts), words), np.int64)
+        for row, text in zip(ids, texts, strict=True):
+            found = self._tokenizer.encode(text).ids[:words]
+            row[: len(found)] = found
+        return ids
