@@ -1,0 +1,74 @@
+"""Opening media files, and the streams in them; every FFmpeg error becomes a MediaError here."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from vatt.errors import MediaError
+
+Source = Path | bytes  # a file, or its content (a shard member)
+
+MAX_PIXELS = 8192 * 8192  # of one frame; larger is refused before memory is taken for it
+
+# What may be opened: containers that hold their own media. Play lists (hls, concat, dash …) are
+# left out on purpose: a file from the internet must not make us read other files or addresses.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,ogg,wav,w64,flac,mp3,"
+    "aac,ac3,eac3,dts,amr,aiff,caf,au,gif,mxf,nut,rm,ivf,dv,nsv,wtv,swf,yuv4mpegpipe,wv,tta,ape,"
+    "h264,hevc,m4v,mpegvideo,mjpeg,apng,obu,av1,gxf,voc,webp"
+)
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+
+
+def describe(source: Source) -> str:
+    """How errors call a source: its path, or the size of its content."""
+    return str(source) if isinstance(source, Path) else f"video of {len(source):,} bytes"
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[InputContainer]:
+    """The container, open for reading; FFmpeg's errors inside the block name the source.
+
+    Raises:
+        MediaError: the source cannot be opened, or what the block reads cannot be decoded.
+    """
+    file = str(source) if isinstance(source, Path) else io.BytesIO(source)
+    try:
+        container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"{describe(source)}: cannot be opened: {_reason(error)}") from error
+    with container:
+        try:
+            yield container
+        except (av.FFmpegError, ValueError) as error:
+            raise MediaError(f"{describe(source)}: cannot be decoded: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    words = getattr(error, "strerror", None) or str(error)
+    log = getattr(error, "log", None)  # FFmpeg's own last line: (level, part, text)
+    return f"{words} ({log[2].strip()})" if log else str(words)
+
+
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """The moving picture (a cover picture of a sound file is none), decoded by one thread."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            stream.codec_context.thread_count = 1  # parallel over files, and the same frames always
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            return stream
+    return None
+
+
+def audio_stream(container: InputContainer) -> AudioStream | None:
+    """The first sound track."""
+    return container.streams.audio[0] if container.streams.audio else None

@@ -1,0 +1,344 @@
+"""What is in a media file, and the frames on screen at given times.
+
+All times are seconds on the *video clock*: zero is when the first frame is shown, whatever time
+the container gives it. Sound (`audio.py`) and prepared captions use the same clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, dropwhile
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from vatt.errors import MediaError
+from vatt.media.container import (
+    MAX_PIXELS,
+    Source,
+    audio_stream,
+    describe,
+    opened,
+    video_stream,
+)
+
+# Containers such as Matroska round times to milliseconds: a frame that starts this much after the
+# asked time is taken as on screen already.
+EPSILON_S = 0.001
+_SEEK_AFTER_S = 2.0  # nearer than this, decoding on is cheaper than seeking
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats with trustworthy indexes
+_MAX_DECODED_BYTES = 8 * 2**30  # of one `decode_all_frames`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoFacts:
+    """The picture stream as stored: width and height before `rotation` is applied.
+
+    rotation is the counter-clockwise turn (0, 90, 180 or 270°) that sets the picture upright.
+    frames is the container's own count, 0 when it does not say.
+    """
+
+    codec: str
+    width: int
+    height: int
+    fps: Fraction | None
+    frames: int
+    rotation: int
+    pix_fmt: str
+    sample_aspect: Fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFacts:
+    """The sound track as stored."""
+
+    codec: str
+    sample_rate_hz: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaFacts:
+    """What a media file says it holds.
+
+    start_s is the player's zero (the earliest stream) on the video clock: 0 or less.
+    """
+
+    duration_s: float
+    start_s: float
+    video: VideoFacts | None
+    audio: AudioFacts | None
+
+
+def probe(source: Source) -> MediaFacts:
+    """What a file holds, by its headers and first frame.
+
+    Raises:
+        MediaError: the file cannot be opened, holds neither picture nor sound, or its first frame
+            cannot be decoded.
+    """
+    with opened(source) as container:
+        video, audio = video_stream(container), audio_stream(container)
+        if video is None and audio is None:
+            raise MediaError(f"{describe(source)}: holds neither picture nor sound")
+        start_s, video_facts = 0.0, None
+        if video is not None:
+            reader = VideoReader(container, source)
+            player_zero_s = (container.start_time or 0) / av.time_base
+            start_s = min(player_zero_s - reader.zero_s, 0.0)
+            video_facts = _video_facts(video, reader.first)
+        return MediaFacts(
+            duration_s=_duration_s(container, video or audio),
+            start_s=start_s,
+            video=video_facts,
+            audio=_audio_facts(audio) if audio is not None else None,
+        )
+
+
+def _duration_s(container: InputContainer, stream: VideoStream | AudioStream | None) -> float:
+    assert stream is not None
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
+def _video_facts(stream: VideoStream, first: VideoFrame) -> VideoFacts:
+    rate = stream.average_rate or stream.guessed_rate
+    return VideoFacts(
+        codec=stream.codec_context.name,
+        width=first.width,
+        height=first.height,
+        fps=rate if rate else None,
+        frames=stream.frames,
+        rotation=first.rotation % 360,
+        pix_fmt=first.format.name,
+        sample_aspect=stream.sample_aspect_ratio or Fraction(1),
+    )
+
+
+def _audio_facts(stream: AudioStream) -> AudioFacts:
+    context = stream.codec_context
+    return AudioFacts(
+        codec=context.name, sample_rate_hz=context.sample_rate, channels=context.channels
+    )
+
+
+class TimedFrame(NamedTuple):
+    """A decoded frame and when it is on screen, in seconds on the video clock."""
+
+    start_s: float
+    end_s: float
+    frame: VideoFrame
+
+
+class VideoReader:
+    """The decoded frames of an open container in the order shown, each with its time.
+
+    Raises (when made, and while reading):
+        MediaError: there is no picture, or a frame is damaged, too large or without a time.
+    """
+
+    def __init__(self, container: InputContainer, source: Source) -> None:
+        stream = video_stream(container)
+        if stream is None:
+            raise MediaError(f"{describe(source)}: holds no picture, only sound")
+        assert stream.time_base is not None
+        self._container, self._stream, self._source = container, stream, source
+        self._tick_s = float(stream.time_base)
+        self._rest = self._decoded()
+        first = next(self._rest, None)
+        if first is None:
+            raise MediaError(f"{describe(source)}: no frame of its picture can be decoded")
+        self.first = first
+        self._zero = self._timestamp(first)
+        self.end_s = 0.0  # when the last frame read so far leaves the screen
+
+    @property
+    def zero_s(self) -> float:
+        """The container's time of the first frame: zero of the video clock."""
+        return self._zero * self._tick_s
+
+    @property
+    def seekable(self) -> bool:
+        """Whether `frames_from` may be called with a late time at little cost."""
+        return self._container.format.name in _SEEKABLE
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """All frames; to be called once, before any `frames_from`."""
+        return self._timed(chain([self.first], self._rest))
+
+    def frames_from(self, time_s: float) -> Iterator[TimedFrame]:
+        """The frames from a key frame at or before `time_s` on, after a seek."""
+        for back_s in (0.0, 10.0, float("inf")):
+            target = self._zero + int(max(time_s - back_s, 0.0) / self._tick_s)
+            self._container.seek(target, stream=self._stream, backward=True)
+            landed = dropwhile(lambda frame: not frame.key_frame, self._decoded())
+            first = next(landed, None)
+            if first is not None and self._seconds(first) <= time_s + EPSILON_S:
+                return self._timed(chain([first], landed))
+        raise MediaError(
+            f"{describe(self._source)}: cannot seek to {time_s:.2f} s; its index is damaged: "
+            "store the file anew, for instance with `vatt prepare`"
+        )
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        for frame in self._container.decode(self._stream):
+            if frame.is_corrupt:
+                raise MediaError(f"{describe(self._source)}: damaged at {frame.time} s")
+            if frame.width * frame.height > MAX_PIXELS:
+                raise MediaError(
+                    f"{describe(self._source)}: frames of {frame.width}x{frame.height}, expected "
+                    f"at most {MAX_PIXELS:,} pixels"
+                )
+            yield frame
+
+    def _timestamp(self, frame: VideoFrame) -> int:
+        timestamp = frame.pts if frame.pts is not None else frame.dts
+        if timestamp is None:
+            raise MediaError(f"{describe(self._source)}: a frame without a time; remux the file")
+        return timestamp
+
+    def _seconds(self, frame: VideoFrame) -> float:
+        return (self._timestamp(frame) - self._zero) * self._tick_s
+
+    def _timed(self, frames: Iterable[VideoFrame]) -> Iterator[TimedFrame]:
+        usual_s = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        last_s = -float("inf")
+        for frame in frames:
+            start_s = self._seconds(frame)
+            if start_s <= last_s:  # a repeated time: the first frame with it is shown
+                continue
+            last_s = start_s
+            lasts_s = frame.duration * self._tick_s if frame.duration else usual_s
+            self.end_s = start_s + lasts_s
+            yield TimedFrame(start_s, self.end_s, frame)
+
+
+def on_screen(frames: Iterable[TimedFrame], times_s: Iterable[float]) -> Iterator[TimedFrame]:
+    """For each of the ascending times the frame shown then; ends early where the video ends."""
+    times = iter(times_s)
+    wanted_s = next(times, None)
+    held: TimedFrame | None = None
+    for timed in frames:
+        while held is not None and wanted_s is not None and wanted_s + EPSILON_S < timed.start_s:
+            yield held
+            wanted_s = next(times, None)
+        if wanted_s is None:
+            return
+        held = timed
+    while held is not None and wanted_s is not None and wanted_s + EPSILON_S < held.end_s:
+        yield held
+        wanted_s = next(times, None)
+
+
+class FrameConverter:
+    """Decoded frame → uint8 [H, W, 3], RGB, upright; one scaler for all frames of a video."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._size = size
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """The picture at `size` (H, W), averaged over the area that each new pixel covers."""
+        turns = frame.rotation % 360 // 90
+        height, width = self._size[::-1] if turns % 2 else self._size
+        scaled = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
+        return np.rot90(scaled.to_ndarray(), turns)
+
+
+def decode_frames(
+    source: Source, times_s: NDArray[np.float64], *, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The frames on screen at the asked times.
+
+    The frame at time t is the last that starts at or before t (+ EPSILON_S); the first one, when t
+    is earlier than all.
+
+    Args:
+        source: a file, or its content.
+        times_s: [T] seconds on the video clock, in any order.
+        size: (H, W) to scale to; the picture fills it, so keep its aspect or accept the change.
+
+    Returns:
+        uint8 [T, H, W, 3], RGB, upright; each frame is converted alone, so that the same frame has
+        the same bytes however it was reached.
+
+    Raises:
+        MediaError: the video ends before a time, or cannot be decoded.
+    """
+    frames = np.empty((len(times_s), *size, 3), np.uint8)
+    order = np.argsort(times_s, kind="stable")
+    convert = FrameConverter(size)
+    with opened(source) as container:
+        reader = VideoReader(container, source)
+        for run in _runs(order, times_s, split=reader.seekable):
+            asked = times_s[run].tolist()
+            near = asked[0] <= _SEEK_AFTER_S or not reader.seekable
+            walk = reader.frames() if near else reader.frames_from(asked[0])
+            filled, previous = 0, None
+            for timed in on_screen(walk, asked):
+                if timed is not previous:
+                    picture, previous = convert(timed.frame), timed
+                frames[run[filled]] = picture
+                filled += 1
+            if filled < len(run):
+                raise MediaError(
+                    f"{describe(source)}: needs the frame at {asked[filled]:.2f} s ({len(times_s)} "
+                    f"frames from {asked[0]:.2f} s on), but the video ends at "
+                    f"{reader.end_s:.2f} s; ask for earlier times"
+                )
+    return frames
+
+
+def _runs(
+    order: NDArray[np.intp], times_s: NDArray[np.float64], *, split: bool
+) -> list[NDArray[np.intp]]:
+    """Places in `times_s` in ascending time, cut where seeking is cheaper than decoding on."""
+    if not len(order):
+        return []
+    far_apart = np.diff(times_s[order]) > _SEEK_AFTER_S
+    return np.split(order, np.flatnonzero(far_apart) + 1) if split else [order]
+
+
+def decode_all_frames(
+    source: Source, *, size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Every frame of the video, with the time at which it is shown.
+
+    Returns:
+        frames: uint8 [N, H, W, 3], the bytes that `decode_frames` gives for the same frame.
+        starts_s: float64 [N], ascending seconds on the video clock; the first is 0.
+
+    Raises:
+        MediaError: the video cannot be decoded, or is too long to hold in memory at this size.
+    """
+    frames: list[NDArray[np.uint8]] = []
+    starts_s: list[float] = []
+    most = _MAX_DECODED_BYTES // (size[0] * size[1] * 3)
+    convert = FrameConverter(size)
+    with opened(source) as container:
+        for timed in VideoReader(container, source).frames():
+            if len(frames) == most:
+                raise MediaError(
+                    f"{describe(source)}: more than {most} frames of {size[0]}x{size[1]}, too many "
+                    "to hold in memory; cut the video into parts or decode at a smaller size"
+                )
+            frames.append(convert(timed.frame))
+            starts_s.append(timed.start_s)
+    return np.stack(frames), np.array(starts_s)
