@@ -1,0 +1,128 @@
+"""Ranks: who am I, gather with gradient, sum with gradient; the identity in a single process.
+
+`torchrun` starts the processes and says in the environment who they are. Everything here works on
+any backend (NCCL on GPUs, gloo on CPUs), and with one process costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def joined_ranks(device: torch.device) -> Iterator[None]:
+    """Join the ranks that `torchrun` started, while the context lasts; nothing without torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """Number of this process on its machine: the number of its accelerator."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def barrier() -> None:
+    """Wait until all ranks are here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor) -> Tensor:
+        sent = mine.contiguous()
+        parts = [torch.empty_like(sent) for _ in range(world_size())]
+        dist.all_gather(parts, sent)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # Every rank's loss share depends on my rows: their gradients add up.
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor) -> Tensor:
+        total = mine.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def gather(mine: Tensor) -> Tensor:
+    """Rows of all ranks, in rank order; gradients flow back to the rank each row came from.
+
+    Args:
+        mine: [B, …], of the same shape and type on every rank.
+
+    Returns:
+        [G, …], G = B × ranks. `mine` itself in a single process.
+    """
+    if world_size() == 1:
+        return mine
+    if mine.dtype == torch.bool:  # gloo cannot send booleans
+        return gather(mine.to(torch.uint8)).bool()
+    return cast(Tensor, _Gather.apply(mine))  # type: ignore[no-untyped-call]
+
+
+def sum_over_ranks(mine: Tensor) -> Tensor:
+    """Sum of a tensor of equal shape over ranks, with gradient; itself in a single process."""
+    if world_size() == 1:
+        return mine
+    return cast(Tensor, _Sum.apply(mine))  # type: ignore[no-untyped-call]
+
+
+def _sum_bucket(state: None, bucket: Any) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
+
+
+def summing_gradients(module: nn.Module) -> nn.Module:
+    """The same module, with its gradients added up over ranks during backward.
+
+    The losses are rank shares that add up to the loss of the whole batch, so their gradients add
+    up too; the wrapper's usual averaging is replaced. The module itself in a single process.
+    """
+    if world_size() == 1:
+        return module
+    wrapped = DistributedDataParallel(module, broadcast_buffers=False)
+    wrapped.register_comm_hook(state=None, hook=_sum_bucket)
+    return wrapped

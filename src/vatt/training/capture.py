@@ -1,0 +1,29 @@
+"""Keep what made a step fail: the batch as files, to be looked at and repeated."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+BatchT = TypeVar("BatchT")
+
+
+def save_batch(batch: Any, folder: Path) -> None:
+    """Write a dataclass of tensors and JSON values as batch.safetensors and batch.json."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
+    plain = {name: v for name, v in values.items() if not isinstance(v, Tensor)}
+    save_file(tensors, folder / "batch.safetensors")
+    (folder / "batch.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+
+
+def load_batch(kind: type[BatchT], folder: Path) -> BatchT:
+    """Read what `save_batch` wrote of a `kind`; JSON lists come back as tuples."""
+    plain = json.loads((folder / "batch.json").read_text(encoding="utf-8"))
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    return kind(**values, **load_file(folder / "batch.safetensors"))

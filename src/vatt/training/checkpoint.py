@@ -1,0 +1,142 @@
+"""Checkpoints that are whole or absent: written aside, flushed to disk, renamed.
+
+A checkpoint is a model folder that loads alone, plus what training needs to go on: the optimiser's
+tensors and `state.json`. There are no states of random generators in it: all draws are functions
+of (seed, step).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from vatt.errors import CheckpointError
+from vatt.training.optim import Optimiser
+
+FORMAT_VERSION = "1.0"
+_NAME = re.compile(r"step-(\d{6,})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Where training stands: updates made, and facts that the next ones depend on (JSON)."""
+
+    step: int
+    facts: Mapping[str, Any]
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write in that appears as `folder` when the context ends well, else never.
+
+    Raises:
+        CheckpointError: it cannot be written, e.g. because the disk is full.
+    """
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed while it wrote
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        for path in [*aside.rglob("*"), aside]:
+            _flush(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+        _flush(folder.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        free_mb = shutil.disk_usage(folder.parent).free // 2**20
+        raise CheckpointError(
+            f"{folder}: cannot be written: {error} ({free_mb} MB free on that disk); earlier "
+            "checkpoints are untouched: make room and give the same command to continue"
+        ) from error
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(
+    folder: Path,
+    state: TrainingState,
+    optimiser: Optimiser,
+    write_model: Callable[[Path], None],
+) -> Path:
+    """Write the checkpoint `folder/step-…`.
+
+    Args:
+        folder: where the run keeps its checkpoints.
+        state: step and facts to find again with `load_training`.
+        optimiser: its tensors are saved beside the model.
+        write_model: writes the model's files into the folder it is given.
+
+    Raises:
+        CheckpointError: it cannot be written; those written before are untouched.
+    """
+    path = folder / f"step-{state.step:06d}"
+    with written_whole(path) as aside:
+        write_model(aside)
+        save_file(optimiser.state(), aside / "optimiser.safetensors")
+        record = {"format_version": FORMAT_VERSION, "step": state.step, "facts": dict(state.facts)}
+        (aside / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    return path
+
+
+def all_saved(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder`, if there is one."""
+    return next(reversed(all_saved(folder)), None)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
+    for path in all_saved(folder)[:-keep]:
+        shutil.rmtree(path)
+
+
+def load_training(path: Path, optimiser: Optimiser) -> TrainingState:
+    """Read everything of a checkpoint but its model: fills `optimiser`, returns the state.
+
+    Raises:
+        CheckpointError: the folder is damaged, of a newer format, or of another model.
+    """
+    try:
+        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        version = str(record["format_version"])
+        if int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0]):
+            raise CheckpointError(
+                f"{path}: found format version {version}, expected at most {FORMAT_VERSION}; "
+                "it was written by a newer vatt: upgrade to continue this run"
+            )
+        state = TrainingState(step=record["step"], facts=record["facts"])
+        optimiser.load_state(load_file(path / "optimiser.safetensors"))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not a whole checkpoint ({error}); delete this folder to continue from the "
+            "checkpoint before it"
+        ) from error
+    return state

@@ -1,0 +1,238 @@
+"""The training loop, the only one: batch, objective, backward, check, step, log, save.
+
+It knows no modality and no model: a learner brings an objective from a batch to losses.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from vatt import distributed
+from vatt.contracts import draw_bits
+from vatt.errors import ConfigError, TrainingError
+from vatt.training import checkpoint
+from vatt.training.capture import save_batch
+from vatt.training.checkpoint import TrainingState
+from vatt.training.log import RunLog
+from vatt.training.optim import Optimiser
+from vatt.training.precision import AutocastSetting
+
+BatchT = TypeVar("BatchT", bound=Sized)
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How long to train, on what, and what to write meanwhile."""
+
+    steps: int = 500_000  # §4.3
+    save_every: int = 10_000
+    """Steps between checkpoints; the last step always has one."""
+    keep: int = 3
+    """Checkpoints to keep, the newest ones."""
+    log_every: int = 50
+    device: str = "auto"
+    """cpu, cuda, cuda:1 …; auto is a GPU where there is one."""
+    autocast: AutocastSetting = "auto"
+    """bfloat16 matrix products; auto: where the hardware multiplies them faster."""
+    threads: int = 0
+    """Threads of one process on a CPU; 0 is one for each core."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "save_every", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name}: found {getattr(self, name)}, expected >= 1")
+        if self.threads < 0:
+            raise ConfigError(f"train.threads: found {self.threads}, expected >= 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learner(Generic[BatchT]):
+    """What is trained.
+
+    objective: batch → scalars; "loss" is to be minimised. Each is this rank's share of a value of
+        the whole batch: shares, and so their gradients, add up over ranks.
+    write_model: writes the model's files into a folder.
+    facts: what later batches depend on beside the step; kept in checkpoints as JSON.
+    """
+
+    objective: Callable[[BatchT], Mapping[str, Tensor]]
+    optimiser: Optimiser
+    write_model: Callable[[Path], None]
+    facts: Callable[[], Mapping[str, Any]]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSummary:
+    """How a training went: its last loss, and how fast; no rate when no step was left to make."""
+
+    steps_made: int
+    loss: float | None
+    seconds: float
+    clips_per_s: float | None
+    waiting_share: float | None
+
+
+def train(
+    config: TrainConfig,
+    learner: Learner[BatchT],
+    batches: Iterable[tuple[int, BatchT]],
+    *,
+    folder: Path,
+    start_step: int,
+) -> TrainSummary:
+    """Train from update `start_step` to `config.steps`, writing into the run folder `folder`.
+
+    Raises:
+        TrainingError: a loss or gradient is not finite; the weights are those before that step,
+            and `folder/failures/` holds what is needed to repeat it.
+        CheckpointError: a checkpoint cannot be written.
+    """
+    clock = Stopwatch()
+    losses: dict[str, float] = {}
+    with RunLog(
+        folder, start_step=start_step, steps=config.steps, active=distributed.is_main()
+    ) as log:
+        for step, batch in clock.waiting_for(batches):
+            with step_randomness(learner.seed, step):
+                shares = learner.objective(batch)
+                shares["loss"].backward()  # type: ignore[no-untyped-call]
+            norm = learner.optimiser.clip()
+            losses = whole_batch(shares)
+            if not all(math.isfinite(value) for value in (*losses.values(), norm.item())):
+                _stop(learner, batch, folder=folder, step=step, losses=losses, norm=norm.item())
+            rate = learner.optimiser.step(step)
+            clock.count(len(batch) * distributed.world_size())
+            log.advance(step + 1)
+            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
+                speed = clock.lap()
+                values = losses | {"learning_rate": rate, "gradient_norm": norm.item()} | speed
+                log.write(step + 1, values, steps_per_s=clock.steps_per_s)
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                _save(config, learner, folder=folder, step=step + 1)
+    return clock.summary(losses.get("loss"))
+
+
+@contextmanager
+def step_randomness(seed: int, step: int) -> Iterator[None]:
+    """Dropout of this step is a function of (seed, step, rank): nothing to save, exact resume."""
+    with torch.random.fork_rng():
+        torch.manual_seed(draw_bits(seed, step, distributed.rank()))
+        yield
+
+
+def whole_batch(shares: Mapping[str, Tensor]) -> dict[str, float]:
+    """Values of the whole batch from this rank's shares of them."""
+    total = distributed.sum_over_ranks(torch.stack([s.detach().float() for s in shares.values()]))
+    return dict(zip(shares, total.tolist(), strict=True))
+
+
+def _save(config: TrainConfig, learner: Learner[Any], *, folder: Path, step: int) -> None:
+    if distributed.is_main():
+        state = TrainingState(step=step, facts=learner.facts())
+        where = folder / "checkpoints"
+        checkpoint.save(where, state, learner.optimiser, learner.write_model)
+        checkpoint.prune(where, config.keep)
+    distributed.barrier()
+
+
+def _stop(
+    learner: Learner[Any],
+    batch: Any,
+    *,
+    folder: Path,
+    step: int,
+    losses: Mapping[str, float],
+    norm: float,
+) -> None:
+    where = folder / "failures" / f"step-{step:06d}"
+    with checkpoint.written_whole(where / f"rank-{distributed.rank()}") as aside:
+        save_batch(batch, aside)
+        if distributed.is_main():
+            learner.write_model(aside)
+    found = ", ".join(f"{k} {v:.4g}" for k, v in {**losses, "gradient norm": norm}.items())
+    clips = ", ".join(getattr(batch, "keys", ())[:3])
+    raise TrainingError(
+        f"step {step}: found {found}, expected finite numbers; stopped before the weights changed. "
+        f"The batch (clips {clips} …) and the weights are kept in {where}; try a lower "
+        "optim.learning_rate, optim.clip_norm = 1, or train.autocast = off"
+    )
+
+
+class Stopwatch:
+    """Time spent, and the part of it spent waiting for data, in all and since the last lap."""
+
+    def __init__(self) -> None:
+        self._start = self._lap_start = time.perf_counter()
+        self._waited = self._lap_waited = 0.0
+        self._steps = self._lap_steps = 0
+        self._clips = self._lap_clips = 0
+
+    @property
+    def steps_per_s(self) -> float:
+        """Steps made per second since the start."""
+        return self._steps / (time.perf_counter() - self._start)
+
+    def waiting_for(self, items: Iterable[ItemT]) -> Iterator[ItemT]:
+        """The same items; the time each takes to come counts as waiting."""
+        source = iter(items)
+        while True:
+            asked = time.perf_counter()
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+            waited = time.perf_counter() - asked
+            self._waited += waited
+            self._lap_waited += waited
+            yield item
+
+    def count(self, clips: int) -> None:
+        """One step of so many clips is done."""
+        self._steps += 1
+        self._clips += clips
+        self._lap_clips += clips
+
+    def lap(self) -> dict[str, float]:
+        """Clips per second and share of the time waiting since the last lap, which ends here."""
+        now = time.perf_counter()
+        seconds = now - self._lap_start
+        rates = {
+            "clips_per_s": self._lap_clips / seconds,
+            "waiting_share": self._lap_waited / seconds,
+        }
+        self._lap_start, self._lap_waited, self._lap_clips = now, 0.0, 0
+        return rates
+
+    def summary(self, loss: float | None) -> TrainSummary:
+        """All of it, with the last loss."""
+        seconds = time.perf_counter() - self._start
+        return TrainSummary(
+            steps_made=self._steps,
+            loss=loss,
+            seconds=seconds,
+            clips_per_s=self._clips / seconds if self._steps else None,
+            waiting_share=self._waited / seconds if self._steps else None,
+        )
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads (0: one for each core this process may use) meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,170 @@
+"""Learning-rate schedules and optimisers of §4.3, in the paper's and the official code's forms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vatt.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimConfig:
+    """How weights follow gradients; the defaults are the paper's pre-training (§4.3)."""
+
+    name: Literal["adam", "momentum"] = "adam"
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 5e-5
+    schedule: Literal["quarter_cosine", "half_cosine"] = "quarter_cosine"
+    """From learning_rate to final_learning_rate: quarter_cosine as the paper says, half_cosine as
+    the official code does."""
+    warmup_steps: int = 10_000
+    """Linear from warmup_learning_rate; the first step (number 0) has exactly that rate."""
+    warmup_learning_rate: float = 0.0
+    beta1: float = 0.9  # official code; the paper gives no value
+    beta2: float = 0.999
+    epsilon: float = 1e-7
+    epsilon_form: Literal["hat", "plain"] = "hat"
+    """hat: epsilon beside the uncorrected root (Keras, and end of section 2 of the Adam paper);
+    plain: beside the corrected one (torch)."""
+    momentum: float = 0.9
+    """For name = "momentum"; the rate is inside the velocity, as in Keras."""
+    weight_decay: float = 0.0
+    decay_form: Literal["scaled", "plain"] = "scaled"
+    """scaled: weights shrink by rate × decay a step (AdamW); plain: by decay (official code)."""
+    clip_norm: float | None = None
+    """Gradients longer than this, over all weights together, are scaled down to it."""
+
+    def __post_init__(self) -> None:
+        positive = ("learning_rate", "epsilon")
+        at_least_zero = ("final_learning_rate", "warmup_steps", "warmup_learning_rate")
+        fractions = ("beta1", "beta2", "momentum", "weight_decay")
+        for name in positive:
+            _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+        for name in at_least_zero:
+            _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        for name in fractions:
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0")
+
+
+def _require(holds: bool, name: str, found: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"optim.{name}: found {found}, expected {expected}")
+
+
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
+    """Learning rate of the update number `step`, counted from 0, of a training of `steps`."""
+    start, peak, end = config.warmup_learning_rate, config.learning_rate, config.final_learning_rate
+    if step < config.warmup_steps:
+        return start + (peak - start) * step / config.warmup_steps
+    progress = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
+    if config.schedule == "quarter_cosine":
+        share = math.cos(math.pi / 2 * progress)
+    else:
+        share = (1 + math.cos(math.pi * progress)) / 2
+    return end + (peak - end) * share
+
+
+class Optimiser:
+    """Adam or momentum with schedule, clipping and decay; its state is a table of named tensors.
+
+    One update is `clip()`, which gives the norm to look at, and then `step(number)`.
+    """
+
+    def __init__(
+        self, config: OptimConfig, parameters: Iterable[tuple[str, nn.Parameter]], *, steps: int
+    ) -> None:
+        """Prepare to train the named parameters that need gradients, for `steps` updates.
+
+        Raises:
+            ConfigError: the warm-up is longer than the training.
+        """
+        if config.warmup_steps > steps:
+            raise ConfigError(
+                f"optim.warmup_steps: found {config.warmup_steps}, expected <= the number of steps "
+                f"({steps}); warm up for fewer steps or train for more"
+            )
+        self.config = config
+        self.steps = steps
+        self._named = [(name, weight) for name, weight in parameters if weight.requires_grad]
+        self._weights: list[Tensor] = [weight for _, weight in self._named]
+        self._torch = self._make()
+
+    def _make(self) -> torch.optim.Optimizer:
+        config = self.config
+        if config.name == "adam":
+            betas = (config.beta1, config.beta2)
+            return torch.optim.Adam(self._weights, betas=betas, eps=config.epsilon, fused=True)
+        # Keras keeps the rate inside the velocity: rate 1 here, and gradients scaled by the rate.
+        return torch.optim.SGD(self._weights, lr=1.0, momentum=config.momentum)
+
+    def clip(self) -> Tensor:
+        """Scale gradients down to `clip_norm` if it is set; returns their norm before, a scalar."""
+        if self.config.clip_norm is not None:
+            return nn.utils.clip_grad_norm_(self._weights, self.config.clip_norm)
+        return nn.utils.get_total_norm([w.grad for w in self._weights if w.grad is not None])
+
+    @torch.no_grad()
+    def step(self, number: int) -> float:
+        """Make update `number` (from 0) and forget the gradients; returns its learning rate."""
+        rate = learning_rate(self.config, number, self.steps)
+        decay = self.config.weight_decay
+        if decay:
+            keep = 1 - (decay * rate if self.config.decay_form == "scaled" else decay)
+            torch._foreach_mul_(self._weights, keep)
+        for group in self._torch.param_groups:
+            if self.config.name == "momentum":
+                gradients = [w.grad for w in self._weights if w.grad is not None]
+                torch._foreach_mul_(gradients, rate)
+            else:
+                group["lr"] = rate
+                group["eps"] = self._epsilon(number)
+        self._torch.step()
+        self._torch.zero_grad(set_to_none=True)
+        return rate
+
+    def _epsilon(self, number: int) -> float:
+        # m̂ / (√v̂ + ε/√(1-β₂ᵗ)) is Keras's step written with torch's corrected moments.
+        if self.config.epsilon_form == "plain":
+            return self.config.epsilon
+        return self.config.epsilon / math.sqrt(1 - self.config.beta2 ** (number + 1))
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything it remembers: `<parameter>/<what>` → tensor; empty before the first step."""
+        return {
+            f"{name}/{what}": value
+            for name, weight in self._named
+            for what, value in self._torch.state[weight].items()
+            if isinstance(value, Tensor)
+        }
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `state()` gave.
+
+        Raises:
+            CheckpointError: the tensors belong to other parameters.
+        """
+        by_parameter: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, what = key.rpartition("/")
+            by_parameter.setdefault(name, {})[what] = value
+        known = {name for name, _ in self._named}
+        if strange := sorted(set(by_parameter) - known):
+            raise CheckpointError(
+                f"optimiser state: found tensors of {len(strange)} weights that this model does "
+                f"not train, e.g. {strange[0]!r}; the checkpoint is of another model"
+            )
+        for name, weight in self._named:
+            for what, value in by_parameter.get(name, {}).items():
+                if what != "step" and value.shape != weight.shape:
+                    raise CheckpointError(
+                        f"optimiser state {name}/{what}: found shape {list(value.shape)}, expected "
+                        f"{list(weight.shape)}; the checkpoint is of a model of another size"
+                    )
+                self._torch.state[weight][what] = value.to(weight.device, copy=True)

@@ -1,0 +1,83 @@
+import json
+
+import pytest
+import torch
+
+from tests.training.toy import Toy, batches
+from vatt.errors import CheckpointError
+from vatt.training import checkpoint
+from vatt.training.checkpoint import TrainingState
+
+
+def trained(steps=3) -> Toy:
+    toy = Toy(steps=10)
+    for step, batch in batches(0, steps):
+        toy.learner.objective(batch)["loss"].backward()
+        toy.optimiser.step(step)
+    return toy
+
+
+def save(toy, folder, step=3):
+    state = TrainingState(step=step, facts={"failed": ["a", "b"]})
+    return checkpoint.save(folder, state, toy.optimiser, toy.learner.write_model)
+
+
+def test_saved_training_goes_on_as_if_it_had_not_stopped(tmp_path):
+    toy = trained()
+    path = save(toy, tmp_path)
+    other = Toy(steps=10)
+    other.load(path)
+    state = checkpoint.load_training(path, other.optimiser)
+    assert (state.step, state.facts) == (3, {"failed": ["a", "b"]})
+    for learner in (toy, other):
+        torch.manual_seed(5)
+        learner.learner.objective(next(batches(3, 4))[1])["loss"].backward()
+        learner.optimiser.step(3)
+    assert torch.equal(toy.weights(), other.weights())
+
+
+def test_latest_is_the_highest_step_and_ignores_what_is_not_a_checkpoint(tmp_path):
+    assert checkpoint.latest(tmp_path / "nothing") is None
+    for name in ("step-000900", "step-1000000", ".step-2000000.part", "step-x", "notes"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-1000000"
+
+
+def test_what_a_killed_writer_left_aside_does_not_disturb_the_next(tmp_path):
+    left = tmp_path / ".step-000003.part"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    path = save(trained(), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name]
+    assert (path / "model.safetensors").stat().st_size > 100
+
+
+def test_failing_writer_leaves_nothing_behind(tmp_path):
+    def breaks(folder):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise RuntimeError("stopped half way")
+
+    state = TrainingState(step=1, facts={})
+    with pytest.raises(RuntimeError, match="half way"):
+        checkpoint.save(tmp_path, state, trained().optimiser, breaks)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["state.json", "optimiser.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_damaged_checkpoint_is_named(tmp_path, name, damage):
+    path = save(trained(), tmp_path)
+    if damage == "missing":
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes((path / name).read_bytes()[:40])
+    with pytest.raises(CheckpointError, match=r"step-000003: not a whole checkpoint"):
+        checkpoint.load_training(path, Toy(steps=10).optimiser)
+
+
+def test_newer_format_is_refused_with_both_versions(tmp_path):
+    path = save(trained(), tmp_path)
+    record = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(record | {"format_version": "2.0"}))
+    with pytest.raises(CheckpointError, match=r"found format version 2\.0, expected at most 1"):
+        checkpoint.load_training(path, Toy(steps=10).optimiser)

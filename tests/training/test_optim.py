@@ -1,0 +1,191 @@
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from vatt.errors import CheckpointError, ConfigError
+from vatt.training.optim import OptimConfig, Optimiser, learning_rate
+
+PARITY = Path(
+    os.environ.get("VATT_PARITY_DIR", Path(__file__).parents[3] / "shared" / "parity")
+).resolve()
+needs_parity = pytest.mark.skipif(
+    not PARITY.is_dir(), reason=f"no recordings of the official code at {PARITY}"
+)
+
+
+def test_paper_schedule_is_a_quarter_cosine_from_peak_to_final_rate():
+    config = OptimConfig()
+    assert learning_rate(config, 0, 500_000) == 0
+    assert learning_rate(config, 5_000, 500_000) == pytest.approx(5e-5)
+    assert learning_rate(config, 10_000, 500_000) == pytest.approx(1e-4)
+    middle = 5e-5 + 5e-5 * math.cos(math.pi / 4)
+    assert learning_rate(config, 255_000, 500_000) == pytest.approx(middle)
+    assert learning_rate(config, 500_000, 500_000) == pytest.approx(5e-5)
+
+
+@needs_parity
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pretrain_default",
+        "pretrain_warmup_10k",
+        "one_level",
+        "finetune_video_default",
+        "finetune_audio_paper",
+        "cosine_nonzero_start",
+    ],
+)
+def test_half_cosine_is_the_official_schedule(name):
+    facts = json.loads((PARITY / "schedules" / "schedules.json").read_text())[name]
+    levels = facts.get("levels", [facts.get("base")])
+    config = OptimConfig(
+        schedule="half_cosine",
+        learning_rate=levels[0],
+        final_learning_rate=levels[1] if len(levels) == 2 else 0.0,
+        warmup_steps=facts["warmup_steps"],
+        warmup_learning_rate=facts["warmup_learning_rate"],
+    )
+    recorded = np.load(PARITY / "schedules" / "schedules.npz")
+    for step, value in zip(recorded[f"{name}/steps"], recorded[f"{name}/values"], strict=True):
+        if step < facts["total_steps"]:  # the official value there is 0/0
+            ours = learning_rate(config, int(step), facts["total_steps"])
+            # recorded in float32: relative to the peak, and cos near its zero loses digits
+            assert ours == pytest.approx(value, rel=2e-6, abs=2e-7 * levels[0])
+
+
+@needs_parity
+@pytest.mark.parametrize("clip_norm", [None, 0.75])
+@pytest.mark.parametrize("name", ["adam", "adamw", "momentum", "momentumw"])
+def test_official_optimisers_give_their_recorded_weights(name, clip_norm):
+    facts = json.loads((PARITY / "misc" / "optimizers.json").read_text())
+    recorded = np.load(PARITY / "misc" / "optimizers.npz")
+    suffix = f"_clip{clip_norm}" if clip_norm else ""
+    config = OptimConfig(
+        name="adam" if name.startswith("adam") else "momentum",
+        learning_rate=0.05,
+        final_learning_rate=0.0,
+        schedule="half_cosine",
+        warmup_steps=3,
+        epsilon=1e-7,
+        weight_decay=facts[name].get("weight_decay", 0.0),
+        decay_form="plain",
+        clip_norm=clip_norm,
+    )
+    weights = [nn.Parameter(torch.from_numpy(recorded[f"init/{i}"].copy())) for i in (0, 1)]
+    optimiser = Optimiser(config, [("0", weights[0]), ("1", weights[1])], steps=12)
+    for step in range(12):
+        for i, weight in enumerate(weights):
+            weight.grad = torch.from_numpy(recorded[f"grads/{i}"][step].copy())
+        optimiser.clip()
+        optimiser.step(step)
+        for i, weight in enumerate(weights):
+            expected = torch.from_numpy(recorded[f"{name}{suffix}/weights/{i}"][step])
+            # float32 sums in another order, over 12 steps
+            assert_close(weight.data, expected, rtol=2e-6, atol=2e-6)
+
+
+def test_plain_epsilon_is_torchs_adam():
+    torch.manual_seed(0)
+    start = torch.randn(6, 3)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    config = OptimConfig(
+        learning_rate=0.01,
+        final_learning_rate=0.01,
+        warmup_steps=0,
+        epsilon=1e-3,
+        epsilon_form="plain",
+    )
+    optimiser = Optimiser(config, [("w", ours)], steps=5)
+    reference = torch.optim.Adam([theirs], lr=0.01, eps=1e-3)
+    for step in range(5):
+        ours.grad, theirs.grad = (w.detach() ** 3 for w in (ours, theirs))
+        optimiser.step(step)
+        reference.step()
+    assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_scaled_decay_shrinks_by_rate_times_decay_and_plain_by_decay():
+    for form, kept in (("scaled", 1 - 0.5 * 0.1), ("plain", 1 - 0.1)):
+        weight = nn.Parameter(torch.ones(2))
+        config = OptimConfig(
+            name="momentum",
+            learning_rate=0.5,
+            final_learning_rate=0.5,
+            warmup_steps=0,
+            weight_decay=0.1,
+            decay_form=form,
+        )
+        optimiser = Optimiser(config, [("w", weight)], steps=1)
+        weight.grad = torch.zeros(2)
+        optimiser.step(0)
+        assert_close(weight.data, torch.full((2,), kept))
+
+
+def test_clip_gives_the_norm_before_and_scales_only_longer_gradients():
+    weight = nn.Parameter(torch.zeros(2))
+    optimiser = Optimiser(OptimConfig(warmup_steps=0, clip_norm=1.0), [("w", weight)], steps=1)
+    weight.grad = torch.tensor([3.0, 4.0])
+    assert optimiser.clip().item() == pytest.approx(5)
+    assert_close(weight.grad, torch.tensor([0.6, 0.8]), rtol=1e-5, atol=0)
+    weight.grad = torch.tensor([0.3, 0.4])
+    assert optimiser.clip().item() == pytest.approx(0.5)
+    assert_close(weight.grad, torch.tensor([0.3, 0.4]))
+
+
+@pytest.mark.parametrize("name", ["adam", "momentum"])
+def test_state_carries_over_to_a_fresh_optimiser(name):
+    config = OptimConfig(name=name, learning_rate=0.1, warmup_steps=0)
+
+    def steps(weight, optimiser, numbers):
+        for number in numbers:
+            weight.grad = weight.detach() ** 2 + number
+            optimiser.step(number)
+
+    whole, first, second = (nn.Parameter(torch.ones(3)) for _ in range(3))
+    steps(whole, Optimiser(config, [("w", whole)], steps=6), range(6))
+    half = Optimiser(config, [("w", first)], steps=6)
+    steps(first, half, range(3))
+    second.data.copy_(first.data)
+    other = Optimiser(config, [("w", second)], steps=6)
+    other.load_state(half.state())
+    steps(second, other, range(3, 6))
+    assert torch.equal(second, whole)
+
+
+def test_state_of_another_model_is_refused():
+    ours = Optimiser(OptimConfig(warmup_steps=0), [("w", nn.Parameter(torch.ones(2)))], steps=1)
+    with pytest.raises(CheckpointError, match=r"'strange\.weight'"):
+        ours.load_state({"strange.weight/exp_avg": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"found shape \[5\], expected \[2\]"):
+        ours.load_state({"w/exp_avg": torch.zeros(5)})
+
+
+def test_frozen_weights_are_neither_trained_nor_saved():
+    frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+    free = nn.Parameter(torch.ones(2))
+    config = OptimConfig(warmup_steps=0, weight_decay=0.1, decay_form="plain")
+    optimiser = Optimiser(config, [("frozen", frozen), ("free", free)], steps=1)
+    free.grad = torch.ones(2)
+    optimiser.step(0)
+    assert torch.equal(frozen, torch.ones(2))
+    assert {key.split("/")[0] for key in optimiser.state()} == {"free"}
+
+
+def test_warm_up_longer_than_the_training_is_refused():
+    with pytest.raises(ConfigError, match=r"optim.warmup_steps: found 10, .*\(5\)"):
+        Optimiser(OptimConfig(warmup_steps=10), [("w", nn.Parameter(torch.ones(1)))], steps=5)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"learning_rate": 0.0}, {"beta1": 1.0}, {"clip_norm": 0.0}, {"warmup_steps": -1}]
+)
+def test_settings_out_of_range_are_refused_by_name(wrong):
+    with pytest.raises(ConfigError, match=f"optim.{next(iter(wrong))}"):
+        OptimConfig(**wrong)
