@@ -1,0 +1,266 @@
+"""Augmentation (§4.3 Inputs): drawn with each clip, applied to the whole batch on its device.
+
+The crop is the same for all frames of a clip, and so is its colour. Everything random is drawn
+before (`draw`); `apply` is a function of the batch alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, Inputs
+from vatt.errors import ConfigError
+
+CROP_ATTEMPTS = 10
+CLIPS_AT_ONCE = 4
+UNCHANGED = (0.0, 1.0, 1.0, 0.0)  # brightness, saturation, contrast, hue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """How far frames and waveform may be changed; 0 (for crop_area: 1 1) switches a part off."""
+
+    crop_area: tuple[float, float] = (0.08, 1.0)  # share of the frame (§4.3)
+    crop_aspect: tuple[float, float] = (0.5, 2.0)  # width / height of the crop, in pixels (§4.3)
+    flip: bool = True  # left for right, every second clip (§4.3)
+    brightness: float = 32 / 255  # added, at most this much either way (§4.3)
+    saturation: float = 0.4  # multiplied by 1 ± this (§4.3)
+    contrast: float = 0.4  # multiplied by 1 ± this (§4.3)
+    hue: float = 0.2  # turned by this share of the colour circle either way (§4.3)
+    colour_probability: float = 0.8  # clips whose colour is changed (official code)
+    gain: float = 0.0  # loudness, in doublings either way; neither paper nor code changes it
+    audio_noise: float = 0.01  # standard deviation, as a share of the clip's peak (official code)
+
+    def __post_init__(self) -> None:
+        self._check("crop_area", 0.0 < self.crop_area[0] <= self.crop_area[1] <= 1.0, "0 < a ≤ 1")
+        self._check("crop_aspect", 0.0 < self.crop_aspect[0] <= self.crop_aspect[1], "0 < a ≤ b")
+        self._check("colour_probability", 0.0 <= self.colour_probability <= 1.0, "0 to 1")
+        for name in ("brightness", "saturation", "contrast"):
+            self._check(name, 0.0 <= getattr(self, name) <= 1.0, "0 to 1")
+        self._check("hue", 0.0 <= self.hue <= 0.5, "0 to 0.5")
+        for name in ("gain", "audio_noise"):
+            self._check(name, getattr(self, name) >= 0.0, "0 or more")
+
+    def _check(self, name: str, good: bool, expected: str) -> None:
+        if not good:
+            raise ConfigError(f"augment.{name}: found {getattr(self, name)}, expected {expected}")
+
+
+def draw(config: AugmentConfig, rng: np.random.Generator, aspect: float) -> Augmentation:
+    """Draw the changes of one clip.
+
+    Args:
+        config: their ranges.
+        rng: where the randomness comes from; how much is taken depends on `config` alone.
+        aspect: width / height of the video as it is shown.
+    """
+    spots = rng.random((CROP_ATTEMPTS, 4))
+    flip, colour, brightness, saturation, contrast, hue, gain = rng.random(7)
+    crop = _draw_crop(config, spots, aspect)
+    flipped = config.flip and bool(flip < 0.5)
+    loudness = 2.0 ** _between(-config.gain, config.gain, gain)
+    if colour >= config.colour_probability:
+        return Augmentation(crop=crop, flip=flipped, gain=loudness)
+    return Augmentation(
+        crop=crop,
+        flip=flipped,
+        brightness=_between(-config.brightness, config.brightness, brightness),
+        saturation=_between(1.0 - config.saturation, 1.0 + config.saturation, saturation),
+        contrast=_between(1.0 - config.contrast, 1.0 + config.contrast, contrast),
+        hue=_between(-config.hue, config.hue, hue),
+        gain=loudness,
+    )
+
+
+def _between(low: float, high: float, position: float) -> float:
+    return low + (high - low) * float(position)
+
+
+def _draw_crop(config: AugmentConfig, spots: NDArray[np.float64], aspect: float) -> Crop:
+    """Area and aspect uniform, then the place; boxes larger than the frame are drawn again."""
+    if config.crop_area == (1.0, 1.0):
+        return Crop()
+    for area_spot, aspect_spot, top_spot, left_spot in spots:
+        area = _between(*config.crop_area, area_spot)
+        shape = _between(*config.crop_aspect, aspect_spot) / aspect
+        height, width = math.sqrt(area / shape), math.sqrt(area * shape)
+        if height <= 1.0 and width <= 1.0:
+            top, left = float(top_spot) * (1.0 - height), float(left_spot) * (1.0 - width)
+            return Crop(top=top, left=left, height=height, width=width)
+    return Crop()  # as TensorFlow's sampler does when nothing fits
+
+
+def centre_crop(aspect: float, spec: ClipSpec) -> Augmentation:
+    """What evaluation does: the largest centred box of the model's own aspect, nothing else.
+
+    Args:
+        aspect: width / height of the video as it is shown.
+        spec: gives the model's aspect.
+    """
+    share = spec.width / spec.height / aspect
+    if abs(share - 1.0) < 1e-3:
+        return Augmentation()
+    if share < 1.0:
+        return Augmentation(crop=Crop(left=(1.0 - share) / 2, width=share))
+    return Augmentation(crop=Crop(top=(1.0 - 1.0 / share) / 2, height=1.0 / share))
+
+
+def add_noise(
+    waveform: NDArray[np.int16], level: float, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """Gaussian noise whose deviation is `level` × the peak, so that silence stays silent."""
+    sound = waveform.astype(np.float32)
+    sound += np.float32(level * np.abs(sound).max()) * rng.standard_normal(len(sound), np.float32)
+    return np.clip(np.rint(sound), -(2**15), 2**15 - 1).astype(np.int16)
+
+
+@torch.no_grad()
+def apply(batch: Batch, spec: ClipSpec) -> Inputs:
+    """Turn a batch into the model's inputs, on the batch's device.
+
+    Frames are cropped, resized, flipped and coloured, in this order; frames and waveform end in
+    [-1, 1]. Parts that no clip of the batch asks for are skipped, at the same result.
+
+    Args:
+        batch: frames [B, T, H, W, 3] of any H and W.
+        spec: height and width of the result.
+    """
+    with torch.autocast(batch.frames.device.type, enabled=False):
+        frames = _frames(batch, spec)
+        waveform = batch.waveform.float().mul_(batch.gain[:, None] / 2**15).clamp_(-1.0, 1.0)
+    return Inputs(
+        frames=frames,
+        audio=waveform,
+        has_audio=batch.has_audio,
+        word_ids=batch.word_ids,
+        text_mask=batch.text_mask,
+        draw=batch.draw,
+    )
+
+
+def _frames(batch: Batch, spec: ClipSpec) -> Tensor:
+    """A few clips at a time: what is worked on stays in the cache of a CPU."""
+    B, T, H, W, C = batch.frames.shape
+    result = torch.empty((B, T, spec.height, spec.width, C), device=batch.frames.device)
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=result.device)
+    used = torch.stack(
+        [
+            (batch.crop != whole).any(),
+            batch.flip.any(),
+            *(batch.colour != torch.tensor(UNCHANGED, device=result.device)).any(dim=0),
+        ]
+    ).tolist()  # one question to the device, not six
+    crops, flips, _, saturates, contrasts, turns = used
+    for first in range(0, B, CLIPS_AT_ONCE):
+        part = slice(first, first + CLIPS_AT_ONCE)
+        frames, flip, values = batch.frames[part], batch.flip[part], result[part]
+        if crops or (spec.height, spec.width) != (H, W):
+            _resize(frames, batch.crop[part], flip, out=values)
+        elif flips:
+            values.copy_(torch.where(flip[:, None, None, None, None], frames.flip(3), frames))
+        else:
+            values.copy_(frames)
+        _colour(values, batch.colour[part], saturates, contrasts, turns)
+    return result
+
+
+def _resize(frames: Tensor, crop: Tensor, flip: Tensor, *, out: Tensor) -> None:
+    """Antialiased resize as two matrix products per frame: rows, then columns (and their flip)."""
+    H, W, C = frames.shape[2:]
+    top, left, height, width = crop.unbind(1)
+    rows = resize_weights(top, height, H, out.shape[2])
+    columns = resize_weights(left, width, W, out.shape[3])
+    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
+    out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))
+
+
+def resize_weights(start: Tensor, extent: Tensor, size_in: int, size_out: int) -> Tensor:
+    """Weights of a linear resize of one axis, wider where it shrinks (antialiased).
+
+    Args:
+        start: [B], where the box begins, as a share of the axis.
+        extent: [B], how long it is, as a share of the axis.
+        size_in: pixels of the axis.
+        size_out: pixels wanted from the box.
+
+    Returns:
+        [B, size_out, size_in], rows adding to 1; the identity where nothing is to be done.
+    """
+    device = start.device
+    outputs = (torch.arange(size_out, device=device) + 0.5) / size_out
+    inputs = torch.arange(size_in, device=device) + 0.5
+    centres = (start[:, None] + outputs * extent[:, None]) * size_in
+    reach = (extent * (size_in / size_out)).clamp(min=1.0)
+    weights = (1.0 - (inputs - centres[..., None]).abs() / reach[:, None, None]).clamp_(min=0.0)
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def _colour(values: Tensor, colour: Tensor, saturates: bool, contrasts: bool, turns: bool) -> None:
+    """Frames [b, T, H, W, 3] in [0, 255] → coloured, clipped, in [-1, 1]; in place.
+
+    Brightness, saturation, contrast, hue, in the order of the official code. All but saturation
+    and hue together are one multiplication and one addition.
+
+    Args:
+        values: changed in place.
+        colour: [b, 4], the four changes of each clip.
+        saturates: whether any clip changes its saturation; so the others.
+        contrasts: whether any clip changes its contrast.
+        turns: whether any clip turns its hue.
+    """
+    b, T, H, W, C = values.shape
+    brightness, saturation, contrast, hue = colour[:, :, None, None, None].unbind(1)
+    if saturates:
+        bright = values.div_(255.0).add_(brightness[..., None])
+        saturated = saturate(bright, saturation[..., None]).sub_(brightness[..., None])
+        values.copy_(saturated.mul_(255.0))
+    lines = values.view(b, T, H, W * C)
+    offset = 2.0 * brightness - 1.0
+    if contrasts:
+        mean = lines.mean(dim=2).view(b, T, W, C).mean(dim=2, keepdim=True)  # per frame, channel
+        offset = offset + (1.0 - contrast) * (2.0 / 255.0) * mean
+    lines.mul_(contrast * (2.0 / 255.0)).add_(offset.expand(b, T, W, C).reshape(b, T, 1, W * C))
+    if turns:
+        values.copy_(turn_hue(values, hue[..., None]))
+    values.clamp_(-1.0, 1.0)
+
+
+def saturate(values: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the saturation of RGB values (last axis) by `factor`, at most up to 1.
+
+    As in HSV, with hue and value kept; values of 0 or less are black and turn grey.
+    """
+    brightest = values.amax(-1, keepdim=True)
+    darkest = values.amin(-1, keepdim=True)
+    spread = brightest - darkest
+    saturation = torch.where(brightest > 0, spread / brightest, 0.0)
+    wanted = (saturation * factor).clamp_(0.0, 1.0)
+    share = torch.where(saturation > 0, wanted / saturation, 0.0)
+    return brightest - (brightest - values) * share
+
+
+def turn_hue(values: Tensor, share: Tensor) -> Tensor:
+    """Turn the hue of RGB values (last axis) by that share of the colour circle.
+
+    Brightest and darkest channel keep their values, as in TensorFlow's adjust_hue.
+    """
+    brightest = values.amax(-1, keepdim=True)
+    darkest = values.amin(-1, keepdim=True)
+    spread = brightest - darkest
+    red, green, blue = values[..., :1], values[..., 1:2], values[..., 2:]
+    safe = torch.where(spread > 0, spread, 1.0)
+    sextant = torch.where(
+        red == brightest,
+        (green - blue) / safe,
+        torch.where(green == brightest, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
+    )
+    channel = torch.tensor([5.0, 3.0, 1.0], device=values.device)
+    place = torch.remainder(channel + sextant + 6.0 * share, 6.0)
+    return brightest - spread * torch.minimum(place, 4.0 - place).clamp_(0.0, 1.0)
