@@ -6,6 +6,8 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -57,10 +59,11 @@ class _VideoClock:
         rate = stream and (stream.average_rate or stream.guessed_rate)
         self._usual_s = 1 / float(rate) if rate else 0.0
 
-    def see(self, packet: Packet[VideoStream]) -> None:
+    def see(self, packet: Packet[Stream]) -> None:
         tick_s = float(packet.time_base)
         if self.start_s is None:
             for frame in packet.decode():
+                assert isinstance(frame, VideoFrame)
                 timestamp = frame.pts if frame.pts is not None else frame.dts
                 if timestamp is not None:
                     self.start_s = timestamp * tick_s
