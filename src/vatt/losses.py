@@ -1,0 +1,186 @@
+"""Contrastive losses in the two common spaces (§3.4): NCE (eq. 4), MIL-NCE (eq. 5), total (eq. 6).
+
+Pure functions of tensors. They know no ranks: a caller with several ranks gathers the rows, says
+which of them are its own, and gets its share; the shares of all ranks add up to the batch's loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from vatt.contracts import Embeddings
+from vatt.errors import ConfigError
+
+LossForm = Literal["paper", "official", "symmetric"]
+Normaliser = Literal["global", "local"]
+
+MASKED = -1e9  # a score nobody sees: exp(-1e9) is 0, and unlike -inf it makes no NaN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """The training objective (§3.4, §4.3)."""
+
+    temperature: float = 0.07
+    text_weight: float = 1.0
+    """λ of eq. 6, the weight of the video-text loss."""
+    form: LossForm = "paper"
+    """paper: eq. 4 and 5, videos choose among sounds and texts. official: one logarithm over both
+    directions, minimum ln 2. symmetric: the sum of the two directions (the code's alternative)."""
+    total: Literal["sum", "mean"] = "sum"
+    """sum: eq. 6. mean: the weighted mean of the two losses (official)."""
+    mask_normaliser: Normaliser = "global"
+    """Mean over the valid clips of all ranks, or of each rank and then of ranks (official)."""
+    chunk: int | None = None
+    """Columns of the similarity matrix held at once; left out: all. Saves memory, costs time."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(f"loss.temperature: found {self.temperature}, expected > 0")
+        if self.text_weight < 0:
+            raise ConfigError(f"loss.text_weight: found {self.text_weight}, expected >= 0")
+        if self.chunk is not None and self.chunk < 1:
+            raise ConfigError(f"loss.chunk: found {self.chunk}, expected >= 1 (or leave it out)")
+
+
+@dataclass(frozen=True, slots=True)
+class VideoAudio:
+    """Unit rows of the va space: video [B, E], audio [B, E], has_audio bool [B]."""
+
+    video: Tensor
+    audio: Tensor
+    has_audio: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class VideoTexts:
+    """Unit rows of the vt space: video [B, E], texts [B, K, E], text_mask bool [B, K]."""
+
+    video: Tensor
+    texts: Tensor
+    text_mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """This rank's shares: scalars that add up over the ranks."""
+
+    total: Tensor
+    video_audio: Tensor
+    video_text: Tensor
+
+
+def contrast(mine: Embeddings, all_ranks: Embeddings, config: LossConfig) -> Losses:
+    """The objective of one batch (eq. 6).
+
+    Args:
+        mine: this rank's B clips.
+        all_ranks: the G clips of all ranks, `mine` among them, gathered with gradient; `mine`
+            itself when alone.
+        config: temperature, weights and form.
+    """
+    video_audio = nce(_video_audio(mine), _video_audio(all_ranks), config)
+    video_text = mil_nce(_video_texts(mine), _video_texts(all_ranks), config)
+    return Losses(combine(video_audio, video_text, config), video_audio, video_text)
+
+
+def combine(video_audio: Tensor, video_text: Tensor, config: LossConfig) -> Tensor:
+    """NCE + λ MIL-NCE (eq. 6), or their weighted mean (official)."""
+    total = video_audio + config.text_weight * video_text
+    return total if config.total == "sum" else total / (1 + config.text_weight)
+
+
+def nce(mine: VideoAudio, all_ranks: VideoAudio, config: LossConfig) -> Tensor:
+    """Contrast clips with sounds (eq. 4): MIL-NCE where each clip has one candidate, its sound."""
+    return mil_nce(_as_bags(mine), _as_bags(all_ranks), config)
+
+
+def mil_nce(mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig) -> Tensor:
+    """Contrast clips with texts when a clip has several positive texts (eq. 5).
+
+    Args:
+        mine: this rank's unit rows; a masked text (§4.1) is neither positive nor negative.
+        all_ranks: the same of all ranks, [G, …], `mine` among them; the paper's form uses only
+            its texts, the others contrast with its videos too.
+        config: temperature τ, form, normaliser and chunk.
+
+    Returns:
+        Scalar, this rank's share of the mean over clips with text: the shares of all ranks add up
+        to the loss of the whole batch. Zero, still differentiable, when no clip has text.
+    """
+    with torch.autocast(mine.video.device.type, enabled=False):
+        losses = _clip_losses(mine, all_ranks, config)
+    valid = mine.text_mask.any(-1)
+    summed = torch.where(valid, losses, 0.0).sum()
+    if config.mask_normaliser == "local":
+        share = len(mine.video) / len(all_ranks.video)
+        return summed / valid.sum().clamp(min=1) * share
+    return summed / all_ranks.text_mask.any(-1).sum().clamp(min=1)
+
+
+def _clip_losses(mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig) -> Tensor:
+    """Loss of each of this rank's clips, [B]; any finite number for a clip without valid text."""
+    B, K, _ = mine.texts.shape
+    tau, chunk = config.temperature, config.chunk
+    own = torch.einsum("be,bke->bk", mine.video, mine.texts) / tau
+    positives = own.masked_fill(~mine.text_mask, MASKED).logsumexp(-1)
+    columns, column_mask = all_ranks.texts.flatten(0, 1), all_ranks.text_mask.flatten()
+    to_texts = _log_sum_exp(mine.video, columns, column_mask, tau, chunk)
+    if config.form == "paper":
+        return to_texts - positives
+    from_each = _log_sum_exp(mine.texts.flatten(0, 1), all_ranks.video, None, tau, chunk)
+    to_videos = from_each.view(B, K).masked_fill(~mine.text_mask, MASKED).logsumexp(-1)
+    if config.form == "official":
+        return torch.logaddexp(to_texts, to_videos) - positives
+    return to_texts + to_videos - 2 * positives
+
+
+def _log_sum_exp(
+    rows: Tensor, columns: Tensor, column_mask: Tensor | None, tau: float, chunk: int | None
+) -> Tensor:
+    """The logarithm log Σ_c exp(row · column_c / τ) over the unmasked columns, [rows].
+
+    In chunks, the scores of a chunk are dropped and computed again in the backward pass, so that
+    memory is rows × chunk.
+    """
+    if chunk is None or chunk >= len(columns):
+        return _chunk_log_sum_exp(rows, columns, column_mask, tau)
+    if column_mask is None:
+        column_mask = torch.ones(len(columns), dtype=torch.bool, device=columns.device)
+    parts = [
+        checkpoint(_chunk_log_sum_exp, rows, part, mask, tau, use_reentrant=False)
+        for part, mask in zip(
+            torch.split(columns, chunk), torch.split(column_mask, chunk), strict=True
+        )
+    ]
+    return torch.stack(parts).logsumexp(0)
+
+
+def _chunk_log_sum_exp(rows: Tensor, columns: Tensor, mask: Tensor | None, tau: float) -> Tensor:
+    scores = rows @ columns.T / tau
+    if mask is not None:
+        scores = scores.masked_fill(~mask, MASKED)
+    return scores.logsumexp(-1)
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows scaled to length 1 along the last axis, in float32 (§4.3)."""
+    return F.normalize(rows.float(), dim=-1, eps=1e-6)
+
+
+def _video_audio(z: Embeddings) -> VideoAudio:
+    return VideoAudio(unit(z.video_va), unit(z.audio_va), z.has_audio)
+
+
+def _video_texts(z: Embeddings) -> VideoTexts:
+    return VideoTexts(unit(z.video_vt), unit(z.text_vt), z.text_mask)
+
+
+def _as_bags(rows: VideoAudio) -> VideoTexts:
+    return VideoTexts(rows.video, rows.audio[:, None], rows.has_audio[:, None])

@@ -1,0 +1,133 @@
+"""Where a token is: separable position tables (eq. 1), their resampling, relative text bias."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vatt.models.transformer import NORM_EPSILON
+
+PositionForm = Literal["sum", "normed"]
+Resampling = Literal["bicubic", "polyharmonic"]
+
+
+class AxisPositions(nn.Module):
+    """One learnable table per axis; a token's position is the sum of one row of each (eq. 1).
+
+    Args:
+        buckets: rows per axis; an input with another number of patches gets resampled tables.
+        width: D.
+        form: "sum" adds the rows (paper), "normed" layer-normalises their sum (official).
+        resampling: how tables are resampled.
+        transposed: number the tokens with the first axis fastest although the tokens come with
+            the last axis fastest (a quirk of the official spectrogram model).
+    """
+
+    def __init__(
+        self,
+        buckets: Sequence[int],
+        width: int,
+        *,
+        form: PositionForm,
+        resampling: Resampling,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.resampling = resampling
+        self.transposed = transposed
+        self.tables = nn.ParameterList(nn.Parameter(torch.empty(n, width)) for n in buckets)
+        for table in self.tables:
+            nn.init.trunc_normal_(table, std=width**-0.5, a=-2 * width**-0.5, b=2 * width**-0.5)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPSILON) if form == "normed" else None
+
+    def forward(self, grid: Sequence[int]) -> Tensor:
+        """Position vectors [N, D] of a grid of patches, last axis fastest."""
+        total = torch.zeros(())
+        for axis, (table, size) in enumerate(zip(self.tables, grid, strict=True)):
+            shape = [1] * len(grid) + [table.shape[1]]
+            shape[axis] = size
+            rows = resample(table, size, self.resampling).view(shape)
+            total = rows if axis == 0 else total + rows
+        if self.transposed:
+            total = total.transpose(0, 1)
+        total = total.reshape(-1, total.shape[-1])
+        return total if self.norm is None else self.norm(total)
+
+
+def resample(table: Tensor, size: int, method: Resampling) -> Tensor:
+    """A position table [n, D] stretched to `size` rows; the table itself when n = size."""
+    if len(table) == size:
+        return table
+    weights = resampling_weights(len(table), size, method)
+    with torch.autocast(table.device.type, enabled=False):
+        return weights.to(table.device, table.dtype) @ table
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # cached: what an evaluation makes, training may use
+def resampling_weights(n: int, size: int, method: Resampling) -> Tensor:
+    """The matrix [size, n] that resamples any table of n rows, float64."""
+    if n == 1:
+        return torch.ones(size, 1, dtype=torch.float64)
+    unit_tables = torch.eye(n, dtype=torch.float64)
+    if method == "bicubic":
+        image = unit_tables[None, :, :, None]
+        return F.interpolate(image, (size, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
+    return _polyharmonic(n, size)
+
+
+def _polyharmonic(n: int, size: int) -> Tensor:
+    """Cubic polyharmonic spline with a linear term through points i/n, read at j/size."""
+    known = torch.arange(n, dtype=torch.float64) / n
+    asked = torch.arange(size, dtype=torch.float64) / size
+    linear = torch.stack([known, torch.ones_like(known)], 1)
+    system = torch.zeros(n + 2, n + 2, dtype=torch.float64)
+    system[:n, :n] = (known[:, None] - known).abs() ** 3
+    system[:n, n:], system[n:, :n] = linear, linear.T
+    right = torch.zeros(n + 2, n, dtype=torch.float64)
+    right[:n] = torch.eye(n, dtype=torch.float64)
+    basis = torch.cat(
+        [(asked[:, None] - known).abs() ** 3, torch.stack([asked, torch.ones_like(asked)], 1)], 1
+    )
+    coefficients: Tensor = torch.linalg.solve(system, right)
+    return basis @ coefficients
+
+
+class RelativeBias(nn.Module):
+    """A learnable number per head and distance, added to attention scores (§3.2, as in T5)."""
+
+    def __init__(self, heads: int, *, buckets: int, max_distance: int) -> None:
+        super().__init__()
+        self.buckets = buckets
+        self.max_distance = max_distance
+        self.table = nn.Parameter(torch.empty(buckets, heads))
+        nn.init.uniform_(self.table, -0.05, 0.05)
+
+    def forward(self, num_tokens: int) -> Tensor:
+        """Bias [heads, N, N] of every query (rows) for every key (columns)."""
+        index = relative_buckets(num_tokens, self.buckets, self.max_distance)
+        bias: Tensor = self.table[index.to(self.table.device)]
+        return bias.permute(2, 0, 1)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # cached: what an evaluation makes, training may use
+def relative_buckets(num_tokens: int, buckets: int, max_distance: int) -> Tensor:
+    """T5's bidirectional buckets of key − query, int64 [N, N].
+
+    Half of the buckets are for keys after the query. In each half, small distances have a bucket
+    each, larger ones share logarithmically growing ones up to `max_distance`.
+    """
+    half, exact = buckets // 2, buckets // 4
+    place = torch.arange(num_tokens)
+    relative = place[None, :] - place[:, None]
+    distance = relative.abs()
+    growth = torch.log(distance.clamp(min=1) / exact) / math.log(max_distance / exact)
+    large = (exact + (growth * (half - exact)).long()).clamp(max=half - 1)
+    return torch.where(distance < exact, distance, large) + half * (relative > 0)

@@ -1,0 +1,243 @@
+"""Tokenization (§3.1): patches, words, DropToken, and the aggregation token in front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vatt.models.positions import AxisPositions
+from vatt.models.transformer import dense
+
+Edges = Literal["pad", "cut"]
+DropScope = Literal["sample", "batch"]
+
+
+class PatchTokens(nn.Module):
+    """Tokens of a signal on a grid: a video, a waveform or a spectrogram.
+
+    Args:
+        patch: size of a patch along each axis of the grid.
+        channels: numbers at each point of the grid.
+        width: D.
+        positions: where the patches are.
+        edges: "pad" fills the last patch of an axis with zeros (paper: ⌈·⌉), "cut" leaves the
+            remainder out (official).
+        bias: whether the patch projection has a bias (official; the paper writes none).
+        pre_projection: a further GELU layer before positions (official agnostic model).
+        dropout: of the tokens, once positions are added.
+        mean: of the signal, per channel; subtracted, before padding.
+        std: of the signal, per channel; divided by.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        patch: Sequence[int],
+        channels: int,
+        width: int,
+        positions: AxisPositions,
+        edges: Edges,
+        bias: bool,
+        pre_projection: bool,
+        dropout: float,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.patch = tuple(patch)
+        self.edges = edges
+        self.dropout = dropout
+        self.projection = dense(math.prod(patch) * channels, width, bias=bias)
+        self.pre_projection = dense(width, width, bias=True) if pre_projection else None
+        self.positions = positions
+        self.agg = agg_token(width)
+        self.standardised = any(mean) or any(value != 1 for value in std)
+        self.register_buffer("mean", torch.tensor(mean).expand(channels), persistent=False)
+        self.register_buffer("std", torch.tensor(std).expand(channels), persistent=False)
+
+    def forward(
+        self, signal: Tensor, *, draw: Tensor | None, rate: float, stream: int, scope: DropScope
+    ) -> Tensor:
+        """Tokens [B, 1 + N, D], the aggregation token first.
+
+        Only kept patches are projected: the same tokens as projecting all and dropping some.
+
+        Args:
+            signal: [B, *grid, channels].
+            draw: int64 [B], what decides which tokens are dropped; None keeps all.
+            rate: share of the tokens to drop (§3.1.1).
+            stream: number of this modality, so that modalities drop independently.
+            scope: one choice per clip or one for the batch.
+        """
+        patches = patch_view(signal, self.patch, self.edges, self.mean)
+        grid = patches.shape[1 : 1 + len(self.patch)]
+        positions = self.positions(grid)
+        if draw is None or rate == 0:
+            tokens = self._project(patches.flatten(1, len(grid)).flatten(2)) + positions
+        else:
+            kept = keep_tokens(draw, math.prod(grid), rate, stream=stream, scope=scope)
+            tokens = self._project(take_patches(patches, kept, grid)) + positions[kept]
+        tokens = F.dropout(tokens, self.dropout, self.training)
+        return torch.cat([self.agg.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], 1)
+
+    def _project(self, rows: Tensor) -> Tensor:
+        if self.standardised:
+            voxels = math.prod(self.patch)
+            rows = (rows - self.mean.repeat(voxels)) / self.std.repeat(voxels)
+        tokens: Tensor = self.projection(rows)
+        return tokens if self.pre_projection is None else F.gelu(self.pre_projection(tokens))
+
+
+def agg_token(width: int) -> nn.Parameter:
+    """x_AGG of eq. 2, [D], initialised as in the official code (truncated Glorot normal)."""
+    std = width**-0.5 / 0.87962566103423978  # truncation at 2 σ leaves width ** -0.5
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=std, a=-2 * std, b=2 * std))
+
+
+def patch_view(signal: Tensor, patch: Sequence[int], edges: Edges, padding: Tensor) -> Tensor:
+    """[B, *grid, C] as [B, *(patches per axis), *patch, C]: a view where no padding is needed.
+
+    `padding`, [C], fills the last patches with edges "pad".
+    """
+    sizes = signal.shape[1:-1]
+    rounding = math.ceil if edges == "pad" else math.floor
+    whole = [rounding(size / p) * p for size, p in zip(sizes, patch, strict=True)]
+    if edges == "pad" and whole != list(sizes):
+        padded = padding.to(signal).repeat(len(signal), *whole, 1)
+        padded[(slice(None), *(slice(size) for size in sizes))] = signal
+        signal = padded
+    axes = len(patch)
+    for axis in range(axes):
+        signal = signal.narrow(1 + 2 * axis, 0, whole[axis])
+        signal = torch.unflatten(signal, 1 + 2 * axis, (-1, patch[axis]))
+    return signal.permute(0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
+
+
+def take_patches(patches: Tensor, kept: Tensor, grid: Sequence[int]) -> Tensor:
+    """Rows [B, N_kept, voxels] of the kept patches alone; kept: int64 [B, N_kept]."""
+    clip = torch.arange(len(patches), device=kept.device)[:, None].expand_as(kept)
+    where = torch.unravel_index(kept, tuple(grid))
+    return patches[(clip, *where)].flatten(2)
+
+
+def keep_tokens(
+    draw: Tensor, num_tokens: int, rate: float, *, stream: int, scope: DropScope
+) -> Tensor:
+    """DropToken's choice (§3.1.1): which tokens stay, in ascending order.
+
+    A function of each clip's `draw` alone: the same on any device and however a batch is cut.
+
+    Args:
+        draw: int64 [B], random bits of each clip.
+        num_tokens: N.
+        rate: share to drop, 0 ≤ rate < 1; ⌊(1 − rate) N⌋ tokens stay, at least one.
+        stream: another number gives an independent choice.
+        scope: "sample", or "batch" to give all clips the choice of the first (official).
+
+    Returns:
+        int64 [B, N_kept].
+    """
+    num_kept = max(1, math.floor((1 - rate) * num_tokens + 1e-9))
+    seeds = draw[:1].expand_as(draw) if scope == "batch" else draw
+    counters = torch.arange(num_tokens, device=draw.device) + (stream << 32)
+    numbers = _mix(_mix(seeds)[:, None] + counters)
+    return numbers.argsort(-1)[:, :num_kept].sort(-1).values
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64: every bit of the 64 depends on every bit of the input; int64 wraps around."""
+    x = x + _signed(0x9E3779B97F4A7C15)
+    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _shift(x, 31)
+
+
+def _signed(bits: int) -> int:
+    return bits - (1 << 64) if bits >> 63 else bits
+
+
+def _shift(x: Tensor, places: int) -> Tensor:
+    """Right shift that fills with zeros; torch's own copies the sign."""
+    return (x >> places) & ((1 << (64 - places)) - 1)
+
+
+class WordTokens(nn.Module):
+    """Tokens of texts: word vectors, the aggregation token in front (§3.1).
+
+    Args:
+        vocabulary: number of word ids; 0 is padding.
+        width: D.
+        word_width: width of the word table; None makes it D, as in the paper, and otherwise a
+            GELU layer maps words and aggregation token to D (official).
+        frozen: the word table is not trained (official).
+        pre_projection: the GELU layer of the official agnostic model; not for the aggregation
+            token.
+        positions: a learned position per word (official agnostic model), or None.
+        dropout: of the tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        width: int,
+        word_width: int | None,
+        frozen: bool,
+        pre_projection: bool,
+        positions: AxisPositions | None,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        table_width = word_width or width
+        self.words = nn.Embedding(vocabulary, table_width)
+        nn.init.uniform_(self.words.weight, -0.05, 0.05)
+        self.words.weight.requires_grad_(not frozen)
+        self.dropout = dropout
+        self.agg_projected = word_width is not None and not pre_projection
+        self.projection: nn.Linear | None = None
+        if pre_projection or word_width is not None:
+            self.projection = dense(table_width, width, bias=pre_projection)
+        self.positions = positions
+        self.agg = agg_token(table_width if self.agg_projected else width)
+
+    def forward(self, word_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Texts [R, L] → tokens [R, 1 + L, D] and which of them are real, bool [R, 1 + L]."""
+        words: Tensor = self.words(word_ids)
+        agg = self.agg.expand(len(words), 1, -1)
+        if self.agg_projected:
+            tokens = self._project(torch.cat([agg, words], 1))
+        else:
+            words = self._project(words)
+            if self.positions is not None:
+                words = words + self.positions([word_ids.shape[1]])
+            tokens = torch.cat([agg.to(words.dtype), words], 1)
+        real = F.pad(word_ids != 0, (1, 0), value=True)
+        return F.dropout(tokens, self.dropout, self.training), real
+
+    def _project(self, words: Tensor) -> Tensor:
+        return words if self.projection is None else F.gelu(self.projection(words))
+
+
+class LinearText(nn.Module):
+    """Text without a Transformer: a ReLU layer on each word, then the maximum over words (MMV)."""
+
+    def __init__(
+        self, *, vocabulary: int, width: int, word_width: int | None, frozen: bool
+    ) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, word_width or width)
+        nn.init.uniform_(self.words.weight, -0.05, 0.05)
+        self.words.weight.requires_grad_(not frozen)
+        self.projection = dense(word_width or width, width, bias=True)
+
+    def forward(self, word_ids: Tensor) -> Tensor:
+        """Texts [R, L] → features [R, D]; padding takes part, as in the official code."""
+        return F.relu(self.projection(self.words(word_ids))).amax(1)
