@@ -57,10 +57,12 @@ demo-long: $(STAMP) openal
 demo-quick: $(STAMP) openal
 	@VATT_SETUP_SECONDS=$$(cat $(STAMP)) $(BIN)/vatt demo --length quick --out runs/demo-quick $(ARGS)
 
-test: $(STAMP) openal
+test: $(STAMP)
+	@$(MAKE) --no-print-directory openal || echo "(tests that record are skipped)"
 	$(BIN)/pytest
 
-test-slow: $(STAMP) openal
+test-slow: $(STAMP)
+	@$(MAKE) --no-print-directory openal || echo "(tests that record are skipped)"
 	$(BIN)/pytest -m slow
 
 lint: $(STAMP)
