@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.packet import Packet
@@ -16,6 +17,7 @@ from vatt.media.container import Source, audio_stream, describe, opened, video_s
 
 MAX_DURATION_S = 4 * 3600.0  # 1.4 GB at 48 kHz; longer files are to be cut into parts
 _DRIFT_S = 0.005  # sound whose timestamps stray further from its sample count is placed anew
+_BLOCK = 2**16  # samples to resample at once
 
 
 def decode_audio(source: Source, *, sample_rate_hz: int) -> NDArray[np.int16] | None:
@@ -80,6 +82,7 @@ class _Track:
         self._rate = sample_rate_hz
         self._stretches: list[tuple[float, list[NDArray[np.int16]]]] = []  # start time, pieces
         self._resampler: AudioResampler | None = None
+        self._waiting = AudioFifo()  # fewer, longer frames: half the time of the whole decoding
         self._form: tuple[str, str, int] | None = None
         self._next_s = 0.0
 
@@ -93,7 +96,9 @@ class _Track:
             self._stretches.append((start_s, []))
         self._next_s += frame.samples / frame.sample_rate
         frame.pts = None  # the resampler counts samples; the stretch knows its time
-        self._resample(frame)
+        self._waiting.write(frame)
+        if self._waiting.samples >= _BLOCK:
+            self._resample(self._waiting.read())
 
     def _resample(self, frame: AudioFrame | None) -> None:
         assert self._resampler is not None
@@ -102,8 +107,10 @@ class _Track:
 
     def _finish_stretch(self) -> None:
         if self._resampler is not None:
+            if (rest := self._waiting.read()) is not None:
+                self._resample(rest)
             self._resample(None)
-            self._resampler = None
+            self._resampler, self._waiting = None, AudioFifo()
 
     def waveform(self, clock: _VideoClock, source: Source) -> NDArray[np.int16] | None:
         """The stretches at their places on the video clock."""
@@ -132,3 +139,14 @@ class _Track:
             if first < last:
                 waveform[first:last] = samples[first - start : last - start]
         return waveform
+
+
+def resample(waveform: NDArray[np.float32], *, from_hz: int, to_hz: int) -> NDArray[np.float32]:
+    """A mono waveform [S] at another rate, with the filter that `decode_audio` uses."""
+    frame = AudioFrame.from_ndarray(waveform[None].astype(np.float32), "fltp", "mono")
+    frame.sample_rate = from_hz
+    resampler = AudioResampler(format="fltp", layout="mono", rate=to_hz)
+    pieces = [*resampler.resample(frame), *resampler.resample(None)]
+    heard = np.concatenate([piece.to_ndarray()[0] for piece in pieces])
+    length = round(len(waveform) * to_hz / from_hz)
+    return np.pad(heard[:length], (0, max(0, length - len(heard))))
