@@ -77,23 +77,29 @@ class PatchTokens(nn.Module):
             stream: number of this modality, so that modalities drop independently.
             scope: one choice per clip or one for the batch.
         """
-        patches = patch_view(signal, self.patch, self.edges, self.mean)
-        grid = patches.shape[1 : 1 + len(self.patch)]
-        positions = self.positions(grid)
-        if draw is None or rate == 0:
-            tokens = self._project(patches.flatten(1, len(grid)).flatten(2)) + positions
-        else:
-            kept = keep_tokens(draw, math.prod(grid), rate, stream=stream, scope=scope)
-            tokens = self._project(take_patches(patches, kept, grid)) + positions[kept]
+        signal = whole_patches(signal, self.patch, self.edges, self.mean)
+        grid = [size // p for size, p in zip(signal.shape[1:], self.patch, strict=False)]
+        num_tokens, positions, kept = math.prod(grid), self.positions(grid), None
+        if draw is not None and rate > 0:
+            kept = keep_tokens(draw, num_tokens, rate, stream=stream, scope=scope)
+            positions = positions[kept]
+        tokens = self._project(take_patches(signal, self.patch, kept)) + positions
         tokens = F.dropout(tokens, self.dropout, self.training)
         return torch.cat([self.agg.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], 1)
 
     def _project(self, rows: Tensor) -> Tensor:
-        if self.standardised:
-            voxels = math.prod(self.patch)
-            rows = (rows - self.mean.repeat(voxels)) / self.std.repeat(voxels)
-        tokens: Tensor = self.projection(rows)
+        tokens = F.linear(rows, *self._folded())
         return tokens if self.pre_projection is None else F.gelu(self.pre_projection(tokens))
+
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the projection that take signals as they are, not standardised."""
+        weight, bias = self.projection.weight, self.projection.bias
+        if not self.standardised:
+            return weight, bias
+        voxels = math.prod(self.patch)
+        weight = weight / self.std.repeat(voxels)
+        shift = (weight * self.mean.repeat(voxels)).sum(-1)
+        return weight, -shift if bias is None else bias - shift
 
 
 def agg_token(width: int) -> nn.Parameter:
@@ -102,30 +108,52 @@ def agg_token(width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=std, a=-2 * std, b=2 * std))
 
 
-def patch_view(signal: Tensor, patch: Sequence[int], edges: Edges, padding: Tensor) -> Tensor:
-    """[B, *grid, C] as [B, *(patches per axis), *patch, C]: a view where no padding is needed.
-
-    `padding`, [C], fills the last patches with edges "pad".
-    """
+def whole_patches(signal: Tensor, patch: Sequence[int], edges: Edges, padding: Tensor) -> Tensor:
+    """[B, *grid, C] cut down, or filled up with `padding` [C], to a whole number of patches."""
     sizes = signal.shape[1:-1]
-    rounding = math.ceil if edges == "pad" else math.floor
-    whole = [rounding(size / p) * p for size, p in zip(sizes, patch, strict=True)]
-    if edges == "pad" and whole != list(sizes):
-        padded = padding.to(signal).repeat(len(signal), *whole, 1)
-        padded[(slice(None), *(slice(size) for size in sizes))] = signal
-        signal = padded
-    axes = len(patch)
-    for axis in range(axes):
-        signal = signal.narrow(1 + 2 * axis, 0, whole[axis])
-        signal = torch.unflatten(signal, 1 + 2 * axis, (-1, patch[axis]))
-    return signal.permute(0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
+    if edges == "cut":
+        return signal[(slice(None), *(slice(n - n % p) for n, p in zip(sizes, patch, strict=True)))]
+    whole = [math.ceil(n / p) * p for n, p in zip(sizes, patch, strict=True)]
+    if whole == list(sizes):
+        return signal
+    padded = padding.to(signal).repeat(len(signal), *whole, 1)
+    padded[(slice(None), *(slice(n) for n in sizes))] = signal
+    return padded
 
 
-def take_patches(patches: Tensor, kept: Tensor, grid: Sequence[int]) -> Tensor:
-    """Rows [B, N_kept, voxels] of the kept patches alone; kept: int64 [B, N_kept]."""
-    clip = torch.arange(len(patches), device=kept.device)[:, None].expand_as(kept)
-    where = torch.unravel_index(kept, tuple(grid))
-    return patches[(clip, *where)].flatten(2)
+def take_patches(signal: Tensor, patch: Sequence[int], kept: Tensor | None) -> Tensor:
+    """Patches as rows [B, N_kept, voxels], voxels in the order of the axes, channels last.
+
+    Args:
+        signal: [B, *grid, C], whole patches.
+        patch: size of a patch along each axis.
+        kept: int64 [B, N_kept], which patches (last axis fastest); None takes all. The others are
+            never copied: along the last axis a patch is contiguous, and such runs are gathered.
+    """
+    B, C, axes = len(signal), signal.shape[-1], len(patch)
+    signal = _to_autocast_dtype(signal)
+    if kept is None:
+        for axis, p in enumerate(patch):
+            signal = torch.unflatten(signal, 1 + 2 * axis, (-1, p))
+        order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
+        return signal.permute(order).flatten(1, axes).flatten(2)
+    grid = tuple(size // p for size, p in zip(signal.shape[1:], patch, strict=False))
+    where = torch.unravel_index(kept, grid)
+    run = torch.arange(B, device=kept.device)[:, None, None]
+    for axis, p in enumerate(patch[:-1]):
+        inside = torch.arange(p, device=kept.device)
+        line = where[axis][..., None] * p + inside  # [B, N_kept, p]
+        run = (run * signal.shape[1 + axis])[..., None] + line[:, :, None]
+        run = run.flatten(2)
+    run = run * grid[-1] + where[-1][..., None]
+    runs = signal.reshape(-1, patch[-1] * C).index_select(0, run.flatten())
+    return runs.view(B, kept.shape[1], -1)
+
+
+def _to_autocast_dtype(signal: Tensor) -> Tensor:
+    """The cast that the projection would make under autocast, early: half the bytes to gather."""
+    kind = signal.device.type
+    return signal.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else signal
 
 
 def keep_tokens(

@@ -86,7 +86,7 @@ def attend(
     scores = (q * scale) @ k.transpose(-2, -1)
     if bias is not None:
         scores = scores + bias
-    weights = scores.softmax(-1)
+    weights = scores.float().softmax(-1)
     if dropout:
         weights = F.dropout(weights, dropout)
     return weights @ v
