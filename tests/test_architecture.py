@@ -16,10 +16,21 @@ ARROWS = {
     "cli": {"presets", "tasks", "tasks.demo"},
     "tasks.demo": {"presets", "tasks", "evaluation"},  # the whole line: it calls the other tasks
     "presets": {"training", "data", "models", "losses"},
-    "tasks": {"training", "evaluation", "encoder", "data", "media", "models", "losses", "demo"},
-    "evaluation": {"data", "models"},
+    "tasks": {
+        "training",
+        "training.precision",
+        "evaluation",
+        "encoder",
+        "data",
+        "media",
+        "models",
+        "losses",
+        "demo",
+    },
+    "evaluation": {"encoder", "data", "models", "training.precision"},
     "encoder": {"data", "media", "models"},
-    "training": set(),
+    "training": {"training.precision"},
+    "training.precision": set(),  # which numbers a device multiplies fast: evaluation asks too
     "data": {"media"},
     "demo": {"media"},
     "media": set(),
@@ -57,7 +68,7 @@ def imported(file: Path) -> Iterator[str]:
             modules += [f"{node.module}.{alias.name}" for alias in node.names]
     for module in modules:
         top, _, rest = module.partition(".")
-        if top == "vatt" and rest:
+        if top == "vatt" and rest not in ("", "__version__"):
             yield ".".join(rest.split(".")[:2])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vatt.encoder import Encoder, load
 
+__version__ = "0.1.0"
 __all__ = ["Encoder", "load"]
 
 

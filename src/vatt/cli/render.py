@@ -9,16 +9,17 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
+
+from vatt import __version__
 
 ERROR = "vatt: error: "
 
 
 def version() -> None:
     """`vatt --version`."""
-    print(f"vatt {installed_version('vatt')}")
+    print(f"vatt {__version__}")
 
 
 def overview(commands: Mapping[str, str], wrong_usage: bool) -> None:
