@@ -318,12 +318,13 @@ def _runs(
 
 def decode_all_frames(
     source: Source, *, size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], float]:
     """Every frame of the video, with the time at which it is shown.
 
     Returns:
         frames: uint8 [N, H, W, 3], the bytes that `decode_frames` gives for the same frame.
         starts_s: float64 [N], ascending seconds on the video clock; the first is 0.
+        end_s: when the last frame leaves the screen; `decode_frames` refuses times from there on.
 
     Raises:
         MediaError: the video cannot be decoded, or is too long to hold in memory at this size.
@@ -333,7 +334,8 @@ def decode_all_frames(
     most = _MAX_DECODED_BYTES // (size[0] * size[1] * 3)
     convert = FrameConverter(size)
     with opened(source) as container:
-        for timed in VideoReader(container, source).frames():
+        reader = VideoReader(container, source)
+        for timed in reader.frames():
             if len(frames) == most:
                 raise MediaError(
                     f"{describe(source)}: more than {most} frames of {size[0]}x{size[1]}, too many "
@@ -341,4 +343,4 @@ def decode_all_frames(
                 )
             frames.append(convert(timed.frame))
             starts_s.append(timed.start_s)
-    return np.stack(frames), np.array(starts_s)
+    return np.stack(frames), np.array(starts_s), reader.end_s
