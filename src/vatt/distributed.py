@@ -109,8 +109,8 @@ def sum_over_ranks(mine: Tensor) -> Tensor:
     return cast(Tensor, _Sum.apply(mine))  # type: ignore[no-untyped-call]
 
 
-def _sum_bucket(state: None, bucket: Any) -> torch.futures.Future[Tensor]:
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
+def _summed(gradients: Tensor) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(gradients, async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
 
@@ -124,5 +124,5 @@ def summing_gradients(module: nn.Module) -> nn.Module:
     if world_size() == 1:
         return module
     wrapped = DistributedDataParallel(module, broadcast_buffers=False)
-    wrapped.register_comm_hook(state=None, hook=_sum_bucket)
+    wrapped.register_comm_hook(state=None, hook=lambda _, bucket: _summed(bucket.buffer()))
     return wrapped

@@ -159,4 +159,4 @@ def test_thread_count_is_set_and_put_back():
 @pytest.mark.parametrize("name", ["steps", "save_every", "keep", "log_every"])
 def test_counts_below_one_are_refused(name):
     with pytest.raises(ConfigError, match=f"train.{name}: found 0"):
-        TrainConfig(**{name: 0})
+        config(**{name: 0})

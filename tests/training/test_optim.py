@@ -2,6 +2,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -112,7 +113,8 @@ def test_plain_epsilon_is_torchs_adam():
 
 
 def test_scaled_decay_shrinks_by_rate_times_decay_and_plain_by_decay():
-    for form, kept in (("scaled", 1 - 0.5 * 0.1), ("plain", 1 - 0.1)):
+    forms: dict[Literal["scaled", "plain"], float] = {"scaled": 1 - 0.5 * 0.1, "plain": 1 - 0.1}
+    for form, kept in forms.items():
         weight = nn.Parameter(torch.ones(2))
         config = OptimConfig(
             name="momentum",

@@ -1,0 +1,45 @@
+"""Run by test_distributed.py in every rank: gather and sum with gradients."""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from vatt import distributed
+
+
+def rows(rank: int) -> torch.Tensor:
+    return torch.randn(3, 2, generator=torch.Generator().manual_seed(rank))
+
+
+def main(out: Path) -> None:
+    with distributed.joined_ranks(torch.device("cpu")):
+        rank, world = distributed.rank(), distributed.world_size()
+        mine = rows(rank).requires_grad_()
+        everything = distributed.gather(mine)
+        flags = distributed.gather(torch.tensor([rank == 0, True]))
+        # each rank's share looks at all rows, its own way
+        (everything.square().sum() * (rank + 1)).backward()
+        gathered_gradient = mine.grad
+        assert gathered_gradient is not None
+
+        mine = rows(rank).requires_grad_()
+        total = distributed.sum_over_ranks(mine)
+        (total.square().sum() * (rank + 1)).backward()
+        assert mine.grad is not None
+        save_file(
+            {
+                "everything": everything.detach(),
+                "flags": flags,
+                "gathered_gradient": gathered_gradient,
+                "total": total.detach(),
+                "summed_gradient": mine.grad,
+                "who": torch.tensor([rank, world, distributed.is_main()]),
+            },
+            out / f"{rank}.safetensors",
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

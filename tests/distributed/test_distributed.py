@@ -1,0 +1,53 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.testing import assert_close
+
+from tests.distributed.collectives import rows
+from tests.distributed.ranks import run_ranks
+from vatt import distributed
+
+WORLD = 3
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    out = tmp_path_factory.mktemp("collectives")
+    run_ranks("tests.distributed.collectives", str(out), world_size=WORLD)
+    return [load_file(out / f"{rank}.safetensors") for rank in range(WORLD)]
+
+
+@pytest.mark.distributed
+def test_gather_gives_every_rank_all_rows_in_rank_order(found):
+    expected = torch.cat([rows(rank) for rank in range(WORLD)])
+    for rank, result in enumerate(found):
+        assert torch.equal(result["everything"], expected)
+        assert result["flags"].tolist() == [True, True, False, True, False, True]
+        assert result["who"].tolist() == [rank, WORLD, rank == 0]
+
+
+@pytest.mark.distributed
+def test_gradient_of_gathered_rows_comes_from_the_losses_of_all_ranks(found):
+    weight = sum(range(1, WORLD + 1))  # rank r multiplied its loss by r + 1
+    for rank, result in enumerate(found):
+        assert_close(result["gathered_gradient"], weight * 2 * rows(rank))
+
+
+@pytest.mark.distributed
+def test_sum_and_its_gradient_are_of_all_ranks(found):
+    total = torch.stack([rows(rank) for rank in range(WORLD)]).sum(0)
+    for result in found:
+        assert_close(result["total"], total)
+        assert_close(result["summed_gradient"], 6 * 2 * total)
+
+
+def test_one_process_needs_no_process_group():
+    mine = torch.randn(2, 3)
+    module = nn.Linear(2, 2)
+    with distributed.joined_ranks(torch.device("cpu")):
+        assert not torch.distributed.is_initialized()
+        assert distributed.gather(mine) is mine
+        assert distributed.sum_over_ranks(mine) is mine
+        assert distributed.summing_gradients(module) is module
+        assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
