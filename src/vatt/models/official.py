@@ -1,0 +1,53 @@
+"""The official code's side of every option where it differs from the paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig
+
+
+def as_official(config: ModelConfig) -> ModelConfig:
+    """The same sizes in the form of the official code (docs/paper-vs-code.md has every row).
+
+    The patch grid is the official one too: a spectrogram of 150 frames is 9 patches long, because
+    the official code leaves the rest out.
+    """
+    return replace(
+        config,
+        audio=config.audio if config.shared else _specific_audio(config.audio),
+        text=_agnostic_text(config.text) if config.shared else _specific_text(config.text),
+        heads=replace(config.heads, form="official"),
+        drop_token_scope="batch",
+        edges="cut",
+        patch_bias=True,
+        position_form="normed",
+        position_resampling="polyharmonic",
+        pre_projection=config.shared,
+        post_projection=1024 if config.shared else None,
+    )
+
+
+def _specific_audio(audio: AudioConfig) -> AudioConfig:
+    if audio.kind == "waveform":
+        return audio
+    return replace(
+        audio,
+        transformer=replace(audio.transformer, bias=False),
+        spectrogram=replace(audio.spectrogram, buckets=(9, 16)),
+        transposed_positions=True,
+    )
+
+
+def _specific_text(text: TextConfig) -> TextConfig:
+    return replace(
+        text,
+        transformer=replace(text.transformer, style="t5", bias=False),
+        word_width=300,
+        frozen_words=True,
+        relative_layers="all",
+    )
+
+
+def _agnostic_text(text: TextConfig) -> TextConfig:
+    return replace(text, word_width=300, frozen_words=True, positions="absolute")
