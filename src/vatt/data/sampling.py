@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,59 @@ def permuted(index: int, size: int, *keys: int) -> int:
             return index
 
 
+class Place(NamedTuple):
+    """Where a clip is: which source, which row of it, which clip of which segment."""
+
+    source: int
+    row: int
+    segment: Segment
+    clip: int
+
+
+class ClipOrder:
+    """The endless random order of training clips; any position of it is computed at once.
+
+    Each epoch has every clip of every source once. With weights, each source still has every clip
+    once before any comes again, but sources take turns in other proportions.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Sequence[tuple[int, Segment]]],
+        *,
+        seed: int,
+        weights: Sequence[float] = (),
+    ) -> None:
+        """Lay out the epochs.
+
+        Args:
+            sources: per source, (row, segment) pairs; at least one clip each.
+            seed: another seed, another order.
+            weights: shares of the sources among the clips; as many clips as they have when empty.
+        """
+        self._sources, self._seed = sources, seed
+        self._ends = [np.cumsum([segment.clips for _, segment in pairs]) for pairs in sources]
+        clips = [int(ends[-1]) for ends in self._ends]
+        shares = [weight / sum(weights) * sum(clips) for weight in weights] or clips
+        self._turns = [max(1, round(share)) for share in shares]  # of each source in an epoch
+        self._first_turns = np.cumsum([0, *self._turns])
+        self.clips_per_epoch = int(self._first_turns[-1])
+
+    def __getitem__(self, index: int) -> Place:
+        """The clip at a position of the order, 0 or more."""
+        epoch, position = divmod(index, self.clips_per_epoch)
+        turn = permuted(position, self.clips_per_epoch, self._seed, epoch)
+        source = int(np.searchsorted(self._first_turns, turn, side="right")) - 1
+        turn -= int(self._first_turns[source])
+        clips, turns = int(self._ends[source][-1]), self._turns[source]
+        if turns != clips:  # the source's own epochs are longer or shorter
+            own_epoch, turn = divmod(epoch * turns + turn, clips)
+            turn = permuted(turn, clips, self._seed, source, own_epoch)
+        found = int(np.searchsorted(self._ends[source], turn, side="right"))
+        row, segment = self._sources[source][found]
+        return Place(source, row, segment, turn - int(self._ends[source][found]) + segment.clips)
+
+
 def clip_times(spec: ClipSpec, start_s: float, end_s: float) -> NDArray[np.float64]:
     """When each of the T frames is taken, in seconds [T]; they repeat from the start past `end_s`.
 
@@ -99,10 +153,12 @@ def clip_times(spec: ClipSpec, start_s: float, end_s: float) -> NDArray[np.float
         end_s: end of the segment. A clip that does not fit repeats the stretch [start_s, end_s),
             as the official code repeats short videos.
     """
-    offsets_s = np.arange(spec.frames, dtype=np.float64) / spec.fps
+    offsets_s = np.round(np.arange(spec.frames, dtype=np.float64) / spec.fps, 9)
     if not fits(spec, start_s, end_s):
-        offsets_s = np.fmod(offsets_s, end_s - start_s)
-    return start_s + offsets_s
+        length_s = round(end_s - start_s, 9)
+        # Nobody is shown the very end: there the next frame counts as begun, and there is none.
+        offsets_s = np.minimum(np.fmod(offsets_s, length_s), length_s - 2 * TOLERANCE_S)
+    return np.maximum(start_s + offsets_s, start_s)
 
 
 def fits(spec: ClipSpec, start_s: float, end_s: float) -> bool:
