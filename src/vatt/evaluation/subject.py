@@ -1,0 +1,129 @@
+"""What is evaluated: a trained model and the shards it is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vatt.config import config_hash, from_values, read_toml
+from vatt.data.datasets import DataConfig, EvalDataset, Window
+from vatt.data.loader import make_eval_loader
+from vatt.data.shards import Dataset
+from vatt.encoder import Encoder, load
+from vatt.errors import ConfigError, DataError
+from vatt.evaluation.features import SplitFeatures, cached, extract, untrained
+from vatt.evaluation.moments import Moments, find_moments
+from vatt.evaluation.results import file_hash, ids_hash
+
+CLIPS_AT_ONCE = 64
+Precision = Callable[[torch.device], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model, where its results go, and how its clips are read.
+
+    run: folder for results.
+    encoder: the model with its vocabulary and clip settings.
+    data: shards, and the size that clips are decoded at.
+    model_hash: of the weights' file.
+    precision: makes the context to compute features in.
+    """
+
+    run: Path
+    encoder: Encoder
+    data: DataConfig
+    model_hash: str
+    precision: Precision
+
+    def dataset(self, split: str) -> Dataset:
+        """The first of the shard folders that has the split.
+
+        Raises:
+            DataError: none has it.
+        """
+        folders = [Dataset.open(folder) for folder in self.data.shards]
+        for dataset in folders:
+            if split in dataset.info["splits"]:
+                return dataset
+        found = {str(dataset.folder): sorted(dataset.info["splits"]) for dataset in folders}
+        raise DataError(f"no video in split {split!r}; the shards have {found}")
+
+    def features(self, split: str, *, at_most: int | None = None, seed: int = 0) -> SplitFeatures:
+        """Features of the clips of a split: from the run's results folder, or extracted now.
+
+        Args:
+            split: which videos.
+            at_most: about how many clips (see `find_moments`); None for all.
+            seed: of the choice of videos, and of the untrained network beside.
+
+        Raises:
+            DataError: the split has no clips, or too many cannot be decoded.
+        """
+        dataset = self.dataset(split)
+        moments = find_moments(dataset, split, self.encoder.spec, at_most=at_most, seed=seed)
+        ids = ids_hash(moment.id for moment in moments.moments)
+        identity = "".join((self.model_hash, ids, config_hash(self.encoder.spec), str(seed)))
+        name = f"features-{split}-{ids_hash([identity])}.safetensors"
+        make = partial(self._extract, dataset, moments, seed)
+        arrays = cached(self.run / "results" / name, make)
+        kept = set(arrays["positions"].tolist())
+        return SplitFeatures(
+            moments=tuple(m for position, m in enumerate(moments.moments) if position in kept),
+            vectors=arrays,
+            peaks=arrays["peaks"],
+            failed=tuple(m for position, m in enumerate(moments.moments) if position not in kept),
+        )
+
+    def _extract(self, dataset: Dataset, moments: Moments, seed: int) -> dict[str, Any]:
+        device, spec = self.encoder.device, self.encoder.spec
+        windows = [Window(moment.row, moment.start_s) for moment in moments.moments]
+        clips = EvalDataset(dataset, windows, spec, self.data)
+        loader = make_eval_loader(
+            clips, batch_size=CLIPS_AT_ONCE, workers=self.data.workers, device=device
+        )
+        random_init = untrained(self.encoder.module.config, seed=seed).to(device)
+        arrays = extract(self.encoder.module, random_init, loader, spec, self.precision(device))
+        failed = len(moments) - len(arrays["positions"])
+        if failed > self.data.max_bad_fraction * len(moments):
+            raise DataError(
+                f"{dataset.folder}: {failed} of {len(moments)} clips of split {moments.split!r} "
+                f"cannot be decoded, expected at most {self.data.max_bad_fraction:.0%}; run "
+                "`vatt prepare` again"
+            )
+        return arrays
+
+
+def open_subject(
+    run: Path, *, precision: Precision, shards: Sequence[Path] = (), device: str | None = None
+) -> Subject:
+    """Load the model of a run and find what to judge it on.
+
+    Args:
+        run: run folder, or a model folder (then `shards` are needed).
+        precision: makes the context to compute features in.
+        shards: prepared folders; those that the run was trained on when empty.
+        device: where to compute; chosen as `vatt.load` does when None.
+
+    Raises:
+        CheckpointError: there is no model in `run`.
+        ConfigError: no shards are given, and the run does not say what it was trained on.
+    """
+    encoder = load(run, device)
+    settings = run / "config.toml"
+    if settings.is_file():
+        data = from_values(DataConfig, read_toml(settings)["data"], where=str(settings))
+    elif shards:
+        size = (encoder.spec.height, encoder.spec.width)
+        data = DataConfig(shards=tuple(shards), decode_size=size)
+    else:
+        raise ConfigError(f"{run}: no config.toml that names shards; give --shards FOLDER")
+    if shards:
+        data = replace(data, shards=tuple(shards))
+    return Subject(run, encoder, data, file_hash(encoder.folder / "model.safetensors"), precision)
