@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] in ("-V", "--version"):
             render.version()
             return DONE
-        name, rest = _find_command(args)
+        name, rest = find_command(args)
         return _run(name, rest)
     except KeyboardInterrupt:
         return _interrupted(args)
@@ -131,8 +131,12 @@ def _help(*, wrong_usage: bool) -> int:
     return USAGE if wrong_usage else DONE
 
 
-def _find_command(args: Sequence[str]) -> tuple[str, list[str]]:
-    """The command's name, of one or two words, and the arguments after it."""
+def find_command(args: Sequence[str]) -> tuple[str, list[str]]:
+    """The command's name, of one or two words, and the arguments after it.
+
+    Raises:
+        ConfigError: there is no such command; says which is near.
+    """
     for words in (2, 1):
         name = " ".join(args[:words])
         if name in COMMANDS:
@@ -143,7 +147,7 @@ def _find_command(args: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _interrupted(args: Sequence[str]) -> int:
-    name, _ = _find_command(args)
+    name, _ = find_command(args)
     again = "; the same command continues from here" if COMMANDS[name].resumes else ""
     render.error(f"interrupted{again}")
     return INTERRUPTED
@@ -160,7 +164,7 @@ def _run(name: str, args: Sequence[str]) -> int:
         config_class,
         rest,
         prog=f"vatt {name}",
-        preset=_preset(options.preset),
+        preset=preset(options.preset),
         file=options.config,
         notes=options_help(presets=command.presets),
     )
@@ -177,7 +181,7 @@ def _show(run: Callable[[Any], Any], config: Any, *, as_json: bool) -> int:
     return DONE
 
 
-def _preset(name: str | None) -> tuple[str, Any] | None:
+def preset(name: str | None) -> tuple[str, Any] | None:
     """A preset's name and values.
 
     Raises:

@@ -168,4 +168,4 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
-    return str(value)
+    return "none" if value == {} else str(value)
