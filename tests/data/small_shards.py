@@ -1,0 +1,59 @@
+"""A prepared folder of small real videos whose frames show their own numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.media.clips import Recipe, write
+from vatt.data.records import SampleRecord
+from vatt.data.shards import Dataset, ShardWriter, write_index
+from vatt.media.captions import Caption
+from vatt.media.video import probe
+
+FPS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    frames: int = 40
+    flash: int | None = None
+    sound: bool = True
+    captions: tuple[tuple[float, float, str], ...] = ()
+    cuts: tuple[float, ...] = ()
+    split: str = "train"
+    size: tuple[int, int] = (48, 64)
+
+
+def write_shards(folder: Path, videos: list[Video]) -> Dataset:
+    """One shard with `videos`; their keys are v0, v1 …"""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ShardWriter(folder / "shard-000000.tar") as shard, TemporaryDirectory() as scratch:
+        for number, video in enumerate(videos):
+            codec = "aac" if video.sound else None
+            recipe = Recipe(
+                frames=video.frames, flash=video.flash, audio_codec=codec, size=video.size
+            )
+            path = write(Path(scratch) / f"v{number}.mp4", recipe)
+            facts = probe(path)
+            record = SampleRecord(
+                key=f"v{number}",
+                source=path.name,
+                split=video.split,
+                facts=facts,
+                source_facts=facts,
+                captions=tuple(Caption(*caption) for caption in video.captions),
+                cuts=video.cuts,
+            )
+            shard.add(record, path)
+    write_index(folder, made={})
+    return Dataset.open(folder)
+
+
+def damage(data: Dataset, row: int) -> None:
+    """Overwrite a video inside its shard, so that it can be read but not decoded."""
+    index = data.index.slice(row, 1).to_pylist()[0]
+    with (data.folder / index["shard"]).open("r+b") as file:
+        file.seek(index["video_offset"])
+        file.write(bytes(index["video_size"]))
