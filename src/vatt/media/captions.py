@@ -120,14 +120,15 @@ def _subtitle_cues(path: Path, text: str) -> Iterator[tuple[float, float, str]]:
 def _json_cues(path: Path, text: str) -> Iterator[tuple[float, float, str]]:
     try:
         values = json.loads(text)
-        if isinstance(values, Mapping) and "segments" in values:
+        if "segments" in values:
             yield from _whisper_cues(values["segments"])
-        elif isinstance(values, Mapping) and "events" in values:
-            yield from _youtube_cues(values["events"])
         else:
-            raise ValueError('neither "segments" (Whisper) nor "events" (YouTube json3) in it')
-    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
-        raise CaptionError(f"{path}: not a caption file: {error}") from error
+            yield from _youtube_cues(values["events"])
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise CaptionError(
+            f"{path}: not a caption file ({type(error).__name__}: {error}); expected the JSON of "
+            'Whisper ("segments") or of YouTube ("events")'
+        ) from error
 
 
 def _whisper_cues(segments: Iterable[Mapping[str, Any]]) -> Iterator[tuple[float, float, str]]:

@@ -27,6 +27,7 @@ from vatt.media.video import FrameConverter, MediaFacts, VideoFacts, VideoReader
 
 SAMPLE_RATE_HZ = 48_000
 _AUDIO_BITS_PER_S = 96_000
+_MAX_LOST_S = 0.5  # of a video's declared duration; edit lists and rounding take less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +48,18 @@ def encode(source: Source, target: Path, form: StoredForm) -> None:
     Raises:
         MediaError: the source cannot be decoded or holds no picture.
     """
-    facts = _picture_facts(source, probe(source))
-    fps = stored_fps(facts, form)
+    facts = probe(source)
+    if facts.video is None:
+        raise MediaError(f"{describe(source)}: holds no picture, only sound")
+    fps = stored_fps(facts.video, form)
     waveform = decode_audio(source, sample_rate_hz=SAMPLE_RATE_HZ)
     with opened(source) as container, av.open(str(target), "w", format="mp4") as output:
-        video = _video_output(output, stored_size(facts, form), fps, form)
+        video = _video_output(output, stored_size(facts.video, form), fps, form)
         sound = _SoundOutput(output, waveform) if waveform is not None else None
         convert = FrameConverter((video.height, video.width))
         times_s = (k * fps.denominator / fps.numerator for k in count())
-        shown = on_screen(VideoReader(container, source).frames(), times_s)
-        for k, timed in enumerate(shown):
+        reader = VideoReader(container, source)
+        for k, timed in enumerate(on_screen(reader.frames(), times_s)):
             frame = VideoFrame.from_ndarray(convert(timed.frame), format="rgb24")
             frame.pts, frame.time_base = k, 1 / fps
             output.mux(video.encode(frame))
@@ -65,12 +68,16 @@ def encode(source: Source, target: Path, form: StoredForm) -> None:
         output.mux(video.encode(None))
         if sound:
             sound.finish()
+        _refuse_cut_off(source, facts, container.format.name, reader.end_s)
 
 
-def _picture_facts(source: Source, facts: MediaFacts) -> VideoFacts:
-    if facts.video is None:
-        raise MediaError(f"{describe(source)}: holds no picture, only sound")
-    return facts.video
+def _refuse_cut_off(source: Source, facts: MediaFacts, container: str, end_s: float) -> None:
+    """An MP4 file has a table of all its frames; other containers do not know how long they are."""
+    if "mp4" in container.split(",") and end_s < facts.duration_s - _MAX_LOST_S:
+        raise MediaError(
+            f"{describe(source)}: its frames end at {end_s:.2f} s of {facts.duration_s:.2f} s; it "
+            "is cut off or damaged: get it again"
+        )
 
 
 def stored_size(facts: VideoFacts, form: StoredForm) -> tuple[int, int]:
@@ -167,5 +174,10 @@ def _evenly_coded(source: Source, gop: int) -> bool:
             since_key = 1 if packet.is_keyframe else since_key + 1
             if since_key > gop or packet.is_discard or packet.is_corrupt:
                 return False
+    if stream.frames and len(times) < stream.frames:
+        raise MediaError(
+            f"{describe(source)}: holds {len(times)} of {stream.frames} frames; it is cut off or "
+            "damaged: get it again"
+        )
     steps = np.diff(times)
     return len(times) > 0 and len(np.unique(steps)) <= 1 and bool((steps > 0).all())
