@@ -1,0 +1,164 @@
+"""The paper as data, and what fits a laptop: named settings for `vatt pretrain --preset NAME`.
+
+A preset says only what differs from the defaults, which are the paper's pre-training (§4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from vatt.config import to_values
+from vatt.contracts import ClipSpec
+from vatt.data.augment import AugmentConfig
+from vatt.losses import LossConfig
+from vatt.models.heads import HeadsConfig
+from vatt.models.spectrogram import SpectrogramConfig
+from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, TransformerConfig
+from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig, VideoConfig
+from vatt.training.optim import OptimConfig
+
+Values = dict[str, Any]
+
+
+def _specific(video: TransformerConfig) -> ModelConfig:
+    """Backbones of their own: Base for sound, Small for text (§4.3 Network setup)."""
+    return ModelConfig(
+        video=VideoConfig(transformer=video),
+        audio=AudioConfig(transformer=BASE),
+        text=TextConfig(transformer=SMALL),
+    )
+
+
+def bbs() -> Values:
+    """VATT-BBS: Base, Base, Small (§4.3)."""
+    return {"model": to_values(_specific(BASE))}
+
+
+def mbs() -> Values:
+    """VATT-MBS: Medium, Base, Small (§4.3)."""
+    return {"model": to_values(_specific(MEDIUM))}
+
+
+def lbs() -> Values:
+    """VATT-LBS: Large, Base, Small (§4.3)."""
+    return {"model": to_values(_specific(LARGE))}
+
+
+def ma_medium() -> Values:
+    """VATT-MA-Medium: one Medium backbone for the three modalities (§4.3)."""
+    return {"model": to_values(_agnostic(_specific(MEDIUM)))}
+
+
+def _agnostic(model: ModelConfig) -> ModelConfig:
+    backbone = model.video.transformer
+    return replace(
+        model,
+        shared=True,
+        audio=replace(model.audio, transformer=backbone),
+        text=replace(model.text, transformer=backbone),
+    )
+
+
+DEMO_BACKBONE = TransformerConfig(layers=4, width=192, heads=4, mlp_width=768, dropout=0.0)
+
+DEMO_MODEL = ModelConfig(
+    video=VideoConfig(transformer=DEMO_BACKBONE, buckets=(4, 3, 4)),
+    audio=AudioConfig(transformer=DEMO_BACKBONE, buckets=158),
+    text=TextConfig(transformer=replace(DEMO_BACKBONE, layers=2), vocabulary=1024),
+    heads=HeadsConfig(va=256, vt=128),
+)
+
+DEMO_RATE_HZ = 11_025
+
+
+def demo() -> Values:
+    """Some five minutes on two CPU cores: what a small network learns from small pictures."""
+    return {
+        "clip": to_values(
+            ClipSpec(frames=16, fps=8.75, height=48, width=64, sample_rate_hz=DEMO_RATE_HZ, texts=3)
+        ),
+        "data": {"batch_size": 128, "decode_size": [48, 64], "cache": "memory", "workers": 1},
+        # The play knows left from right, and all of a small picture is needed: no flip, no crop.
+        "augment": to_values(
+            AugmentConfig(
+                crop_area=(1.0, 1.0),
+                flip=False,
+                saturation=0.0,
+                hue=0.0,
+                gain=0.5,
+                audio_noise=0.0,
+            )
+        ),
+        "model": to_values(DEMO_MODEL),
+        "standardise": "measured",  # its pictures are dark
+        "loss": to_values(LossConfig(form="official")),
+        "optim": to_values(
+            OptimConfig(
+                learning_rate=1e-3,
+                final_learning_rate=0.0,
+                schedule="half_cosine",
+                warmup_steps=51,
+                beta2=0.98,
+                clip_norm=1.0,
+            )
+        ),
+        "train": {"steps": 640, "save_every": 160, "keep": 1, "log_every": 10},
+    }
+
+
+def demo_shared() -> Values:
+    """The demo with one backbone for the three modalities."""
+    return demo() | {"model": to_values(_agnostic(DEMO_MODEL))}
+
+
+def demo_spectrogram() -> Values:
+    """The demo with a spectrogram of 64 bands instead of the waveform."""
+    spectrogram = SpectrogramConfig(
+        window_s=256.5 / DEMO_RATE_HZ,
+        step_s=128.5 / DEMO_RATE_HZ,
+        bands=64,
+        highest_hz=5500.0,
+        patch=(8, 16),
+        buckets=(20, 4),
+    )
+    audio = replace(
+        DEMO_MODEL.audio,
+        kind="spectrogram",
+        sample_rate_hz=DEMO_RATE_HZ,
+        spectrogram=spectrogram,
+    )
+    return demo() | {"model": to_values(replace(DEMO_MODEL, audio=audio))}
+
+
+def tiny() -> Values:
+    """Seconds on anything: tests and first steps, no results to speak of."""
+    backbone = TransformerConfig(layers=1, width=32, heads=2, mlp_width=64)
+    model = ModelConfig(
+        video=VideoConfig(transformer=backbone, patch=(2, 8, 8), buckets=(2, 3, 4)),
+        audio=AudioConfig(transformer=backbone, buckets=32),
+        text=TextConfig(transformer=backbone, vocabulary=256),
+        heads=HeadsConfig(va=16, vt=16),
+    )
+    return {
+        "clip": to_values(
+            ClipSpec(frames=4, fps=5.0, height=24, width=32, sample_rate_hz=4000, texts=2, words=8)
+        ),
+        "data": {"batch_size": 4, "decode_size": [24, 32]},
+        "model": to_values(model),
+        "optim": {"learning_rate": 1e-3, "warmup_steps": 2, "clip_norm": 1.0},
+        "train": {"steps": 12, "save_every": 4, "log_every": 1},
+    }
+
+
+PRESETS: dict[str, Callable[[], Values]] = {
+    "bbs": bbs,
+    "mbs": mbs,
+    "lbs": lbs,
+    "ma-medium": ma_medium,
+    "demo": demo,
+    "demo-shared": demo_shared,
+    "demo-spectrogram": demo_spectrogram,
+    "tiny": tiny,
+}

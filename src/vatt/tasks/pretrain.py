@@ -1,0 +1,351 @@
+"""`vatt pretrain`: from shards to a model that embeds video, sound and text (§3, §4.3)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from vatt import config as configs
+from vatt import distributed
+from vatt.contracts import Batch, ClipSpec, Embeddings, draw_bits
+from vatt.data import augment
+from vatt.data.augment import AugmentConfig
+from vatt.data.datasets import ClipDataset, DataConfig, Failure
+from vatt.data.loader import StepLoader, make_loader
+from vatt.data.shards import Dataset
+from vatt.data.words import WordTokenizer
+from vatt.errors import ConfigError
+from vatt.losses import LossConfig, contrast
+from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.weights import load_model, save_model
+from vatt.training import checkpoint
+from vatt.training.capture import load_batch
+from vatt.training.loop import (
+    Learner,
+    TrainConfig,
+    cpu_threads,
+    step_randomness,
+    train,
+    whole_batch,
+)
+from vatt.training.optim import OptimConfig, Optimiser
+from vatt.training.precision import AutocastSetting, autocast, pick_device
+
+logger = logging.getLogger(__name__)
+
+STATISTICS_CLIPS = 256
+# What a continued run may change: none of it changes the weights that come out.
+FREE_SETTINGS = (
+    "out",
+    "data.workers",
+    "data.cache",
+    "data.cache_dir",
+    "data.max_bad_fraction",
+    "train.save_every",
+    "train.keep",
+    "train.log_every",
+    "train.device",
+    "train.threads",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainConfig:
+    """Pre-train VATT on prepared shards; the same command continues an interrupted run."""
+
+    out: Path
+    """Run folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints/ and model/."""
+    data: DataConfig = field(default_factory=DataConfig)
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    standardise: Literal["unit", "measured"] = "unit"
+    """unit: frames enter the model in [-1, 1] (§4.3), or by model.video.mean and std. measured:
+    by the mean and deviation of 256 training clips, which are stored with the model."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        audio = self.model.audio
+        if audio.kind == "spectrogram" and audio.sample_rate_hz != self.clip.sample_rate_hz:
+            raise ConfigError(
+                f"model.audio.sample_rate_hz: found {audio.sample_rate_hz}, expected "
+                f"clip.sample_rate_hz ({self.clip.sample_rate_hz}) for spectrograms"
+            )
+        if self.optim.warmup_steps > self.train.steps:
+            raise ConfigError(
+                f"optim.warmup_steps: found {self.optim.warmup_steps}, expected <= train.steps "
+                f"({self.train.steps})"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PretrainResult:
+    """What a pre-training made."""
+
+    out: Path
+    parameters: int
+    steps: int
+    loss: float | None
+    seconds: float
+    clips_per_s: float | None
+    waiting_share: float | None
+    failed_clips: int
+    """Clips that could not be read and were replaced; the log names their videos."""
+
+
+class Objective:
+    """From a batch to this rank's shares of the losses (eq. 4–6)."""
+
+    def __init__(
+        self, model: nn.Module, clip: ClipSpec, loss: LossConfig, precision: AutocastSetting
+    ) -> None:
+        self.model = distributed.summing_gradients(model)
+        self.clip = clip
+        self.loss = loss
+        self.precision: AutocastSetting = precision
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalars loss, video_audio and video_text."""
+        inputs = augment.apply(batch, self.clip)
+        with autocast(self.precision, batch.frames.device):
+            mine: Embeddings = self.model(inputs)
+        losses = contrast(mine, gathered(mine), self.loss)
+        return {
+            "loss": losses.total,
+            "video_audio": losses.video_audio,
+            "video_text": losses.video_text,
+        }
+
+
+def gathered(mine: Embeddings) -> Embeddings:
+    """The embeddings of all ranks, [G, …], with gradient; `mine` itself in a single process."""
+    return Embeddings(
+        video_va=distributed.gather(mine.video_va),
+        audio_va=distributed.gather(mine.audio_va),
+        video_vt=distributed.gather(mine.video_vt),
+        text_vt=distributed.gather(mine.text_vt),
+        has_audio=distributed.gather(mine.has_audio),
+        text_mask=distributed.gather(mine.text_mask),
+    )
+
+
+def run(config: PretrainConfig) -> PretrainResult:
+    """Pre-train, or continue where the run folder's newest checkpoint stands.
+
+    Raises:
+        ConfigError: the run folder is of other settings.
+        DataError: shards are missing or too many of their items are bad.
+        TrainingError: a loss or gradient is not finite.
+        CheckpointError: a checkpoint cannot be written or read.
+    """
+    device = pick_device(config.train.device, distributed.local_rank())
+    with distributed.joined_ranks(device), cpu_threads(config.train.threads):
+        return _run(config, device)
+
+
+def _run(config: PretrainConfig, device: torch.device) -> PretrainResult:
+    claim_folder(config)
+    tokenizer = vocabulary(config)
+    dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
+    saved = checkpoint.latest(config.out / "checkpoints")
+    if saved is None:
+        model = new_model(config, dataset).to(device)
+    else:
+        model, *_ = load_model(saved, device, sum_over_ranks=distributed.sum_over_ranks)
+    optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
+    step, failures = _resume(saved, optimiser)
+    loader = _loader(config, dataset, device=device, start_step=step, failures=failures)
+    learner = Learner(
+        objective=Objective(model.train(), config.clip, config.loss, config.train.autocast),
+        optimiser=optimiser,
+        write_model=partial(write_model, model=model, clip=config.clip, tokenizer=tokenizer),
+        facts=lambda: {"failures": [asdict(failure) for failure in loader.failures]},
+        seed=config.seed,
+    )
+    summary = train(config.train, learner, loader, folder=config.out, start_step=step)
+    if distributed.is_main():
+        with checkpoint.written_whole(config.out / "model") as aside:
+            learner.write_model(aside)
+    distributed.barrier()
+    return PretrainResult(
+        out=config.out,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        steps=config.train.steps,
+        loss=summary.loss,
+        seconds=summary.seconds,
+        clips_per_s=summary.clips_per_s,
+        waiting_share=summary.waiting_share,
+        failed_clips=len(loader.failures),
+    )
+
+
+def _resume(saved: Path | None, optimiser: Optimiser) -> tuple[int, list[Failure]]:
+    if saved is None:
+        return 0, []
+    state = checkpoint.load_training(saved, optimiser)
+    logger.info("continuing from %s", saved)
+    return state.step, [Failure(**facts) for facts in state.facts["failures"]]
+
+
+def _loader(
+    config: PretrainConfig,
+    dataset: ClipDataset,
+    *,
+    device: torch.device,
+    start_step: int,
+    failures: list[Failure],
+) -> StepLoader:
+    ranks, total = distributed.world_size(), config.data.batch_size
+    if total % ranks:
+        raise ConfigError(
+            f"data.batch_size: found {total}, expected a multiple of the number of processes "
+            f"({ranks}); it is the batch of all of them together"
+        )
+    share = total // ranks
+    return make_loader(
+        dataset,
+        steps=config.train.steps,
+        device=device,
+        start_step=start_step,
+        batch_size=share,
+        first_slot=distributed.rank() * share,
+        failures=failures,
+    )
+
+
+def claim_folder(config: PretrainConfig) -> None:
+    """Make the run folder and write config.toml, or check that the folder is of these settings.
+
+    Raises:
+        ConfigError: it is of other settings; names the first that differs.
+    """
+    path = config.out / "config.toml"
+    if path.exists():
+        _check_same(configs.read_toml(path), configs.to_values(config), path)
+    elif distributed.is_main():
+        config.out.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".part")
+        configs.write_toml(config, aside)
+        aside.replace(path)
+    distributed.barrier()
+
+
+def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    before, now = configs.flatten(old), configs.flatten(new)
+    for key in sorted(before.keys() | now.keys()):
+        if key not in FREE_SETTINGS and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{key}: found {now.get(key)!r}, expected {before.get(key)!r} as in {path}; give "
+                "the settings of that run to continue it, or another --out to start a new one"
+            )
+
+
+def vocabulary(config: PretrainConfig) -> WordTokenizer:
+    """The words of the training captions, at most model.text.vocabulary of them (§4.3).
+
+    Built once by the main rank and kept in the run folder; a continued run reads it.
+    """
+    path = config.out / "tokenizer.json"
+    if distributed.is_main() and not path.exists():
+        texts = training_captions(config.data)
+        if not texts:
+            logger.warning(
+                "no captions in split %r: the model learns from pictures and sound alone",
+                config.data.split,
+            )
+        tokenizer = WordTokenizer.build(texts, max_words=config.model.text.vocabulary)
+        aside = path.with_suffix(".part")
+        tokenizer.save(aside)
+        aside.replace(path)
+    distributed.barrier()
+    return WordTokenizer.load(path)
+
+
+def training_captions(data: DataConfig) -> list[str]:
+    """The captions of the split to train on, in shard order."""
+    datasets = [Dataset.open(folder) for folder in data.shards]
+    return [
+        caption.text
+        for dataset in datasets
+        for row in dataset.rows(data.split)
+        for caption in dataset.read_record(int(row)).captions
+    ]
+
+
+def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
+    """An untrained model, its weights a function of the seed; standardises as `config` says."""
+    sizes = config.model
+    if config.standardise == "measured":
+        mean, std = measure_frames(dataset, STATISTICS_CLIPS)
+        sizes = replace(sizes, video=replace(sizes.video, mean=mean, std=std))
+        logger.info("frames in [-1, 1]: mean %s, deviation %s", mean, std)
+    with torch.random.fork_rng():
+        torch.manual_seed(draw_bits(config.seed, -1))
+        return Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
+
+
+Colour = tuple[float, float, float]
+
+
+def measure_frames(dataset: ClipDataset, clips: int) -> tuple[Colour, Colour]:
+    """Mean and deviation of red, green and blue in [-1, 1] over the first clips of the training."""
+    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    pixels = 0
+    batch = dataset.config.batch_size
+    for number in range(clips):
+        frames = torch.from_numpy(dataset[number // batch, number % batch].frames)
+        values = frames.view(-1, 3).double() / 127.5 - 1
+        total += values.sum(0)
+        squares += values.square().sum(0)
+        pixels += len(values)
+    mean = total / pixels
+    std = (squares / pixels - mean.square()).clamp(min=1e-4).sqrt()
+    return _rounded(mean), _rounded(std)
+
+
+def _rounded(values: Tensor) -> Colour:
+    red, green, blue = (round(value, 4) for value in values.tolist())
+    return red, green, blue
+
+
+def replay(capture: Path) -> dict[str, float]:
+    """Compute again the losses of a step that was stopped because they were not finite.
+
+    Args:
+        capture: `<run>/failures/step-…`; the batches of several ranks are joined.
+    """
+    run_folder, step = capture.parents[1], int(capture.name.removeprefix("step-"))
+    where = run_folder / "config.toml"
+    config = configs.from_values(PretrainConfig, configs.read_toml(where), where=str(where))
+    device = pick_device(config.train.device)
+    parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
+    model, *_ = load_model(capture / "rank-0", device)
+    objective = Objective(model.train(), config.clip, config.loss, config.train.autocast)
+    with cpu_threads(config.train.threads), step_randomness(config.seed, step):
+        return whole_batch(objective(_joined(parts).to(device)))
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    joined: dict[str, Any] = {}
+    for item in fields(Batch):
+        values = [getattr(part, item.name) for part in parts]
+        tensors = isinstance(values[0], Tensor)
+        joined[item.name] = torch.cat(values) if tensors else tuple(chain(*values))
+    return Batch(**joined)
+
+
+def write_model(folder: Path, *, model: Vatt, clip: ClipSpec, tokenizer: WordTokenizer) -> None:
+    """Write a model folder that loads alone: weights, settings, vocabulary."""
+    save_model(folder, model, model.config, clip)
+    tokenizer.save(folder / "tokenizer.json")
