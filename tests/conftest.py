@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.e2e.tiny_clips import write_clips
 from vatt.cli.main import main
+
+# For tensors as small as the tests', waiting for a second thread takes longer than the work.
+torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)

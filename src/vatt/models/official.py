@@ -10,8 +10,8 @@ from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig
 def as_official(config: ModelConfig) -> ModelConfig:
     """The same sizes in the form of the official code (docs/paper-vs-code.md has every row).
 
-    The patch grid is the official one too: a spectrogram of 150 frames is 9 patches long, because
-    the official code leaves the rest out.
+    Position tables keep their number of rows; the official spectrogram tables have 9 × 16, because
+    the code leaves out what is not a whole patch of its 150 frames.
     """
     return replace(
         config,
@@ -34,7 +34,6 @@ def _specific_audio(audio: AudioConfig) -> AudioConfig:
     return replace(
         audio,
         transformer=replace(audio.transformer, bias=False),
-        spectrogram=replace(audio.spectrogram, buckets=(9, 16)),
         transposed_positions=True,
     )
 

@@ -1,0 +1,186 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from vatt.errors import ConfigError
+from vatt.models.transformer import (
+    BASE,
+    LARGE,
+    MEDIUM,
+    SMALL,
+    Attention,
+    Transformer,
+    TransformerConfig,
+    attend,
+)
+
+CONFIG = TransformerConfig(layers=3, width=24, heads=4, mlp_width=40, dropout=0.0)
+
+
+def randomised(config: TransformerConfig) -> Transformer:
+    """With biases and norms that are not 0 and 1, so that a forgotten one shows."""
+    torch.manual_seed(0)
+    backbone = Transformer(config)
+    for parameter in backbone.parameters():
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, std=0.5)
+    return backbone
+
+
+def test_weights_transfer_to_the_standard_transformer():
+    backbone = randomised(CONFIG)
+    layer = nn.TransformerEncoderLayer(
+        24, 4, 40, 0.0, "gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+    )
+    final = nn.LayerNorm(24, eps=1e-6)
+    standard = nn.TransformerEncoder(layer, 3, final, enable_nested_tensor=False)
+    final.load_state_dict(backbone.final_norm.state_dict())
+    names = {
+        "self_attn.in_proj_": "attention.qkv.",
+        "self_attn.out_proj.": "attention.out.",
+        "linear1.": "mlp_in.",
+        "linear2.": "mlp_out.",
+        "norm1.": "attention_norm.",
+        "norm2.": "mlp_norm.",
+    }
+    for theirs, ours in zip(standard.layers, backbone.layers, strict=True):
+        weights = ours.state_dict()
+        theirs.load_state_dict(
+            {a + kind: weights[b + kind] for a, b in names.items() for kind in ("weight", "bias")}
+        )
+    tokens, key_mask = torch.randn(3, 7, 24), torch.rand(3, 7) > 0.3
+    key_mask[:, 0] = True
+    assert_close(
+        backbone(tokens, key_mask=key_mask),
+        standard(tokens, src_key_padding_mask=~key_mask),
+        atol=1e-5,  # another order of additions
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("style", ["bert", "t5"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_output_for_token_0_alone_is_that_of_the_whole_in_value_and_gradient(style, bias):
+    backbone = randomised(replace(CONFIG, style=style, bias=bias))
+    tokens = torch.randn(3, 7, 24, requires_grad=True)
+    arguments = {
+        "key_mask": torch.tensor([[True] * 5 + [False] * 2]).expand(3, -1),
+        "bias": torch.randn(4, 7, 7),
+        "bias_layers": "all",
+    }
+    whole = backbone(tokens, **arguments)[:, :1]
+    alone = backbone(tokens, **arguments, only_first=True)
+    assert_close(alone, whole, atol=1e-5, rtol=1e-5)
+    inputs = [tokens, *backbone.parameters()]
+    weights = torch.randn_like(whole)
+    assert_close(
+        torch.autograd.grad((alone * weights).sum(), inputs),
+        torch.autograd.grad((whole * weights).sum(), inputs),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+def test_masked_tokens_are_not_attended_to():
+    backbone = randomised(CONFIG)
+    key_mask = torch.tensor([[True, True, False, True, False]])
+    tokens = torch.randn(1, 5, 24)
+    other = torch.where(key_mask[..., None], tokens, 50.0)
+    out, changed = backbone(tokens, key_mask=key_mask), backbone(other, key_mask=key_mask)
+    assert_close(changed[key_mask], out[key_mask])
+    left_out = backbone(tokens[:, key_mask[0]])
+    assert_close(out[key_mask], left_out[0], atol=1e-5, rtol=1e-5)
+
+
+def test_bias_reaches_the_first_layer_or_all():
+    config = replace(CONFIG, layers=2)
+    backbone = randomised(config)
+    bias, tokens = torch.randn(4, 5, 5), torch.randn(2, 5, 24)
+
+    def by_hand(biases: list[Tensor | None]) -> Tensor:
+        z = tokens
+        for layer, one in zip(backbone.layers, biases, strict=True):
+            z = layer(z, one)
+        out: Tensor = backbone.final_norm(z)
+        return out
+
+    assert_close(backbone(tokens, bias=bias), by_hand([bias, None]))
+    assert_close(backbone(tokens, bias=bias, bias_layers="all"), by_hand([bias, bias]))
+    assert (by_hand([bias, None]) - by_hand([bias, bias])).abs().max() > 1e-3
+
+
+def test_t5_neither_scales_scores_nor_subtracts_the_mean_before_attention():
+    backbone = randomised(replace(CONFIG, layers=1, style="t5", bias=False))
+    layer: Any = backbone.layers[0]
+    final: Any = backbone.final_norm
+    tokens = torch.randn(2, 5, 24) + 1.0
+    z = tokens
+    rms = z * (z.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * layer.attention_norm.weight
+    q, k, v = (rms @ layer.attention.qkv.weight.T).view(2, 5, 3, 4, 6).permute(2, 0, 3, 1, 4)
+    mixed = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+    z = z + mixed.transpose(1, 2).reshape(2, 5, 24) @ layer.attention.out.weight.T
+    normed = F.layer_norm(z, (24,), layer.mlp_norm.weight, layer.mlp_norm.bias, 1e-6)
+    z = z + F.gelu(normed @ layer.mlp_in.weight.T) @ layer.mlp_out.weight.T
+    expected = z * (z.square().mean(-1, keepdim=True) + 1e-6).rsqrt() * final.weight
+    assert_close(backbone(tokens), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_by_hand_equals_the_fused_kernel():
+    q, k, v = torch.randn(3, 2, 4, 9, 6)
+    bias = torch.randn(4, 9, 9)
+    for one in (None, bias):
+        expected = F.scaled_dot_product_attention(q, k, v, one, scale=0.3)
+        assert_close(attend(q, k, v, bias=one, scale=0.3, dropout=0.0), expected)
+
+
+def test_dropout_acts_in_training_alone():
+    backbone = randomised(replace(CONFIG, dropout=0.3))
+    tokens = torch.randn(2, 5, 24)
+    assert not torch.equal(backbone(tokens), backbone(tokens))
+    backbone.eval()
+    assert torch.equal(backbone(tokens), backbone(tokens))
+    assert_close(backbone(tokens), randomised(CONFIG)(tokens))
+
+
+def test_queries_keys_and_values_start_as_three_separate_layers_would():
+    torch.manual_seed(0)
+    weight = Attention(BASE).qkv.weight
+    limit = (6 / (768 + 768)) ** 0.5
+    assert weight.abs().max() <= limit
+    assert weight.abs().max() > 0.999 * limit  # of some million numbers
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "width", "mlp", "heads"),
+    [
+        (SMALL, 6, 512, 2048, 8),
+        (BASE, 12, 768, 3072, 12),
+        (MEDIUM, 12, 1024, 4096, 16),
+        (LARGE, 24, 1024, 4096, 16),
+    ],
+)
+def test_backbones_have_the_weights_of_table_1(config, layers, width, mlp, heads):
+    assert config.heads == heads
+    with torch.device("meta"):
+        backbone = Transformer(config)
+    attention, norms = 4 * (width**2 + width), 4 * width
+    layer = attention + 2 * width * mlp + mlp + width + norms
+    assert sum(p.numel() for p in backbone.parameters()) == layers * layer + 2 * width
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"heads": 5}, "transformer.heads: found 5, which does not divide"),
+        ({"layers": 0}, "transformer.layers: found 0"),
+        ({"dropout": 1.0}, "transformer.dropout: found 1.0"),
+    ],
+)
+def test_impossible_sizes_are_refused_by_name(changes, named):
+    with pytest.raises(ConfigError, match=named):
+        replace(CONFIG, **changes)

@@ -1,0 +1,222 @@
+"""Eq. 4 to 6: values against loops written from the paper, and facts that must hold."""
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from vatt.contracts import Embeddings
+from vatt.errors import ConfigError
+from vatt.losses import (
+    LossConfig,
+    LossForm,
+    VideoAudio,
+    VideoTexts,
+    combine,
+    contrast,
+    mil_nce,
+    nce,
+    unit,
+)
+
+FORMS = ["paper", "official", "symmetric"]
+each_form = pytest.mark.parametrize("form", FORMS)
+
+
+def some_embeddings(clips: int = 7, texts: int = 3, *, seed: int = 0) -> Embeddings:
+    """Random rows, not of unit length; one clip has no sound, one no text, some fewer texts."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def rows(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng).requires_grad_()
+
+    has_audio = torch.ones(clips, dtype=torch.bool)
+    has_audio[2] = False
+    text_mask = torch.rand(clips, texts, generator=rng) > 0.4
+    text_mask[0], text_mask[1] = True, False
+    return Embeddings(
+        rows(clips, 6), rows(clips, 6), rows(clips, 5), rows(clips, texts, 5), has_audio, text_mask
+    )
+
+
+def take(z: Embeddings, index: Tensor | slice) -> Embeddings:
+    return Embeddings(*(getattr(z, field.name)[index] for field in fields(z)))
+
+
+def gradients(z: Embeddings, loss: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, [z.video_va, z.audio_va, z.video_vt, z.text_vt]))
+
+
+def unit_pairs(z: Embeddings) -> tuple[VideoAudio, VideoTexts]:
+    return (
+        VideoAudio(unit(z.video_va), unit(z.audio_va), z.has_audio),
+        VideoTexts(unit(z.video_vt), unit(z.text_vt), z.text_mask),
+    )
+
+
+def test_nce_is_equation_4_over_the_clips_with_sound():
+    pairs, _ = unit_pairs(some_embeddings())
+    real = [b for b in range(7) if pairs.has_audio[b]]
+    expected = []
+    for b in real:
+        scores = [math.exp((pairs.video[b] @ pairs.audio[i]).item() / 0.07) for i in real]
+        expected.append(-math.log(scores[real.index(b)] / sum(scores)))
+    loss = nce(pairs, pairs, LossConfig())
+    assert loss.item() == pytest.approx(sum(expected) / len(real), rel=1e-5)  # float32
+
+
+def test_mil_nce_is_equation_5_over_the_clips_with_text():
+    _, bags = unit_pairs(some_embeddings())
+    real = [(c, k) for c in range(7) for k in range(3) if bags.text_mask[c, k]]
+    expected = []
+    for b in sorted({c for c, _ in real}):
+        scores = {
+            (c, k): math.exp((bags.video[b] @ bags.texts[c, k]).item() / 0.5) for c, k in real
+        }
+        positives = sum(score for (c, _), score in scores.items() if c == b)
+        expected.append(-math.log(positives / sum(scores.values())))
+    loss = mil_nce(bags, bags, LossConfig(temperature=0.5))
+    assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)  # float32
+
+
+def test_total_is_equation_6_or_the_weighted_mean():
+    one, two = torch.tensor(1.0), torch.tensor(2.0)
+    assert combine(one, two, LossConfig(text_weight=0.5)).item() == 2.0
+    assert combine(one, two, LossConfig(text_weight=0.5, total="mean")).item() == pytest.approx(
+        4 / 3
+    )
+
+
+def test_perfect_match_costs_nothing_in_the_paper_and_ln_2_in_the_official_form():
+    rows = torch.eye(4)
+    pairs = VideoAudio(rows, rows, torch.ones(4, dtype=torch.bool))
+    # exp(-1/0.07) ≈ 6e-7 of the other clips remains in the denominators.
+    least_of: dict[LossForm, float] = {"paper": 0, "symmetric": 0, "official": math.log(2)}
+    for form, least in least_of.items():
+        loss = nce(pairs, pairs, LossConfig(form=form))
+        assert loss.item() == pytest.approx(least, abs=1e-5)
+
+
+@each_form
+def test_shuffled_clips_keep_the_loss(form):
+    z, config = some_embeddings(), LossConfig(form=form)
+    shuffled = take(z, torch.tensor([3, 6, 1, 0, 5, 2, 4]))
+    assert_close(contrast(shuffled, shuffled, config).total, contrast(z, z, config).total)
+
+
+@each_form
+def test_permuted_captions_keep_the_loss(form):
+    z, config = some_embeddings(), LossConfig(form=form)
+    order = torch.tensor([2, 0, 1])
+    other = replace(z, text_vt=z.text_vt[:, order], text_mask=z.text_mask[:, order])
+    assert_close(contrast(other, other, config).total, contrast(z, z, config).total)
+
+
+@each_form
+def test_masked_texts_and_sounds_change_nothing_and_get_no_gradient(form):
+    z, config = some_embeddings(), LossConfig(form=form)
+    loss = contrast(z, z, config).total
+    _, audio, _, text = gradients(z, loss)
+    assert (audio[~z.has_audio] == 0).all()
+    assert (text[~z.text_mask] == 0).all()
+    assert (audio[z.has_audio] != 0).any(1).all()
+    assert (text[z.text_mask] != 0).any(1).all()
+    other = replace(
+        z,
+        audio_va=torch.where(z.has_audio[:, None], z.audio_va, 100.0),
+        text_vt=torch.where(z.text_mask[..., None], z.text_vt, -3.0),
+    )
+    assert_close(contrast(other, other, config).total, loss)
+
+
+@each_form
+@pytest.mark.parametrize("normaliser", ["global", "local"])
+def test_batch_without_any_text_or_sound_costs_nothing(form, normaliser):
+    z = some_embeddings()
+    z = replace(z, text_mask=torch.zeros_like(z.text_mask), has_audio=torch.zeros_like(z.has_audio))
+    loss = contrast(z, z, LossConfig(form=form, mask_normaliser=normaliser)).total
+    assert loss.item() == 0
+    assert all((gradient == 0).all() for gradient in gradients(z, loss))
+
+
+@each_form
+def test_shares_of_ranks_add_up_to_the_loss_and_gradients_of_the_whole_batch(form):
+    z, config = some_embeddings(), LossConfig(form=form)
+    whole = contrast(z, z, config)
+    ranks = [slice(0, 2), slice(2, 3), slice(3, 7)]  # uneven; the second has no sound at all
+    shares = [contrast(take(z, rows), z, config) for rows in ranks]
+    for part in ("total", "video_audio", "video_text"):
+        assert_close(sum(getattr(share, part) for share in shares), getattr(whole, part))
+    total = torch.stack([share.total for share in shares]).sum()
+    assert_close(gradients(z, total), gradients(z, whole.total))
+
+
+def test_local_normaliser_is_the_mean_of_the_ranks_means():
+    z, config = some_embeddings(clips=8), LossConfig(mask_normaliser="local")
+    _, bags = unit_pairs(z)
+    ranks = [slice(0, 4), slice(4, 8)]
+    shares = [contrast(take(z, rows), z, config).video_text for rows in ranks]
+    means = []
+    for rows in ranks:
+        mine = VideoTexts(bags.video[rows], bags.texts[rows], bags.text_mask[rows])
+        alone = [
+            mil_nce(VideoTexts(video[None], texts[None], mask[None]), bags, LossConfig())
+            for video, texts, mask in zip(mine.video, mine.texts, mine.text_mask, strict=True)
+            if mask.any()
+        ]
+        of_one_clip = int(bags.text_mask.any(1).sum())  # the share of one clip is 1 / this
+        means.append(torch.stack(alone).mean() * of_one_clip)
+    assert_close(sum(shares), torch.stack(means).mean())
+
+
+@each_form
+@pytest.mark.parametrize("chunk", [1, 4, 7, 1000])
+def test_chunks_change_neither_loss_nor_gradients(form, chunk):
+    z = some_embeddings()
+    whole = contrast(z, z, LossConfig(form=form)).total
+    chunked = contrast(z, z, LossConfig(form=form, chunk=chunk)).total
+    assert_close(chunked, whole)
+    assert_close(gradients(z, chunked), gradients(z, whole))
+
+
+def test_chunks_keep_no_block_of_scores_for_the_backward_pass():
+    z = some_embeddings(clips=40)
+    _, bags = unit_pairs(z)
+    kept: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        mil_nce(bags, bags, LossConfig())
+    assert max(kept) == 40 * 40 * 3  # all scores
+    kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        mil_nce(bags, bags, LossConfig(chunk=10))
+    assert max(kept) == 40 * 3 * 5  # the texts themselves; a chunk's scores are made again
+
+
+def test_loss_is_in_float32_under_autocast():
+    z = some_embeddings()
+    expected = contrast(z, z, LossConfig()).total
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = contrast(z, z, LossConfig()).total
+    assert loss.dtype == torch.float32
+    assert loss.item() == expected.item()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"temperature": 0.0}, "loss.temperature: found 0.0"),
+        ({"text_weight": -1.0}, "loss.text_weight: found -1.0"),
+        ({"chunk": 0}, "loss.chunk: found 0"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(settings, named):
+    with pytest.raises(ConfigError, match=named):
+        LossConfig(**settings)
