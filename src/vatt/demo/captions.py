@@ -49,7 +49,8 @@ WEAPON_NAMES = {
     "plasma_rifle": ("plasma gun", "plasma rifle"),
     "bfg": ("big green gun", "bfg"),
 }
-HOLDING = ("with the {w}", "holding the {w}", "{w} in hand", "with the {w} ready")
+HOLDING = ("with the {w}", "holding the {w}", "carrying the {w}", "with the {w} ready")
+HOLDING_ONLY = ("holding the {w}", "carrying the {w}")
 FIRING = (
     "firing the {w}",
     "shooting the {w}",
@@ -114,15 +115,18 @@ class Writer:
         head = self._deed(truth)
         place = self._place(truth) if self._chance(0.6) else None
         things = self._things(truth) if self._chance(0.85) else []
-        parts = [part for part in (head, place) if part]
-        text = " ".join(part.text for part in parts)
-        if head:
-            text = self._one_of(("", "", "", "I am ", "we are ", "now ")) + text
-        for part in things + self._events(truth):
-            longer = f"{text}, {part.text}" if text else part.text
+        start = [part for part in (head, place) if part]
+        if not start:
+            return None
+        opener = self._one_of(("", "", "", "I am ", "we are ", "now ")) if head else "we are "
+        text = opener + " ".join(part.text for part in start)
+        said = frozenset(fact for part in start for fact in part.said)
+        joints = (self._one_of((" near", " and I see", ",")), self._one_of((",", " and")))
+        rest = [*zip(joints, things, strict=False), *((",", part) for part in self._events(truth))]
+        for joint, part in rest:
+            longer = f"{text}{joint} {part.text}"
             if len(longer.split()) <= MAX_WORDS:
-                text, parts = longer, [*parts, part]
-        said = frozenset(fact for part in parts for fact in part.said)
+                text, said = longer, said | part.said
         return Caption(text, said) if len(said) > 1 else None
 
     def remark(self, truth: Truth) -> Caption | None:
@@ -139,14 +143,14 @@ class Writer:
         actions = {fact.split(":")[1] for fact in truth.facts if fact.startswith("action:")}
         shoots = "attack" in actions
         move = next(iter(actions - {"attack"}), "")
-        names_weapon = self._chance(0.97 if shoots else 0.72)
+        names_weapon = bool(truth.weapon) and self._chance(0.97 if shoots else 0.72)
         said = {f"action:{action}" for action in actions}
         text = self._one_of(PHRASES[move]) if move else ""
         if shoots:
             text += ", " if text else ""
             text += self._one_of(FIRING if names_weapon else PHRASES["attack"])
         elif names_weapon:
-            text += " " + self._one_of(HOLDING)
+            text += " " + self._one_of(HOLDING if move else HOLDING_ONLY)
         if names_weapon:
             text = text.format(w=self._one_of(WEAPON_NAMES[truth.weapon]))
             said.add(f"weapon:{truth.weapon}")
@@ -185,7 +189,8 @@ class Writer:
             phrase = f"{'two' if count.endswith('=2') else 'several'} {plural(noun)}"
             sides = sides if len(sides) == 1 else []
         else:
-            phrase = f"some {noun}" if noun in PLURAL else f"{article(noun)} {noun}"
+            name = noun.replace("_", " ")
+            phrase = f"some {name}" if noun in PLURAL else f"{article(name)} {name}"
         if sides and self._chance(0.85):
             side = sides[int(self._rng.integers(len(sides)))]
             said.add(side)
@@ -208,9 +213,8 @@ def article(phrase: str) -> str:
 
 def plural(noun: str) -> str:
     """The plural of a thing's noun."""
-    if noun == "mancubus":
-        return "mancubi"
-    return noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    name = noun.replace("_", " ")
+    return name[:-1] + "ies" if name.endswith("ery") else name + "s"
 
 
 def prompts() -> dict[str, dict[str, list[str]]]:

@@ -21,59 +21,64 @@ from vatt.demo.policy import DIRECTION, MOVES, UNITS_PER_FRAME, Segment
 
 MIN_AREA = 140  # pixels of 19,200; smaller things nobody would mention
 MAX_DRIFT = 40.0  # map units that blows may move a player who is not walking
+MIN_THING_LIGHT = 30.0  # of its brightest channel, 0 to 255
 RINGING = 9  # frames for which a shot is still heard
-DARK, BRIGHT = 34.0, 57.0  # mean of the picture
+DARK, BRIGHT = 41.0, 66.0  # mean of the picture
 NARROW, OPEN = 150.0, 310.0  # median depth, map units
 
-# What people would call the things of the game; classes not listed are not mentioned.
-NOUNS = {
+# What people who see Freedoom's pictures would call the things; other classes are not mentioned.
+MONSTERS = {
     "Zombieman": "zombie",
     "ShotgunGuy": "soldier",
     "ChaingunGuy": "gunner",
-    "DoomImp": "imp",
-    "Demon": "demon",
-    "Cacodemon": "cacodemon",
-    "LostSoul": "skull",
+    "DoomImp": "serpent",
+    "Demon": "worm",
+    "Cacodemon": "trilobite",
+    "LostSoul": "brain",
     "BaronOfHell": "baron",
     "HellKnight": "knight",
-    "Revenant": "skeleton",
-    "Fatso": "mancubus",
+    "Revenant": "squid",
+    "Fatso": "slug",
     "Arachnotron": "spider",
+}
+THINGS = {
     "HealthBonus": "potion",
     "ArmorBonus": "helmet",
     "Stimpack": "stimpack",
     "Medikit": "medkit",
-    "GreenArmor": "vest",
-    "BlueArmor": "armor",
-    "ClipBox": "ammo",
+    "GreenArmor": "green_vest",
+    "BlueArmor": "red_vest",
+    "ClipBox": "bullets",
     "ShellBox": "shells",
     "Shell": "shells",
     "RocketBox": "rockets",
     "CellPack": "battery",
     "Backpack": "backpack",
-    "Soulsphere": "sphere",
+    "Soulsphere": "skull",
     "ExplosiveBarrel": "barrel",
     "TechLamp": "lamp",
     "TechLamp2": "lamp",
     "Column": "lamp",
-    "RedTorch": "torch",
-    "GreenTorch": "torch",
-    "BlueTorch": "torch",
-    "ShortRedTorch": "torch",
-    "ShortGreenTorch": "torch",
-    "ShortBlueTorch": "torch",
+    "RedTorch": "red_torch",
+    "ShortRedTorch": "red_torch",
+    "GreenTorch": "green_torch",
+    "ShortGreenTorch": "green_torch",
+    "BlueTorch": "blue_torch",
+    "ShortBlueTorch": "blue_torch",
     "BigTree": "tree",
     "TorchTree": "tree",
-    "TechPillar": "pillar",
-    "TallGreenColumn": "pillar",
-    "TallRedColumn": "pillar",
-    "ShortGreenColumn": "pillar",
-    "ShortRedColumn": "pillar",
-    "DeadMarine": "corpse",
+    "Stalagtite": "tree",
+    "TechPillar": "machine",
+    "TallGreenColumn": "green_pillar",
+    "ShortGreenColumn": "green_pillar",
+    "TallRedColumn": "red_pillar",
+    "ShortRedColumn": "red_pillar",
     "Candelabra": "candles",
+    "DeadMarine": "corpse",
 }
-MONSTER_NOUNS = frozenset(list(NOUNS.values())[:12])
-PLURAL = frozenset({"shells", "rockets", "candles", "ammo", "armor"})
+NOUNS = MONSTERS | THINGS
+MONSTER_NOUNS = frozenset(MONSTERS.values())
+PLURAL = frozenset({"bullets", "shells", "rockets", "candles"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +100,11 @@ def truth_of(part: Segment, before: list[Segment]) -> Truth:
     """
     moments = part.moments[part.central()]
     action = part.action if moved_as_meant(part, moments) else ""
+    sure = part.weapon if all(moment.slot == part.slot for moment in part.moments) else ""
     fired, hurt = fired_frames(part), hurt_frames(part)
-    event = _sound_event(part, fired, hurt, ringing=_ringing(before))
-    facts = {f"weapon:{part.weapon}"} | _things(moments, part.action) | _scenery(moments)
+    event = _sound_event(part, fired, hurt, ringing=_ringing(before)) if sure else ""
+    facts = {f"weapon:{sure}"} if sure else set[str]()
+    facts |= _things(moments[::2], part.action) | _scenery(moments)
     if hurt.any():  # the picture flashes red
         facts -= {fact for fact in facts if fact.startswith("colour:")}
     shot = bool(fired[part.central()].any())
@@ -112,7 +119,7 @@ def truth_of(part: Segment, before: list[Segment]) -> Truth:
     if any(moment.messages for moment in moments):
         facts.add("event:pickup")
     blurred = (action != "attack" and bool(fired.any())) or (action == "attack" and not shot)
-    return Truth("" if blurred else action, event, part.weapon, frozenset(facts))
+    return Truth("" if blurred else action, event, sure, frozenset(facts))
 
 
 def moved_as_meant(part: Segment, moments: list[Moment]) -> bool:
@@ -180,6 +187,16 @@ def side_of(thing: Seen) -> str:
     return "right" if thing.centre > WIDTH * 0.64 else "ahead"
 
 
+def is_plain(thing: Seen, moment: Moment) -> bool:
+    """Large and bright enough to be noticed."""
+    if thing.area < MIN_AREA:
+        return False
+    box = moment.picture[
+        thing.top : thing.top + thing.height, thing.left : thing.left + thing.width
+    ]
+    return float(box[::2, ::2].max(-1).mean()) > MIN_THING_LIGHT
+
+
 def _things(moments: list[Moment], action: str) -> set[str]:
     """Things seen in most frames, with a side if they keep to it, and how many of a kind."""
     present: Counter[str] = Counter()
@@ -188,7 +205,7 @@ def _things(moments: list[Moment], action: str) -> set[str]:
     for moment in moments:
         large: dict[str, list[Seen]] = {}
         for thing in moment.seen:
-            if thing.area >= MIN_AREA and thing.name in NOUNS:
+            if thing.name in NOUNS and is_plain(thing, moment):
                 large.setdefault(NOUNS[thing.name], []).append(thing)
         for noun, things in large.items():
             present[noun] += 1

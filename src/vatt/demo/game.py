@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vatt.demo.maps import GameMap, engine_folder
+from vatt.errors import DataError
 
 TICS_PER_FRAME = 4
 FRAME_RATE = Fraction(35, TICS_PER_FRAME)
 WIDTH, HEIGHT = 160, 120
+SLEEP = 10  # tics at the beginning of a map in which the player cannot act
+SKILL = 1  # the mildest of five: fewer monsters and smaller wounds, so fewer red flashes
 SAMPLE_RATE_HZ = 22_050
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ * TICS_PER_FRAME // 35
 DEPTH_UNIT = 7.0  # map units for each step of the depth buffer, measured by walking
@@ -48,6 +51,7 @@ class Seen:
 
     name: str
     left: int
+    top: int
     width: int
     height: int
 
@@ -91,13 +95,23 @@ class Game:
     """A running game on one wad; maps and seeds are chosen by `start`."""
 
     def __init__(self, wad: str) -> None:
-        import vizdoom
+        """Start the game.
+
+        Args:
+            wad: file name of the maps, one of `maps.WADS`.
+
+        Raises:
+            MissingExtraError: vizdoom is not installed.
+            DataError: the game makes no sound.
+        """
+        folder = engine_folder()
+        import vizdoom  # an extra; also slow to import
 
         self._folder = tempfile.TemporaryDirectory(prefix="vatt-demo-")
         game = vizdoom.DoomGame()
-        game.set_doom_game_path(str(engine_folder() / wad))
+        game.set_doom_game_path(str(folder / wad))
         game.set_doom_config_path(f"{self._folder.name}/vizdoom.ini")
-        game.set_doom_skill(3)
+        game.set_doom_skill(SKILL)
         game.set_mode(vizdoom.Mode.PLAYER)
         game.set_window_visible(False)
         game.set_episode_timeout(0)
@@ -106,13 +120,27 @@ class Game:
         _set_up_controls(game, vizdoom)
         game.init()
         self._game: Any = game
+        self.angle = 0.0  # degrees anticlockwise, as far as commands tell
+        self._check_sound(wad)
+
+    def _check_sound(self, wad: str) -> None:
+        """Fire the pistol and listen: without OpenAL the game is silent and says nothing of it."""
+        self.pass_time(SLEEP)
+        heard = [self.step(Command(attack=True)) for _ in range(6)]
+        if not any(moment is not None and moment.sound.any() for moment in heard):
+            self.close()
+            raise DataError(
+                f"{wad}: the game makes no sound, because the OpenAL library is missing; install "
+                "it (Debian, Ubuntu: apt install libopenal1; Fedora: dnf install openal-soft; "
+                "macOS: brew install openal-soft) and run the same command again"
+            )
 
     def start(self, game_map: GameMap, seed: int) -> None:
         """Begin a map anew; the same seed and commands give the same pictures and sound."""
         self._game.set_seed(seed)
         self._game.set_doom_map(game_map.name)
         self._game.new_episode()
-        self.pass_time(10)  # the player cannot move during the first tics
+        self.pass_time(SLEEP)
 
     @property
     def over(self) -> bool:
@@ -128,6 +156,7 @@ class Game:
         if not self.over:
             self._game.set_action(_buttons(command))
             self._game.advance_action(tics, False)
+            self.angle -= command.turn * tics
 
     def turn(self, degrees_right: float) -> None:
         """Face another way within one tic."""
@@ -141,21 +170,21 @@ class Game:
         state = None if self.over else self._game.get_state()
         if state is None:
             return None
-        x, y, angle, health, slot, ammo, hits, kills = state.game_variables
+        x, y, self.angle, health, slot, ammo, hits, kills = state.game_variables
         stereo = state.audio_buffer
         return Moment(
             picture=state.screen_buffer,
             sound=((stereo[:, 0].astype(np.int32) + stereo[:, 1]) >> 1).astype(np.int16),
             depth=state.depth_buffer,
             seen=tuple(
-                Seen(one.object_name, one.x, one.width, one.height)
+                Seen(one.object_name, one.x, one.y, one.width, one.height)
                 for one in state.labels
                 if one.object_name != "DoomPlayer"
             ),
             messages=clean_messages(state.notifications_buffer),
             x=x,
             y=y,
-            angle=angle,
+            angle=self.angle,
             health=int(health),
             slot=int(slot),
             ammo=int(ammo),
@@ -179,6 +208,7 @@ def _set_up_picture(game: Any, vizdoom: Any) -> None:
     game.set_render_hud(False)
     game.set_render_messages(False)
     game.set_render_crosshair(False)
+    game.add_game_args("+cl_showsecretmessage 0 +r_visibility 32")  # the far end is lit, too
     game.set_labels_buffer_enabled(True)
     game.set_depth_buffer_enabled(True)
 

@@ -20,13 +20,13 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 WADS = ("freedoom1.wad", "freedoom2.wad")
 
 # Kinds of THINGS (Doom's editor numbers) that lie where a player can walk: starting points,
-# weapons, ammunition, health, armour, keys and power-ups. Monsters and decor are left out: the
-# first would stand in the way, next to the second one gets stuck.
+# weapons, ammunition, keys, health and armour. Monsters and decor are left out: the first would
+# stand in the way, next to the second one gets stuck; power-ups, because some tint the picture.
 _STARTS = (1, 2, 3, 4, 11)
 _WEAPONS = (82, 2001, 2002, 2003, 2004, 2005, 2006)
 _AMMUNITION = (8, 17, 2007, 2008, 2010, 2046, 2047, 2048, 2049)
 _KEYS = (5, 6, 13, 38, 39, 40)
-_HEALTH_AND_POWER = (
+_HEALTH = (
     83,
     2011,
     2012,
@@ -42,7 +42,7 @@ _HEALTH_AND_POWER = (
     2026,
     2045,
 )
-_WALKABLE = frozenset((*_STARTS, *_WEAPONS, *_AMMUNITION, *_KEYS, *_HEALTH_AND_POWER))
+_WALKABLE = frozenset((*_STARTS, *_WEAPONS, *_AMMUNITION, *_KEYS, *_HEALTH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ def all_maps() -> tuple[GameMap, ...]:
     return tuple(found)
 
 
+@cache
 def maps_of(split: Split) -> tuple[GameMap, ...]:
     """The maps of one split: every fourth is for test, six of the others for validation."""
     test = all_maps()[3::4]

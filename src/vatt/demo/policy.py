@@ -33,7 +33,8 @@ MOVES = tuple(DIRECTION)
 SHORTEST, LONGEST = 17, 24  # frames of a segment
 CLIP = 16  # frames in the middle of a segment that its label and caption speak of
 UNITS_PER_FRAME = 1.25  # how far a move of speed 1 goes in a frame, in map units
-NUM_PLACES = 12  # looked at together
+PEACEFUL = 0.65  # share of the videos in which monsters do not attack first
+NUM_PLACES = 10  # looked at together
 MIN_WALK = 220.0  # map units free ahead of a move
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class Segment:
     action: str
     armed: bool  # shoots while moving
     weapon: str
+    slot: int
     first: int  # frame of the video
     commands: list[Command] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
@@ -96,12 +98,12 @@ class Player:
 
     def __init__(self, game: Game, game_map: GameMap, rng: Generator, num_frames: int) -> None:
         self.game, self.map, self.rng, self.num_frames = game, game_map, rng, num_frames
-        self.actions = Deck((*ACTIONS, "attack", "armed"), rng)
+        self.actions = Deck((*ACTIONS, "attack", "attack", "armed"), rng)
         arsenal = weapons_of(game_map.wad)
         self.weapons = Deck(arsenal, rng)
         self.guns = Deck((*arsenal, *[w for w in arsenal if w.wad]), rng)
         self.weapon: Weapon = arsenal[1]
-        self.peaceful = bool(rng.random() < 0.5)
+        self.peaceful = bool(rng.random() < PEACEFUL)
         self.frame = 0
         self.views: list[tuple[Spot, int]] = []
         self.cuts: list[int] = []
@@ -123,6 +125,7 @@ class Player:
             self.game.console("notarget")
         for weapon in weapons_of(self.map.wad):
             self.game.console(f"give {weapon.game_class}")
+        self.game.pass_time(2)
         self.game.console(f"use {self.weapon.game_class}")
         self.views = []
         self._find_views()
@@ -145,6 +148,9 @@ class Player:
             return  # a map without room for this action
         self._change_weapon(firing=first in ("attack", "armed"))
         spot, heading = self._go(first)
+        if not self._has_weapon():
+            self.actions.put_back(first)
+            return
         if self.frame:
             self.cuts.append(self.frame)
         moves = first in (*MOVES, "armed")  # room is used up, and a walker glides on for a while
@@ -153,11 +159,13 @@ class Player:
         for number in range(count):
             if not self._segment(self._plan(name, spot, heading), number):
                 break
+            if name == "attack":  # its sound would be heard in the next segment
+                break
             if number + 1 < count:
                 name = self.actions.deal(lambda one: one not in (*MOVES, "armed"))
 
     def _change_weapon(self, *, firing: bool) -> None:
-        """Take the weapon for the next take; raising it takes about a second of game time."""
+        """Take the weapon for the next take, or keep it; raising one takes most of a second."""
         wanted = self.weapon
         if firing:
             wanted = self.guns.deal()
@@ -187,16 +195,31 @@ class Player:
         self.views.remove(view)
         angle = spot.angle - heading * 360 / HEADINGS
         self.game.console(f"warp {spot.place[0]} {spot.place[1]}")
-        now = self.game.step(tics=1)
-        if now is None:
-            return view
-        self.game.turn(now.angle - angle)
-        if self.rng.random() < 0.55:
+        self.game.turn(self.game.angle - angle)
+        if self.rng.random() < 0.6:
             way = spot.views[heading].way
-            dress(self.game, self.rng, place=spot.place, angle=angle, way=way, wad=self.map.wad)
+            dress(
+                self.game,
+                self.rng,
+                place=spot.place,
+                angle=angle,
+                way=way,
+                wad=self.map.wad,
+                walks=action == "forward",
+            )
         offset = 0.0 if action in ("forward", "backward") else float(self.rng.uniform(-20, 20))
-        self.game.pass_time(3, Command(turn=offset / 3))
+        self.game.pass_time(2, Command(turn=offset / 2))
         return view
+
+    def _has_weapon(self) -> bool:
+        """Whether the weapon is up; asks for it once more if not."""
+        for _ in range(2):
+            now = self.game.step(tics=1)
+            if now is None or now.slot == self.weapon.slot:
+                return now is not None
+            self.game.console(f"use {self.weapon.game_class}")
+            self.game.pass_time(40)
+        return False
 
     def _plan(self, name: str, spot: Spot, heading: int) -> Plan:
         """Length and speed of a segment; a move is slow enough to end before the wall."""
@@ -219,6 +242,7 @@ class Player:
             action=plan.action,
             armed=plan.armed,
             weapon=self.weapon.name,
+            slot=self.weapon.slot,
             first=self.frame,
             opens_take=number == 0,
         )

@@ -15,14 +15,13 @@ from vatt.demo.game import DEPTH_UNIT, HEIGHT, WIDTH, Command, Game, Moment
 from vatt.demo.maps import GameMap, places
 
 HEADINGS = 4  # directions looked at from a place, 90 degrees apart
-MIN_LIGHT = 26.0  # mean of the picture, 0 to 255
+MIN_LIGHT = 32.0  # mean of the picture, 0 to 255
 MIN_ROOM = 180.0  # map units of median depth; less is a wall in one's face
 BODY = 40.0  # map units kept free of walls at the end of a walk
 
 MONSTERS = (
     "Zombieman",
     "ShotgunGuy",
-    "DoomImp",
     "DoomImp",
     "Demon",
     "Cacodemon",
@@ -44,7 +43,18 @@ ITEMS = (
     "Backpack",
     "Soulsphere",
 )
-DECOR = ("ExplosiveBarrel", "ExplosiveBarrel", "TechLamp", "RedTorch", "GreenTorch", "BlueTorch")
+DECOR = (
+    "ExplosiveBarrel",
+    "TechLamp",
+    "RedTorch",
+    "GreenTorch",
+    "BlueTorch",
+    "TallGreenColumn",
+    "TallRedColumn",
+    "BigTree",
+    "Stalagtite",
+    "Candelabra",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +129,14 @@ def summon(game: Game, what: str, bearing: float) -> None:
 
 
 def dress(
-    game: Game, rng: Generator, *, place: tuple[int, int], angle: float, way: float, wad: str
+    game: Game,
+    rng: Generator,
+    *,
+    place: tuple[int, int],
+    angle: float,
+    way: float,
+    wad: str,
+    walks: bool,
 ) -> None:
     """Put a monster, things or both in the view, then come back to the place.
 
@@ -130,24 +147,26 @@ def dress(
         angle: which way the player looks, in degrees anticlockwise.
         way: free map units ahead.
         wad: which monsters exist.
+        walks: the player will walk this way: only what can be picked up may lie ahead.
     """
     if way < 170:
         return
-    ahead = min(rng.uniform(0.3, 0.75) * way - 55, 300.0)
+    ahead = min(rng.uniform(0.25, 0.7) * way - 55, 260.0)
     x = place[0] + ahead * math.cos(math.radians(angle))
     y = place[1] + ahead * math.sin(math.radians(angle))
     game.console(f"warp {x:.0f} {y:.0f}")
+    game.pass_time(1)
     monsters = MONSTERS + (MONSTERS_OF_FREEDOOM2 if wad == "freedoom2.wad" else ())
+    side = float(rng.choice([-70.0, 70.0]))
+    if walks:
+        summon(game, str(rng.choice(ITEMS)), 0.0)
     kind = rng.random()
-    bearing = float(rng.choice([-75.0, -40.0, 0.0, 40.0, 75.0]))
-    if kind < 0.55:
+    if kind < 0.6:
         monster = str(rng.choice(monsters))
-        summon(game, monster, bearing)
+        summon(game, monster, side if walks else float(rng.choice([side, side / 2, 0.0])))
         if rng.random() < 0.35:
-            summon(game, monster, bearing + 90.0 if bearing < 0 else bearing - 90.0)
-            bearing = 0.0
+            summon(game, monster, float(rng.choice([side + 50.0, side - 50.0])))
     if kind > 0.4:
-        thing = str(rng.choice(ITEMS + DECOR if kind < 0.9 else ITEMS))
-        summon(game, thing, -bearing if bearing else float(rng.choice([-60.0, 0.0, 60.0])))
+        summon(game, str(rng.choice(DECOR)), -side)
     game.console(f"warp {place[0]} {place[1]}")
     game.pass_time(1)
