@@ -145,3 +145,9 @@ def test_a_source_that_is_cut_off_is_refused(tmp_path: Path) -> None:
         encode(source, tmp_path / "stored.mp4", FORM)
     with pytest.raises(MediaError, match=r"a\.mp4: holds \d+ of 40 frames"):
         has_stored_form(source, facts, FORM)
+
+
+def test_a_full_disk_is_no_fault_of_the_video(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.mp4", PLAIN)
+    with pytest.raises(OSError, match="No space left on device"):
+        encode(source, Path("/dev/full"), FORM)

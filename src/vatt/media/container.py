@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,7 @@ def opened(source: Source) -> Iterator[InputContainer]:
 
     Raises:
         MediaError: the source cannot be opened, or what the block reads cannot be decoded.
+        OSError: the disk on which the block writes is full.
     """
     file = str(source) if isinstance(source, Path) else io.BytesIO(source)
     try:
@@ -50,6 +53,8 @@ def opened(source: Source) -> Iterator[InputContainer]:
         try:
             yield container
         except (av.FFmpegError, ValueError) as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:  # what the block writes, not reads
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise MediaError(f"{describe(source)}: cannot be decoded: {_reason(error)}") from error
 
 

@@ -46,7 +46,8 @@ def encode(source: Source, target: Path, form: StoredForm) -> None:
     the sound keeps its place beside the picture (see `decode_audio`).
 
     Raises:
-        MediaError: the source cannot be decoded or holds no picture.
+        MediaError: the source cannot be decoded, is cut off, or holds no picture.
+        OSError: the disk is full.
     """
     facts = probe(source)
     if facts.video is None:

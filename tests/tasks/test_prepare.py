@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.media.clips import Recipe, numbers, write
+from vatt.data.shards import Dataset
+from vatt.errors import ConfigError, DataError
+from vatt.media.video import decode_frames
+from vatt.tasks.prepare import PrepareConfig, run
+
+FITS = Recipe(frames=20)
+OTHER = replace(FITS, options={"bf": "2"}, sample_rate_hz=44_100)
+SRT = "1\n00:00:00,500 --> 00:00:01,500\nslicing onions\n"
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five good videos, one of them of another form and one without sound; one bad file."""
+    folder = tmp_path_factory.mktemp("library")
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+    write(folder / "train/a.mp4", FITS)
+    write(folder / "train/b.mkv", OTHER)
+    write(folder / "train/c.mp4", replace(FITS, audio_codec=None))
+    write(folder / "test/d.mp4", FITS)
+    write(folder / "test/e.mp4", replace(FITS, frames=30))
+    (folder / "train/bad.mp4").write_bytes(b"\0" * 5000)
+    (folder / "train/a.srt").write_text(SRT)
+    (folder / "labels.csv").write_text(
+        "file,kind,start_s,end_s,split,action\n"
+        "train/a.mp4,label,0,1,train,slice\ntrain/a.mp4,cut,1,1,train,\ntest/e.mp4,,,,val,\n"
+    )
+    return folder
+
+
+def config(library: Path, out: Path, **changes: object) -> PrepareConfig:
+    values = PrepareConfig(
+        src=(library,),
+        out=out,
+        manifest=library / "labels.csv",
+        copy=True,
+        workers=2,
+        max_bad_fraction=0.5,
+    )
+    return replace(values, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def prepared(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("prepared")
+    run(config(library, out))
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*.tar"))}
+
+
+def test_a_folder_becomes_a_dataset_with_captions_labels_cuts_and_splits(prepared: Path) -> None:
+    data = Dataset.open(prepared)
+    records = [data.read_record(row) for row in range(len(data))]
+    assert [(one.source, one.split) for one in records] == [
+        ("test/d.mp4", "test"),
+        ("test/e.mp4", "val"),
+        ("train/a.mp4", "train"),
+        ("train/b.mkv", "train"),
+        ("train/c.mp4", "train"),
+    ]
+    sliced = records[2]
+    assert [caption.text for caption in sliced.captions] == ["slicing onions"]
+    assert sliced.labels == ({"start_s": 0.0, "end_s": 1.0, "action": "slice"},)
+    assert sliced.cuts == (1.0,)
+    assert data.column("has_audio").tolist() == [True, True, True, True, False]
+    for row in range(len(data)):
+        data.verify(row)
+        frames = decode_frames(data.read_video(row), np.arange(20) / 10, size=(48, 64))
+        assert numbers(frames) == list(range(20))
+
+
+def test_fitting_files_are_stored_byte_for_byte_and_only_those(
+    library: Path, prepared: Path
+) -> None:
+    data = Dataset.open(prepared)
+    for row in range(len(data)):
+        record = data.read_record(row)
+        source = (library / record.source).read_bytes()
+        assert (data.read_video(row) == source) == (record.source != "train/b.mkv")
+    encoded = data.read_record(3).facts
+    assert encoded.audio is not None
+    assert (encoded.audio.codec, encoded.audio.sample_rate_hz) == ("aac", 48_000)
+
+
+def test_what_was_skipped_is_counted_and_named(prepared: Path) -> None:
+    info = Dataset.open(prepared).info
+    assert info["skipped"] == {"unreadable": 1}
+    assert info["missing"] == {"audio": 1, "captions": 4}
+    (failure,) = map(json.loads, (prepared / "failures.jsonl").read_text().splitlines())
+    assert failure["source"] == "train/bad.mp4"
+    assert "cannot be opened" in failure["reason"]
+
+
+def test_the_same_command_again_changes_nothing(library: Path, prepared: Path) -> None:
+    before = contents(prepared)
+    result = run(config(library, prepared))
+    assert (result.videos, result.skipped) == (5, {"unreadable": 1})
+    assert contents(prepared) == before
+
+
+def padded(folder: Path, *names: str) -> Path:
+    """Videos of 0.6 MB each, most of it an MP4 box that players skip: two fill a small shard."""
+    folder.mkdir()
+    for name in names:
+        with write(folder / name, FITS).open("ab") as file:
+            file.write((600_000).to_bytes(4, "big") + b"free" + bytes(600_000 - 8))
+    return folder
+
+
+def test_an_interrupted_run_continues_to_the_same_shards(tmp_path: Path) -> None:
+    source, out = padded(tmp_path / "videos", "a.mp4", "b.mp4", "c.mp4"), tmp_path / "out"
+    settings = PrepareConfig(src=(source,), out=out, copy=True, shard_megabytes=1, workers=1)
+    run(settings)
+    whole = contents(out)
+    assert Dataset.open(out).column("shard").tolist() == [
+        "shard-000000.tar",
+        "shard-000000.tar",
+        "shard-000001.tar",
+    ]
+    # As a killed run leaves it: an unfinished shard, work files, no index.
+    (out / "shard-000001.tar").rename(out / "shard-000001.tar.part")
+    (out / ".work-x").mkdir()
+    (out / ".work-x" / "a.mp4").touch()
+    for name in ("index.parquet", "dataset.json"):
+        (out / name).unlink()
+    with pytest.raises(DataError, match="the same command finishes it"):
+        Dataset.open(out)
+    run(settings)
+    assert contents(out) == whole
+    assert not list(out.glob("*.part"))
+    assert not list(out.glob(".work-*"))
+
+
+def test_new_videos_are_added_in_new_shards(tmp_path: Path) -> None:
+    source, out = tmp_path / "videos", tmp_path / "out"
+    source.mkdir()
+    write(source / "a.mp4", FITS)
+    settings = PrepareConfig(src=(source,), out=out, copy=True, workers=1)
+    run(settings)
+    before = contents(out)
+    write(source / "b.mp4", FITS)
+    assert run(settings).videos == 2
+    after = contents(out)
+    assert {name: after[name] for name in before} == before
+    assert Dataset.open(out).column("shard").tolist() == sorted(after)
+
+
+def test_failures_are_tried_again_only_when_asked(tmp_path: Path) -> None:
+    source, out = tmp_path / "videos", tmp_path / "out"
+    source.mkdir()
+    write(source / "a.mp4", FITS)
+    (source / "b.mp4").write_bytes(b"half a download")
+    settings = PrepareConfig(src=(source,), out=out, copy=True, workers=1, max_bad_fraction=0.5)
+    assert run(settings).skipped == {"unreadable": 1}
+    write(source / "b.mp4", FITS)
+    assert run(settings).skipped == {"unreadable": 1}
+    result = run(replace(settings, retry_failed=True))
+    assert (result.videos, result.skipped) == (2, {})
+
+
+def test_too_many_bad_videos_fail_the_command_but_keep_the_good(
+    library: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"1 of 6 videos were skipped \(1 unreadable; first: .*bad"):
+        run(config(library, tmp_path, max_bad_fraction=0.1))
+    assert len(Dataset.open(tmp_path)) == 5
+
+
+def test_other_settings_need_another_folder_or_overwrite(library: Path, prepared: Path) -> None:
+    with pytest.raises(ConfigError, match=r"made with short_side = 256, found 32; choose another"):
+        run(config(library, prepared, short_side=32))
+
+
+def test_overwrite_begins_anew(tmp_path: Path) -> None:
+    source, out = tmp_path / "videos", tmp_path / "out"
+    source.mkdir()
+    write(source / "a.mp4", FITS)
+    settings = PrepareConfig(src=(source,), out=out, copy=True, workers=1)
+    run(settings)
+    assert run(replace(settings, short_side=32, overwrite=True)).videos == 1
+    assert Dataset.open(out).column("height").tolist() == [32]
+
+
+def test_the_number_of_processes_changes_no_bytes(
+    library: Path, prepared: Path, tmp_path: Path
+) -> None:
+    run(config(library, tmp_path, workers=1))
+    assert contents(tmp_path) == contents(prepared)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"src": ()}, "src: found nothing"),
+        ({"gop": 0}, "gop: found 0, expected >= 1"),
+        ({"fps": 0.0}, 'fps: found 0.0, expected 0 < fps <= 240, or "source"'),
+        ({"short_side": 2}, "short_side: found 2"),
+        ({"max_bad_fraction": 2.0}, "max_bad_fraction: found 2.0"),
+    ],
+)
+def test_impossible_settings_are_refused(
+    changes: dict[str, object], reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        config(tmp_path, tmp_path, **changes)
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_whole_shards_and_no_processes(tmp_path: Path) -> None:
+    source, out = tmp_path / "videos", tmp_path / "out"
+    source.mkdir()
+    for number in range(8):
+        write(source / f"{number}.mkv", replace(OTHER, frames=60, size=(240, 320)))
+    script = (
+        "import sys; from pathlib import Path; from vatt.tasks.prepare import *\n"
+        "if __name__ == '__main__': run(PrepareConfig(src=(Path(sys.argv[1]),),"
+        " out=Path(sys.argv[2]), workers=2, shard_megabytes=1))"
+    )
+    (tmp_path / "prepare.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "prepare.py"), str(source), str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".work-*/*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(process.pid)  # the workers saw that their parent is gone
+    assert not (out / "dataset.json").exists()
+    result = run(PrepareConfig(src=(source,), out=out, workers=2, shard_megabytes=1))
+    assert result.videos == 8
+    data = Dataset.open(out)
+    for row in range(8):
+        data.verify(row)
+
+
+def _alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
