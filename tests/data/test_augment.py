@@ -144,8 +144,8 @@ def test_colours_are_those_of_a_pixel_by_pixel_reference(brightness, saturation,
     for t in range(T):
         pixels = plain[t].reshape(-1, 3)
         mean = np.mean([_unclipped(pixel, saturated) for pixel in pixels], axis=0)
-        expected = [colour_of_one_pixel(pixel, mean, change) for pixel in pixels]
-        expected = torch.tensor(np.array(expected) * 2 - 1).float().view(H, W, 3)
+        coloured = [colour_of_one_pixel(pixel, mean, change) for pixel in pixels]
+        expected = torch.tensor(np.array(coloured) * 2 - 1).float().view(H, W, 3)
         assert_close(frames[t], expected, rtol=0, atol=5e-6)  # float32 against float64
 
 

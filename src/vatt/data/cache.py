@@ -15,10 +15,12 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -117,23 +119,20 @@ class _Table:
 class VideoCache:
     """The decoded videos of some rows of a dataset; can be sent to other processes."""
 
-    def __init__(
-        self, path: Path, settings: CacheSettings, table: _Table, keep: object = None
-    ) -> None:
+    def __init__(self, path: Path, settings: CacheSettings, table: _Table) -> None:
         """Read what `open_cache` made.
 
         Args:
             path: the flat file.
             settings: what it was made with.
             table: where each video lies in it.
-            keep: what must live as long as this cache, when the file is in memory.
         """
-        self._path, self._settings, self._table, self._keep = path, settings, table, keep
+        self._path, self._settings, self._table = path, settings, table
         self._entry_of = {int(row): entry for entry, row in enumerate(table.rows)}
         self._mapped: tuple[NDArray[np.uint8], NDArray[np.int16]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_mapped": None, "_keep": None}  # mapped anew where it arrives
+        return {**self.__dict__, "_mapped": None}  # mapped anew where it arrives
 
     def get(self, row: int) -> DecodedVideo | None:
         """The video of a row; None when it could not be decoded whole."""
@@ -181,8 +180,12 @@ def open_cache(
     """
     plan = _Table.planned(data, rows, settings.sample_rate_hz)
     if folder is None:
-        path, keep = _file_in_memory()
-        return VideoCache(path, settings, _fill(path, data, settings, plan), keep)
+        with ExitStack() as on_error:
+            path, close = _file_in_memory()
+            on_error.callback(close)
+            cache = VideoCache(path, settings, _fill(path, data, settings, plan))
+            weakref.finalize(cache, on_error.pop_all().close)
+            return cache
     home = folder / _identity(data, rows, settings)
     if not home.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
@@ -215,13 +218,13 @@ def _rename_unless_there(made: Path, home: Path) -> None:
             raise
 
 
-def _file_in_memory() -> tuple[Path, object]:
-    """A file that only memory holds, by a name that other processes can open."""
+def _file_in_memory() -> tuple[Path, Callable[[], None]]:
+    """A file that only memory holds, by a name that other processes can open; and its end."""
     if hasattr(os, "memfd_create"):
-        file = os.fdopen(os.memfd_create("vatt-cache"), "r+b")
-        return Path(f"/proc/{os.getpid()}/fd/{file.fileno()}"), file
+        file = os.memfd_create("vatt-cache")
+        return Path(f"/proc/{os.getpid()}/fd/{file}"), partial(os.close, file)
     temporary = tempfile.NamedTemporaryFile(prefix="vatt-cache-")  # noqa: SIM115 (kept open)
-    return Path(temporary.name), temporary
+    return Path(temporary.name), temporary.close
 
 
 def _check_room(path: Path, needed: int) -> None:

@@ -139,9 +139,10 @@ class Loader(Generic[At]):
             workers: processes that read; 0 reads in this one.
             device: where batches go.
             failures: those of an earlier part of the run.
-            most_failed: more different videos than this may not fail.
+            most_failed: more videos than this may not fail.
         """
-        self.failures = list(failures)
+        self.failures = list(failures)  # the first of each video
+        self.failed_clips = 0  # since this loader was made
         self._wheres, self._device, self._most_failed = wheres, device, most_failed
         self._loader: DataLoader[_Delivery] = DataLoader(
             _Deliveries(source),
@@ -161,16 +162,15 @@ class Loader(Generic[At]):
                 yield where, delivery.kept, delivery.batch.to(self._device)
 
     def _count(self, failures: Sequence[Failure]) -> None:
-        known = {failure.key for failure in self.failures}
+        self.failed_clips += len(failures)
         for failure in failures:
-            if failure.key not in known:
+            if failure.key not in {known.key for known in self.failures}:
                 log.warning("skipped: %s", failure.cause)
-        self.failures += failures
-        bad = {failure.key: failure.cause for failure in self.failures}
-        if len(bad) > self._most_failed:
+                self.failures.append(failure)
+        if len(self.failures) > self._most_failed:
             raise DataError(
-                f"{len(bad)} videos cannot be read, more than data.max_bad_fraction allows; "
-                "the last: " + "; ".join(list(bad.values())[-3:])
+                f"{len(self.failures)} videos cannot be read, more than data.max_bad_fraction "
+                "allows; the last: " + "; ".join(bad.cause for bad in self.failures[-3:])
             )
 
 
@@ -230,7 +230,7 @@ def make_loader(
 def make_eval_loader(
     dataset: EvalDataset, *, batch_size: int, device: torch.device, workers: int = 0
 ) -> WindowLoader:
-    """All windows of a dataset in their order; those that cannot be read are in `.failures`."""
+    """All windows of a dataset in their order; those that cannot be read are left out."""
     positions = range(len(dataset))
     wheres = [
         list(positions[first : first + batch_size])

@@ -1,0 +1,248 @@
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from tests.data.small_shards import FPS, Video, damage, write_shards
+from tests.media.clips import click_s, flashes, numbers
+from vatt.contracts import Augmentation, Clip, ClipSpec, Crop
+from vatt.data.augment import AugmentConfig
+from vatt.data.datasets import ClipDataset, ClipReader, DataConfig, EvalDataset, Window
+from vatt.data.shards import Dataset
+from vatt.data.words import WordTokenizer
+from vatt.errors import ConfigError, DataError, MediaError
+
+SPEC = ClipSpec(
+    frames=8, fps=FPS, height=24, width=32, sample_rate_hz=8000, texts=2, words=4
+)  # 0.8 s
+TEXTS = ((0.0, 0.4, "one"), (1.0, 1.4, "two two"), (3.0, 3.6, "three"), (3.0, 3.4, "..."))
+VIDEOS = [
+    Video(flash=12, captions=TEXTS),  # 4 s
+    Video(sound=False, captions=TEXTS[:1]),
+    Video(cuts=(1.5,)),
+    Video(frames=5),  # shorter than a clip
+    Video(split="test", size=(32, 96)),
+]
+WORDS = WordTokenizer.build([text for _, _, text in TEXTS])
+QUIET = AugmentConfig(audio_noise=0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Dataset:
+    return write_shards(tmp_path_factory.mktemp("shards"), VIDEOS)
+
+
+def config_of(data: Dataset, **settings) -> DataConfig:
+    values: dict[str, Any] = {
+        "shards": (data.folder,),
+        "decode_size": (24, 32),
+        "batch_size": 4,
+        "workers": 0,
+    }
+    return DataConfig(**(values | settings))
+
+
+def reader_of(data: Dataset, words: WordTokenizer | None = WORDS, **settings) -> ClipReader:
+    return ClipReader(data, config_of(data, **settings), SPEC, words, ())
+
+
+def test_frames_and_waveform_are_of_the_same_moment(data):
+    reader = reader_of(data)
+    for start_s in (0.4, 0.7, 1.15):
+        clip = reader.read(0, start_s, 4.0, Augmentation())
+        assert numbers(clip.frames) == [int(start_s * FPS + 1e-6) + i for i in range(8)]
+        heard_s = start_s + click_s(clip.waveform, SPEC.sample_rate_hz)
+        assert heard_s == pytest.approx(1.2, abs=0.01)  # frame 12 flashes at 1.2 s
+        assert flashes(clip.frames).tolist() == [n == 12 for n in numbers(clip.frames)]
+
+
+def test_a_short_video_repeats_in_picture_and_sound(data):
+    clip = reader_of(data).read(3, 0.0, 0.5, Augmentation())
+    assert numbers(clip.frames) == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert_array_equal(clip.waveform[4000:], clip.waveform[:2400])
+
+
+def test_a_short_video_is_an_error_when_clips_may_not_repeat(data):
+    message = r"v3: needs 0.80 s from 0.10 s \(8 frames at 10 fps\), but the video ends at 0.50 s"
+    with pytest.raises(MediaError, match=message):
+        reader_of(data, short_clip="skip").read(3, 0.1, 0.5, Augmentation())
+
+
+def test_texts_are_the_nearest_and_fewer_are_masked(data):
+    reader = reader_of(data)
+    one, two, three = WORDS.encode(["one", "two two", "three"], SPEC.words)
+    clip = reader.read(0, 1.0, 4.0, Augmentation())
+    assert_array_equal(clip.word_ids, [two, one])
+    assert clip.text_mask.all()
+    clip = reader.read(0, 3.0, 4.0, Augmentation())  # "..." has no words and is no text
+    assert_array_equal(clip.word_ids, [three, two])
+    clip = reader.read(1, 3.0, 4.0, Augmentation())
+    assert_array_equal(clip.word_ids, [one, np.zeros_like(one)])
+    assert clip.text_mask.tolist() == [True, False]
+
+
+def test_captions_too_far_away_are_masked(data):
+    clip = reader_of(data, max_caption_gap_s=1.0).read(0, 3.0, 4.0, Augmentation())
+    assert clip.text_mask.tolist() == [True, False]
+    assert not clip.word_ids[1].any()
+
+
+def test_without_a_vocabulary_clips_have_no_texts(data):
+    clip = reader_of(data, None).read(0, 1.0, 4.0, Augmentation())
+    assert not clip.text_mask.any()
+    assert not clip.word_ids.any()
+
+
+def test_a_missing_sound_is_masked_and_zero(data):
+    clip = reader_of(data).read(1, 0.0, 4.0, Augmentation())
+    assert not clip.has_audio
+    assert clip.waveform.shape == (SPEC.samples,)
+    assert not clip.waveform.any()
+
+
+def test_silence_is_missing_sound_only_when_asked(data):
+    quiet, loud = (2.0, 0.8)  # the click is at 1.2 s
+    assert reader_of(data).read(0, quiet, 4.0, Augmentation()).has_audio
+    strict = reader_of(data, silent_below=0.1)
+    assert not strict.read(0, quiet, 4.0, Augmentation()).has_audio
+    assert strict.read(0, loud, 4.0, Augmentation()).has_audio
+
+
+def test_clips_of_training_never_cross_a_cut_and_come_once_per_epoch(data):
+    dataset = ClipDataset(config_of(data), SPEC, QUIET, WORDS, seed=1)
+    assert dataset.clips_per_epoch == 5 + 5 + (1 + 3) + 1
+    clips = [dataset[step, slot] for step in range(4) for slot in range(4)][:15]
+    assert sorted(clip.key for clip in clips) == sorted(
+        ["v0"] * 5 + ["v1"] * 5 + ["v2"] * 4 + ["v3"]
+    )
+    shown = [numbers(clip.frames) for clip in clips if clip.key == "v2"]
+    assert all(max(n) < 15 or min(n) >= 15 for n in shown)  # the cut at 1.5 s
+    assert sum(max(n) < 15 for n in shown) == 1
+
+
+def test_a_clip_is_a_function_of_seed_step_and_slot(data):
+    noisy = AugmentConfig(audio_noise=0.05, gain=1.0)
+    dataset = ClipDataset(config_of(data), SPEC, noisy, WORDS, seed=1)
+    again = ClipDataset(config_of(data), SPEC, noisy, WORDS, seed=1)
+    for where in ((7, 3), (0, 0), (7, 3)):
+        clip, same = dataset[where], again[where]
+        for field in fields(Clip):
+            assert_array_equal(getattr(clip, field.name), getattr(same, field.name))
+    other = ClipDataset(config_of(data), SPEC, noisy, WORDS, seed=2)
+    assert dataset[7, 3].draw != other[7, 3].draw != other[7, 2].draw
+
+
+def test_the_same_clip_differs_from_epoch_to_epoch(data):
+    dataset = ClipDataset(config_of(data, batch_size=15), SPEC, QUIET, WORDS, seed=1)
+    first, second = (
+        {(clip.key, clip.start_s): clip for slot in range(15) if (clip := dataset[step, slot])}
+        for step in range(2)
+    )
+    shared = first.keys() & second.keys()
+    assert {key for key, _ in shared} == {"v3"}  # the short one can only start at 0
+    assert len({clip.draw for clip in [*first.values(), *second.values()]}) == 30
+
+
+def test_skipped_short_videos_leave_the_others(data, caplog):
+    dataset = ClipDataset(config_of(data, short_clip="skip"), SPEC, QUIET, WORDS, seed=1)
+    assert dataset.clips_per_epoch == 14
+    assert dataset.num_videos == 3
+    assert "1 of 4 videos have no part of 0.80 s" in caplog.text
+
+
+def test_a_dataset_without_long_enough_videos_says_so(data):
+    spec = replace(SPEC, frames=64)
+    with pytest.raises(DataError, match=r"has a part of 6.40 s .* data.short_clip"):
+        ClipDataset(config_of(data, short_clip="skip"), spec, QUIET, WORDS, seed=1)
+
+
+def test_folders_are_mixed_by_weight(data, tmp_path):
+    other = write_shards(tmp_path, [Video(frames=20)] * 2)  # 2 clips each
+    config = config_of(data, shards=(data.folder, other.folder), weights=(1.0, 3.0), batch_size=19)
+    dataset = ClipDataset(config, SPEC, QUIET, WORDS, seed=0)
+    places = [dataset._order[index] for index in range(19)]
+    assert sum(place.source == 1 for place in places) == 14  # 3/4 of 19
+
+
+def test_a_damaged_clip_is_replaced_and_named(tmp_path):
+    data = write_shards(tmp_path, [Video(), Video(), Video()])
+    sound = ClipDataset(config_of(data, batch_size=15), SPEC, QUIET, None, seed=0)
+    whole = [sound[0, slot] for slot in range(15)]
+    damage(data, 1)
+    dataset = ClipDataset(config_of(data, batch_size=15), SPEC, QUIET, None, seed=0)
+    fetched = [dataset.fetch((0, slot)) for slot in range(15)]
+    for before, (after, failures) in zip(whole, fetched, strict=True):
+        assert after is not None
+        assert after.key != "v1"
+        assert bool(failures) == (before.key == "v1")
+        assert all(f.key.endswith(": v1") and "opened" in f.cause for f in failures)
+        if not failures:
+            assert_array_equal(after.frames, before.frames)
+    assert sum(bool(failures) for _, failures in fetched) == 5
+
+
+def test_a_shard_cut_short_after_opening_is_a_counted_failure(tmp_path):
+    data = write_shards(tmp_path, [Video(), Video(), Video()])
+    dataset = ClipDataset(config_of(data, batch_size=15), SPEC, QUIET, None, seed=0)
+    end = data.index["video_offset"][2].as_py() + 100
+    with (tmp_path / "shard-000000.tar").open("r+b") as file:
+        file.truncate(end)
+    fetched = [dataset.fetch((0, slot)) for slot in range(15)]
+    assert {clip.key for clip, _ in fetched if clip} == {"v0", "v1"}
+    assert {f.key for _, failures in fetched for f in failures} == {f"{tmp_path}: v2"}
+
+
+def test_when_nothing_can_be_read_training_stops(tmp_path):
+    data = write_shards(tmp_path, [Video()])
+    damage(data, 0)
+    dataset = ClipDataset(config_of(data), SPEC, QUIET, None, seed=0)
+    with pytest.raises(DataError, match=r"(?s)v0: .*other clips in a row"):
+        dataset[0, 0]
+
+
+def test_windows_are_read_as_asked_and_cropped_to_the_models_aspect(data):
+    dataset = EvalDataset(
+        data, [Window(0, 1.0), Window(4, 2.0)], SPEC, config_of(data, split="train"), WORDS
+    )
+    clips = [dataset[0], dataset[1]]
+    assert numbers(clips[0].frames)[0] == 10
+    assert numbers(clips[1].frames)[0] == 20
+    assert clips[0].augmentation == Augmentation()
+    wide = clips[1].augmentation.crop  # 32x96 shown to a 24x32 model
+    assert (wide.top, wide.height) == (0.0, 1.0)
+    assert wide.width == pytest.approx((32 / 24) / (96 / 32))
+    assert wide.left == pytest.approx((1 - wide.width) / 2)
+    assert wide != Crop()
+
+
+def test_a_window_past_the_end_is_a_failure_with_its_position(data):
+    dataset = EvalDataset(data, [Window(0, 1.0), Window(0, 4.5)], SPEC, config_of(data))
+    assert dataset.fetch(0).clip is not None
+    clip, (failure,) = dataset.fetch(1)
+    assert clip is None
+    assert failure.step == 1
+    assert "the video ends at 4.00 s" in failure.cause
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": (1.0,)}, "data.weights: .*one per shard folder"),
+        ({"decode_size": (0, 4)}, "data.decode_size"),
+        ({"batch_size": 0}, "data.batch_size: found 0"),
+        ({"workers": -1}, "data.workers"),
+        ({"max_bad_fraction": 1.5}, "data.max_bad_fraction"),
+        ({"max_caption_gap_s": 0.0}, "data.max_caption_gap_s"),
+        ({"silent_below": 2.0}, "data.silent_below"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        DataConfig(**settings)
+
+
+def test_training_without_shards_says_how_to_make_them():
+    with pytest.raises(ConfigError, match="vatt prepare"):
+        ClipDataset(DataConfig(), SPEC, QUIET, None, seed=0)

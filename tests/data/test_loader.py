@@ -1,0 +1,176 @@
+import pickle
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.data.small_shards import FPS, Video, damage, write_shards
+from vatt.contracts import Batch, ClipSpec
+from vatt.data.augment import AugmentConfig
+from vatt.data.datasets import ClipDataset, DataConfig, EvalDataset, Failure, Window
+from vatt.data.loader import make_eval_loader, make_loader
+from vatt.data.shards import Dataset
+from vatt.data.words import WordTokenizer
+from vatt.errors import DataError
+
+SPEC = ClipSpec(frames=8, fps=FPS, height=24, width=32, sample_rate_hz=8000, texts=2, words=4)
+CPU = torch.device("cpu")
+CAPTIONS = ((0.5, 1.0, "one"), (1.5, 2.5, "two"), (3.0, 3.5, "three"))
+WORDS = WordTokenizer.build([text for *_, text in CAPTIONS])
+VIDEOS = [
+    Video(flash=12, captions=CAPTIONS),
+    Video(sound=False, captions=CAPTIONS[:1]),
+    Video(cuts=(1.5,)),
+    Video(frames=5),
+    Video(),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Dataset:
+    return write_shards(tmp_path_factory.mktemp("shards"), VIDEOS)
+
+
+def dataset_of(data: Dataset, **settings) -> ClipDataset:
+    values: dict[str, Any] = {
+        "shards": (data.folder,),
+        "decode_size": (24, 32),
+        "batch_size": 6,
+        "workers": 0,
+    }
+    config = DataConfig(**(values | settings))
+    return ClipDataset(config, SPEC, AugmentConfig(gain=0.5, audio_noise=0.01), WORDS, seed=3)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)]
+    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def batches(data) -> list[Batch]:
+    """Steps 0 to 4 read plainly: no worker, no cache."""
+    return [batch for _, batch in make_loader(dataset_of(data), steps=5, device=CPU)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_the_same_with_any_number_of_workers(data, batches, workers):
+    loader = make_loader(dataset_of(data, workers=workers), steps=5, device=CPU)
+    loaded = list(loader)
+    assert [step for step, _ in loaded] == list(range(5))
+    assert all(same(batch, batches[step]) for step, batch in loaded)
+
+
+def test_a_loader_started_later_gives_the_same_batches(data, batches):
+    loaded = dict(make_loader(dataset_of(data), start_step=3, steps=5, device=CPU))
+    assert loaded.keys() == {3, 4}
+    assert all(same(batch, batches[step]) for step, batch in loaded.items())
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_batches_are_the_same_with_a_cache(data, batches, cache, tmp_path):
+    dataset = dataset_of(data, cache=cache, cache_dir=tmp_path)
+    for read in (dataset, pickle.loads(pickle.dumps(dataset))):  # as sent to a worker
+        loaded = dict(make_loader(read, steps=5, device=CPU))
+        assert all(same(batch, batches[step]) for step, batch in loaded.items())
+    loaded = dict(make_loader(dataset, workers=2, steps=2, device=CPU))
+    assert all(same(batch, batches[step]) for step, batch in loaded.items())
+
+
+def test_ranks_share_out_the_clips_of_one_process(data, batches):
+    parts = [
+        dict(make_loader(dataset_of(data), batch_size=3, first_slot=slot, steps=5, device=CPU))
+        for slot in (0, 3)
+    ]
+    for step, batch in enumerate(batches):
+        assert torch.equal(torch.cat([part[step].frames for part in parts]), batch.frames)
+        assert torch.equal(torch.cat([part[step].draw for part in parts]), batch.draw)
+        assert parts[0][step].keys + parts[1][step].keys == batch.keys
+
+
+def test_batches_of_a_loader_do_not_depend_on_global_randomness(data, batches):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    loaded = dict(make_loader(dataset_of(data, workers=1), steps=1, device=CPU))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(loaded[0], batches[0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_failed_items_are_replaced_counted_and_named(tmp_path, workers, cache, caplog):
+    data = write_shards(tmp_path, [Video()] * 4)
+    damage(data, 2)
+    settings = {"max_bad_fraction": 0.25, "workers": workers, "cache": cache}
+    dataset = dataset_of(data, **settings)
+    loader = make_loader(dataset, steps=4, device=CPU)
+    loaded = list(loader)
+    assert [len(batch) for _, batch in loaded] == [6] * 4
+    assert "v2" not in {key for _, batch in loaded for key in batch.keys}
+    assert {failure.key for failure in loader.failures} == {f"{tmp_path}: v2"}
+    fetched = [dataset.fetch((step, slot)) for step in range(4) for slot in range(6)]
+    assert loader.failed_clips == sum(len(item.failures) for item in fetched) >= 5
+    assert "cannot be opened" in loader.failures[0].cause
+    assert caplog.text.count("skipped: ") == 1
+    plain = list(make_loader(dataset_of(data, max_bad_fraction=0.25), steps=4, device=CPU))
+    assert all(same(a, b) for (_, a), (_, b) in zip(loaded, plain, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_failed_videos_stop_the_run(tmp_path, workers):
+    data = write_shards(tmp_path, [Video()] * 4)
+    damage(data, 0)
+    damage(data, 1)
+    dataset = dataset_of(data, max_bad_fraction=0.25, workers=workers)
+    with pytest.raises(DataError, match=r"^2 videos cannot be read, more than data.max_bad"):
+        list(make_loader(dataset, steps=10, device=CPU))
+
+
+def test_failures_of_an_earlier_part_of_the_run_count(tmp_path):
+    data = write_shards(tmp_path, [Video()] * 4)
+    damage(data, 0)
+    dataset = dataset_of(data, max_bad_fraction=0.25)
+    earlier = [Failure("elsewhere: v9", "gone", 0)]
+    with pytest.raises(DataError, match="2 videos cannot be read"):
+        list(make_loader(dataset, steps=10, device=CPU, failures=earlier))
+
+
+def test_an_error_in_a_worker_is_told_without_its_traceback(tmp_path):
+    data = write_shards(tmp_path, [Video()])
+    damage(data, 0)
+    dataset = dataset_of(data, max_bad_fraction=1.0, workers=1)
+    with pytest.raises(DataError, match="other clips in a row") as error:
+        list(make_loader(dataset, steps=1, device=CPU))
+    assert "Traceback" not in str(error.value)
+
+
+def test_windows_come_in_order_and_failing_ones_are_left_out(data):
+    windows = [Window(0, 0.0), Window(2, 1.0), Window(0, 99.0), Window(4, 2.0), Window(0, 98.0)]
+    config = DataConfig(shards=(data.folder,), decode_size=(24, 32))
+    loader = make_eval_loader(EvalDataset(data, windows, SPEC, config), batch_size=2, device=CPU)
+    loaded = [(positions.tolist(), batch) for positions, batch in loader]
+    assert [positions for positions, _ in loaded] == [[0, 1], [3]]
+    assert [batch.keys for _, batch in loaded] == [("v0", "v2"), ("v4",)]
+    assert [(failure.step, failure.key[-4:]) for failure in loader.failures] == [(2, ": v0")]
+    assert loader.failed_clips == 2
+
+
+def test_crops_and_colours_reach_the_batch(data, batches):
+    dataset = dataset_of(data)
+    for step, batch in enumerate(batches):
+        for slot in range(len(batch)):
+            change = dataset[step, slot].augmentation
+            crop = [change.crop.top, change.crop.left, change.crop.height, change.crop.width]
+            colour = [change.brightness, change.saturation, change.contrast, change.hue]
+            np.testing.assert_allclose(batch.crop[slot], crop, rtol=1e-6)
+            np.testing.assert_allclose(batch.colour[slot], colour, rtol=1e-6)
+            assert batch.flip[slot] == change.flip
+            assert batch.gain[slot] == pytest.approx(change.gain)
+
+
+def test_the_tests_of_sameness_can_fail(batches):
+    assert not same(batches[0], batches[1])
+    assert not same(batches[0], replace(batches[0], draw=batches[0].draw + 1))
