@@ -304,7 +304,7 @@ def measure_frames(dataset: ClipDataset, clips: int) -> tuple[Colour, Colour]:
     pixels = 0
     batch = dataset.config.batch_size
     for number in range(clips):
-        frames = torch.from_numpy(dataset[number // batch, number % batch].frames)
+        frames = torch.tensor(dataset[number // batch, number % batch].frames)
         values = frames.view(-1, 3).double() / 127.5 - 1
         total += values.sum(0)
         squares += values.square().sum(0)

@@ -1,0 +1,256 @@
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from tests.distributed.ranks import run_ranks
+from tests.e2e.tiny_clips import sentence, write_clips
+from vatt import config as configs
+from vatt.contracts import Batch
+from vatt.data.shards import Dataset
+from vatt.data.words import WordTokenizer
+from vatt.errors import CheckpointError, ConfigError, TrainingError
+from vatt.models.weights import load_model
+from vatt.presets import tiny
+from vatt.tasks import pretrain
+from vatt.tasks.prepare import PrepareConfig
+from vatt.tasks.prepare import run as prepare
+from vatt.tasks.pretrain import PretrainConfig
+from vatt.training import checkpoint
+from vatt.training.capture import load_batch
+from vatt.training.log import read_metrics
+
+ROOT = Path(__file__).parents[2]
+TIMELESS = ("step", "loss", "video_audio", "video_text", "learning_rate", "gradient_norm")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    manifest = write_clips(folder / "clips")
+    prepare(
+        PrepareConfig(
+            src=(folder / "clips",),
+            out=folder / "shards",
+            manifest=manifest,
+            fps="source",
+            copy=True,
+            workers=1,
+        )
+    )
+    return folder / "shards"
+
+
+def config(shards: Path, out: Path, **changes) -> PretrainConfig:
+    own = {
+        "out": str(out),
+        "data": {"shards": [str(shards)], "workers": 0, "cache": "memory"},
+        "train": {"device": "cpu", "threads": 1, "autocast": "off"},
+    }
+    values = configs.merge(configs.merge(tiny(), own), changes)
+    return configs.from_values(PretrainConfig, values, where="test")
+
+
+@pytest.fixture(scope="module")
+def finished(shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, pretrain.run(config(shards, out))
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    return [
+        {key: record[key] for key in TIMELESS} for record in read_metrics(run / "metrics.jsonl")
+    ]
+
+
+def assert_same_run(run: Path, other: Path) -> None:
+    assert losses(run) == losses(other)
+    mine, theirs = weights(run), weights(other)
+    assert mine.keys() == theirs.keys()
+    for name, weight in mine.items():
+        assert torch.equal(weight, theirs[name]), name
+
+
+def test_run_folder_holds_settings_curves_checkpoints_and_a_model_that_loads_alone(
+    finished, shards
+):
+    out, result = finished
+    assert result.steps == 12
+    assert result.failed_clips == 0
+    assert 0 <= result.waiting_share < 1
+    again = configs.from_values(
+        PretrainConfig, configs.read_toml(out / "config.toml"), where="config.toml"
+    )
+    assert again == config(shards, out)
+    assert [record["step"] for record in losses(out)] == list(range(1, 13))
+    assert len(list(out.glob("events.out.tfevents.*"))) == 1
+    names = [path.name for path in checkpoint.all_saved(out / "checkpoints")]
+    assert names == ["step-000004", "step-000008", "step-000012"]
+    model, sizes, clip, _ = load_model(out / "model", "cpu")
+    assert (sizes, clip) == (again.model, again.clip)
+    assert result.parameters == sum(weight.numel() for weight in model.parameters())
+    last = load_file(out / "checkpoints" / "step-000012" / "model.safetensors")
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, last[name])
+
+
+def test_vocabulary_is_of_the_training_captions_and_lies_with_the_model(finished):
+    out, _ = finished
+    tokenizer = WordTokenizer.load(out / "model" / "tokenizer.json")
+    said = {word for g in ("red", "green", "blue") for word in sentence(("left", "low", g)).split()}
+    assert (tokenizer.encode([" ".join(said)], words=20)[0, : len(said)] > 1).all()
+    assert tokenizer.vocabulary_size == 2 + len(said | {"right", "high"})
+
+
+def test_weights_have_learned_something(finished):
+    out, _ = finished
+    first = load_file(out / "checkpoints" / "step-000004" / "model.safetensors")
+    moved = [not torch.equal(first[name], weight) for name, weight in weights(out).items()]
+    assert all(moved)
+
+
+def test_finished_run_given_again_changes_nothing(finished, shards):
+    out, result = finished
+    before = (out / "metrics.jsonl").read_text()
+    again = pretrain.run(config(shards, out))
+    assert again.loss is None
+    assert again.parameters == result.parameters
+    assert (out / "metrics.jsonl").read_text() == before
+
+
+def test_killed_run_continues_to_the_same_weights_with_other_workers_and_cache(
+    finished, shards, tmp_path
+):
+    out = tmp_path / "killed"
+    settings = config(shards, out)
+    configs.write_toml(settings, tmp_path / "run.toml")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.tasks.pretrain_rank", str(tmp_path / "run.toml")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while checkpoint.latest(out / "checkpoints") is None:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.1))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    pretrain.run(replace(settings, data=replace(settings.data, workers=2, cache="none")))
+    assert_same_run(out, finished[0])
+
+
+def test_other_settings_do_not_continue_a_run(finished, shards):
+    out, _ = finished
+    with pytest.raises(ConfigError, match=r"optim\.learning_rate: found 0\.5, expected 0\.001 as"):
+        pretrain.run(config(shards, out, optim={"learning_rate": 0.5}))
+
+
+def test_damaged_checkpoint_is_named_and_the_one_before_it_continues(finished, shards, tmp_path):
+    out = tmp_path / "damaged"
+    settings = config(shards, out)
+    pretrain.run(settings)
+    newest = out / "checkpoints" / "step-000012"
+    model = newest / "model.safetensors"
+    model.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="step-000012"):
+        pretrain.run(settings)
+    for path in newest.iterdir():
+        path.unlink()
+    newest.rmdir()
+    pretrain.run(settings)
+    assert_same_run(out, finished[0])
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(shards, tmp_path):
+    out = tmp_path / "diverging"
+    settings = config(
+        shards,
+        out,
+        optim={"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": "none"},
+        train={"threads": 1, "steps": 12},
+    )
+    with pytest.raises(TrainingError, match=r"step \d+: found .*(nan|inf)"):
+        pretrain.run(settings)
+    (capture,) = (out / "failures").iterdir()
+    batch = load_batch(Batch, capture / "rank-0")
+    assert len(batch) == settings.data.batch_size
+    again = pretrain.replay(capture)
+    assert not all(torch.isfinite(torch.tensor(value)) for value in again.values())
+
+
+def test_measured_standardisation_is_of_the_training_frames_and_stays_with_the_model(
+    shards, tmp_path
+):
+    out = tmp_path / "measured"
+    settings = config(shards, out, standardise="measured", train={"steps": 4, "save_every": 2})
+    pretrain.run(settings)
+    _, sizes, _, _ = load_model(out / "model", "cpu")
+    # three dark grounds, one strong in each channel, and a small bright square
+    assert all(-0.9 < mean < -0.3 for mean in sizes.video.mean)
+    assert all(0.3 < std < 0.6 for std in sizes.video.std)
+    _, saved, _, _ = load_model(out / "checkpoints" / "step-000002", "cpu")
+    assert saved == sizes
+
+
+def test_unreadable_video_is_replaced_counted_and_remembered(shards, tmp_path):
+    copy = tmp_path / "shards"
+    copy.mkdir()
+    for path in shards.iterdir():
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes())
+    dataset = Dataset.open(copy)
+    row = int(dataset.rows("train")[2])
+    where = dataset.index.slice(row, 1).to_pylist()[0]
+    with (copy / where["shard"]).open("r+b") as file:
+        file.seek(where["video_offset"])
+        file.write(bytes(where["video_size"]))
+    out = tmp_path / "run"
+    settings = config(copy, out, data={"max_bad_fraction": 0.5})
+    result = pretrain.run(settings)
+    assert result.failed_clips > 0
+    state = json.loads((out / "checkpoints" / "step-000012" / "state.json").read_text())
+    failures = state["facts"]["failures"]
+    assert len(failures) == result.failed_clips
+    assert all(where["key"] in failure["key"] for failure in failures)
+    assert pretrain.run(settings).failed_clips == result.failed_clips
+
+
+@pytest.mark.distributed
+def test_two_ranks_train_as_one_process_does(shards, tmp_path):
+    still = {"transformer": {"dropout": 0.0}}
+    one = config(
+        shards,
+        tmp_path / "one",
+        model={"video": still, "audio": still, "text": still},
+        train={"steps": 3},
+    )
+    pretrain.run(one)
+    configs.write_toml(replace(one, out=tmp_path / "two"), tmp_path / "two.toml")
+    run_ranks("tests.tasks.pretrain_rank", str(tmp_path / "two.toml"), world_size=2)
+    for mine, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert mine == pytest.approx(theirs, rel=2e-3)
+    ours, reference = weights(tmp_path / "two"), weights(tmp_path / "one")
+    # Adam divides by the root of squares: gradients near zero, summed in another order, may turn
+    # their sign; three steps of at most 1e-3 bound what that does.
+    for name, weight in ours.items():
+        off = (weight - reference[name]).abs()
+        assert_close(off.mean().item(), 0.0, rtol=0, atol=5e-5)
+
+
+def test_spectrogram_needs_the_clips_sample_rate(shards, tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.audio\.sample_rate_hz: found 48000"):
+        config(shards, tmp_path, model={"audio": {"kind": "spectrogram"}})
