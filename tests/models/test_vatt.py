@@ -43,8 +43,8 @@ def test_gradient_of_the_loss_reaches_every_trained_weight(config):
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, name
-            # A bias before a batch norm, and of keys before softmax, is without effect.
-            assert parameter.grad.abs().max() > 0, name
+            if not name.endswith("final_norm.bias"):  # batch norm takes out what all rows share
+                assert parameter.grad.abs().max() > 0, name
 
 
 @each_model
