@@ -20,6 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[None]:
     """Join the ranks that `torchrun` started, while the context lasts; nothing without torchrun."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return

@@ -20,13 +20,13 @@ def main(out: Path) -> None:
         everything = distributed.gather(mine)
         flags = distributed.gather(torch.tensor([rank == 0, True]))
         # each rank's share looks at all rows, its own way
-        (everything.square().sum() * (rank + 1)).backward()
+        torch.autograd.backward(everything.square().sum() * (rank + 1))
         gathered_gradient = mine.grad
         assert gathered_gradient is not None
 
         mine = rows(rank).requires_grad_()
         total = distributed.sum_over_ranks(mine)
-        (total.square().sum() * (rank + 1)).backward()
+        torch.autograd.backward(total.square().sum() * (rank + 1))
         assert mine.grad is not None
         save_file(
             {

@@ -83,7 +83,7 @@ def losses_and_gradients(shared: str, form: str, masks: str) -> dict[str, Tensor
     objective = Objective(model, CLIP, LossConfig(form=form), "off")  # type: ignore[arg-type]
     mine = rows_of_rank(whole(masks), distributed.rank(), distributed.world_size())
     shares = objective(mine)
-    shares["loss"].backward()
+    torch.autograd.backward(shares["loss"])
     found = {f"loss/{name}": torch.tensor(v) for name, v in whole_batch(shares).items()}
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name

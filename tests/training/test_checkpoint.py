@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +13,12 @@ from vatt.training.checkpoint import TrainingState
 def trained(steps=3) -> Toy:
     toy = Toy(steps=10)
     for step, batch in batches(0, steps):
-        toy.learner.objective(batch)["loss"].backward()
+        torch.autograd.backward(toy.learner.objective(batch)["loss"])
         toy.optimiser.step(step)
     return toy
 
 
-def save(toy, folder, step=3):
+def save(toy: Toy, folder: Path, step: int = 3) -> Path:
     state = TrainingState(step=step, facts={"failed": ["a", "b"]})
     return checkpoint.save(folder, state, toy.optimiser, toy.learner.write_model)
 
@@ -31,7 +32,7 @@ def test_saved_training_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert (state.step, state.facts) == (3, {"failed": ["a", "b"]})
     for learner in (toy, other):
         torch.manual_seed(5)
-        learner.learner.objective(next(batches(3, 4))[1])["loss"].backward()
+        torch.autograd.backward(learner.learner.objective(next(batches(3, 4))[1])["loss"])
         learner.optimiser.step(3)
     assert torch.equal(toy.weights(), other.weights())
 

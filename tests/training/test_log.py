@@ -24,7 +24,7 @@ def test_records_reach_the_file_and_tensorboard(tmp_path):
 def test_line_tells_progress_time_left_and_values(tmp_path, caplog):
     with caplog.at_level("INFO", logger="vatt"), RunLog(tmp_path, start_step=0, steps=10) as log:
         log.write(4, {"loss": 0.5, "waiting_share": 0.125}, steps_per_s=0.1)
-    assert caplog.messages == ["step 4 of 10, 0:01:00 left  loss 0.5  waiting_share 0.125"]
+    assert caplog.messages == ["step 4 of 10, 0:01:00 left  loss 0.5  waiting 12%"]
 
 
 def test_continued_run_drops_records_past_its_checkpoint_and_a_cut_line(tmp_path):

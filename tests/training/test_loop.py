@@ -1,4 +1,5 @@
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -65,7 +66,7 @@ def test_loss_that_is_not_finite_stops_before_the_step_and_is_captured(tmp_path,
     toy = Toy(steps=12)
     before: list[torch.Tensor] = []
 
-    def poisoned():
+    def poisoned() -> Iterator[tuple[int, Pairs]]:
         for step, batch in batches(0, 12):
             before.append(toy.weights())
             if step == 4:
@@ -126,7 +127,7 @@ def test_only_the_newest_checkpoints_stay(tmp_path):
 def test_waiting_for_data_is_told_from_computing():
     clock = Stopwatch()
 
-    def slow():
+    def slow() -> Iterator[int]:
         for item in range(3):
             time.sleep(0.05)
             yield item
@@ -141,9 +142,9 @@ def test_waiting_for_data_is_told_from_computing():
 
 
 def test_randomness_of_a_step_depends_on_seed_and_step():
-    def draw(seed, step):
+    def draw(seed: int, step: int) -> list[float]:
         with step_randomness(seed, step):
-            return torch.rand(2).tolist()
+            return [float(value) for value in torch.rand(2)]
 
     assert draw(1, 2) == draw(1, 2)
     assert len({tuple(draw(seed, step)) for seed in (1, 2) for step in (1, 2)}) == 4

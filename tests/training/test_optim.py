@@ -145,7 +145,7 @@ def test_clip_gives_the_norm_before_and_scales_only_longer_gradients():
 def test_state_carries_over_to_a_fresh_optimiser(name):
     config = OptimConfig(name=name, learning_rate=0.1, warmup_steps=0)
 
-    def steps(weight, optimiser, numbers):
+    def steps(weight: nn.Parameter, optimiser: Optimiser, numbers: range) -> None:
         for number in numbers:
             weight.grad = weight.detach() ** 2 + number
             optimiser.step(number)

@@ -37,12 +37,12 @@ from vatt.training.loop import (
     whole_batch,
 )
 from vatt.training.optim import OptimConfig, Optimiser
-from vatt.training.precision import AutocastSetting, autocast, pick_device
+from vatt.training.precision import AutocastSetting, autocast, own_accelerator, pick_device
 
 logger = logging.getLogger(__name__)
 
 STATISTICS_CLIPS = 256
-# What a continued run may change: none of it changes the weights that come out.
+# What a continued run may change: none of it changes what is computed, but for rounding.
 FREE_SETTINGS = (
     "out",
     "data.workers",
@@ -290,7 +290,7 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
         mean, std = measure_frames(dataset, STATISTICS_CLIPS)
         sizes = replace(sizes, video=replace(sizes.video, mean=mean, std=std))
         logger.info("frames in [-1, 1]: mean %s, deviation %s", mean, std)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(own_accelerator()):
         torch.manual_seed(draw_bits(config.seed, -1))
         return Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
 

@@ -75,11 +75,17 @@ class RunLog:
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        text = "  ".join(_shown(name, value) for name, value in values.items())
         self._bar.update(self._task, text=text)
         if self._bar.disable:
             left_s = (self._steps - step) / steps_per_s
             logger.info("step %d of %d, %s left  %s", step, self._steps, duration(left_s), text)
+
+
+def _shown(name: str, value: float) -> str:
+    if name.endswith("_share"):
+        return f"{name.removesuffix('_share')} {value:.0%}"
+    return f"{name} {value:.4g}"
 
 
 def duration(seconds: float) -> str:

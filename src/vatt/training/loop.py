@@ -25,7 +25,7 @@ from vatt.training.capture import save_batch
 from vatt.training.checkpoint import TrainingState
 from vatt.training.log import RunLog
 from vatt.training.optim import Optimiser
-from vatt.training.precision import AutocastSetting
+from vatt.training.precision import AutocastSetting, own_accelerator
 
 BatchT = TypeVar("BatchT", bound=Sized)
 ItemT = TypeVar("ItemT")
@@ -127,7 +127,7 @@ def train(
 @contextmanager
 def step_randomness(seed: int, step: int) -> Iterator[None]:
     """Dropout of this step is a function of (seed, step, rank): nothing to save, exact resume."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(own_accelerator()):
         torch.manual_seed(draw_bits(seed, step, distributed.rank()))
         yield
 

@@ -17,6 +17,11 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def own_accelerator() -> list[int]:
+    """The GPU that this process computes on, if any: whose random state it may touch."""
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
+
+
 def autocast(setting: AutocastSetting, device: torch.device) -> torch.autocast:
     """The context to compute in; "auto" is bfloat16 where the hardware multiplies it faster."""
     enabled = setting == "bfloat16" or (setting == "auto" and bfloat16_pays(device))
