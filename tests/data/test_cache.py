@@ -115,3 +115,9 @@ def test_a_cache_too_large_is_refused_before_anything_is_decoded(data, tmp_path,
     folder = tmp_path / "cache" if kind == "disk" else None
     with pytest.raises(DataError, match=r"needs .* GB, but .* free; lower data.decode_size"):
         open_cache(data, data.rows(), huge, folder=folder)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_advice(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file: cannot keep decoded videos: .*data.cache_dir"):
+        open_cache(data, data.rows(), SETTINGS, folder=tmp_path / "file")

@@ -15,6 +15,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -188,16 +189,30 @@ def open_cache(
             return cache
     home = folder / _identity(data, rows, settings)
     if not home.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".filling-", dir=folder) as aside:
-            made = Path(aside) / "cache"
-            made.mkdir()
-            (made / BYTES_FILE).touch()
-            table = _fill(made / BYTES_FILE, data, settings, plan)
-            np.savez(made / TABLE_FILE, **asdict(table))
-            _rename_unless_there(made, home)
+        try:
+            _fill_on_disk(home, data, settings, plan)
+        except OSError as error:
+            raise DataError(
+                f"{folder}: cannot keep decoded videos: {error.strerror}; choose another "
+                'data.cache_dir, or set data.cache = "memory"'
+            ) from error
     with np.load(home / TABLE_FILE) as arrays:
         return VideoCache(home / BYTES_FILE, settings, _Table(**arrays))
+
+
+def _fill_on_disk(home: Path, data: Dataset, settings: CacheSettings, plan: _Table) -> None:
+    """Made aside, flushed and renamed, so that the folder is whole or absent."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".filling-", dir=home.parent) as aside:
+        made = Path(aside) / "cache"
+        made.mkdir()
+        (made / BYTES_FILE).touch()
+        table = _fill(made / BYTES_FILE, data, settings, plan)
+        np.savez(made / TABLE_FILE, **asdict(table))
+        for path in (made / BYTES_FILE, made / TABLE_FILE):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        _rename_unless_there(made, home)
 
 
 def _identity(data: Dataset, rows: NDArray[np.int64], settings: CacheSettings) -> str:
@@ -253,6 +268,7 @@ def _fill(path: Path, data: Dataset, settings: CacheSettings, plan: _Table) -> _
         _Job(path, data.folder, settings, offset, _some(plan, slice(first, first + ROWS_PER_TASK)))
         for first in range(0, len(plan.rows), ROWS_PER_TASK)
     ]
+    began_s = time.monotonic()
     frames, samples = np.zeros_like(plan.frames), np.full_like(plan.samples, -1)
     end_s, starts_s = plan.end_s.copy(), plan.starts_s.copy()
     entry_of = {int(row): entry for entry, row in enumerate(plan.rows)}
@@ -263,6 +279,12 @@ def _fill(path: Path, data: Dataset, settings: CacheSettings, plan: _Table) -> _
             frames[entry], samples[entry] = len(video.starts_s), video.samples
             end_s[entry] = video.end_s
             starts_s[first : first + len(video.starts_s)] = video.starts_s
+    log.info(
+        "decoded %d videos once: %.2f GB in %.0f s",
+        len(frames),
+        size / 1e9,
+        time.monotonic() - began_s,
+    )
     left_out = int((frames == 0).sum())
     if left_out:
         log.warning("%d of %d videos could not be decoded whole; not cached", left_out, len(frames))
