@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tests.models.small import SMALL_MODEL
+from vatt.errors import ConfigError
 from vatt.models.positions import AxisPositions
 from vatt.models.tokens import LinearText, PatchTokens, WordTokens, keep_tokens, take_patches
 
@@ -101,6 +102,14 @@ def test_padding_is_zero_after_standardisation_and_cutting_ignores_the_rest():
         cut(video, draw=None, rate=0, stream=0, scope="sample"),
         cut(video[:, :2, :8, :12], draw=None, rate=0, stream=0, scope="sample"),
     )
+
+
+def test_signal_smaller_than_a_patch_is_refused_when_cutting_and_padded_otherwise():
+    video = torch.rand(2, 1, 12, 16, 3)
+    with pytest.raises(ConfigError, match=r"found size \(1, 12, 16\), expected at least one patch"):
+        video_tokens(edges="cut")(video, draw=None, rate=0, stream=0, scope="sample")
+    out = video_tokens()(video, draw=None, rate=0, stream=0, scope="sample")
+    assert out.shape[1] == 1 + 1 * 3 * 4
 
 
 def test_aggregation_token_has_no_position():

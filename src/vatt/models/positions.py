@@ -66,7 +66,7 @@ def resample(table: Tensor, size: int, method: Resampling) -> Tensor:
         return table
     weights = resampling_weights(len(table), size, method)
     with torch.autocast(table.device.type, enabled=False):
-        return weights.to(table.device, table.dtype) @ table
+        return weights.to(table.dtype).to(table.device) @ table
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vatt.errors import ConfigError
 from vatt.models.positions import AxisPositions
 from vatt.models.transformer import dense
 
@@ -78,7 +79,7 @@ class PatchTokens(nn.Module):
             scope: one choice per clip or one for the batch.
         """
         signal = whole_patches(signal, self.patch, self.edges, self.mean)
-        grid = [size // p for size, p in zip(signal.shape[1:], self.patch, strict=False)]
+        grid = [size // p for size, p in zip(signal.shape[1:-1], self.patch, strict=True)]
         num_tokens, positions, kept = math.prod(grid), self.positions(grid), None
         if draw is not None and rate > 0:
             kept = keep_tokens(draw, num_tokens, rate, stream=stream, scope=scope)
@@ -109,9 +110,18 @@ def agg_token(width: int) -> nn.Parameter:
 
 
 def whole_patches(signal: Tensor, patch: Sequence[int], edges: Edges, padding: Tensor) -> Tensor:
-    """[B, *grid, C] cut down, or filled up with `padding` [C], to a whole number of patches."""
+    """[B, *grid, C] cut down, or filled up with `padding` [C], to a whole number of patches.
+
+    Raises:
+        ConfigError: there is nothing left after cutting down.
+    """
     sizes = signal.shape[1:-1]
     if edges == "cut":
+        if any(n < p for n, p in zip(sizes, patch, strict=True)):
+            raise ConfigError(
+                f"model input: found size {tuple(sizes)}, expected at least one patch "
+                f'{tuple(patch)}; give larger clips or set model.edges = "pad"'
+            )
         return signal[(slice(None), *(slice(n - n % p) for n, p in zip(sizes, patch, strict=True)))]
     whole = [math.ceil(n / p) * p for n, p in zip(sizes, patch, strict=True)]
     if whole == list(sizes):
@@ -137,7 +147,7 @@ def take_patches(signal: Tensor, patch: Sequence[int], kept: Tensor | None) -> T
             signal = torch.unflatten(signal, 1 + 2 * axis, (-1, p))
         order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
         return signal.permute(order).flatten(1, axes).flatten(2)
-    grid = tuple(size // p for size, p in zip(signal.shape[1:], patch, strict=False))
+    grid = tuple(size // p for size, p in zip(signal.shape[1:-1], patch, strict=True))
     where = torch.unravel_index(kept, grid)
     run = torch.arange(B, device=kept.device)[:, None, None]
     for axis, p in enumerate(patch[:-1]):
