@@ -56,7 +56,7 @@ def batches(data) -> list[Batch]:
     return [batch for _, batch in make_loader(dataset_of(data), steps=5, device=CPU)]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, None])
 def test_batches_are_the_same_with_any_number_of_workers(data, batches, workers):
     loader = make_loader(dataset_of(data, workers=workers), steps=5, device=CPU)
     loaded = list(loader)
@@ -156,6 +156,21 @@ def test_windows_come_in_order_and_failing_ones_are_left_out(data):
     assert [batch.keys for _, batch in loaded] == [("v0", "v2"), ("v4",)]
     assert [(failure.step, failure.key[-4:]) for failure in loader.failures] == [(2, ": v0")]
     assert loader.failed_clips == 2
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+def test_windows_are_the_same_with_a_cache(data, cache, tmp_path):
+    windows = [Window(4, 1.0), Window(0, 0.33), Window(4, 2.0)]
+    config = DataConfig(
+        shards=(data.folder,), decode_size=(24, 32), cache=cache, cache_dir=tmp_path
+    )
+    dataset = EvalDataset(data, windows, SPEC, config, WORDS)
+    cached = {"none": set(), "memory": {0, 4}, "disk": set(range(len(data)))}
+    assert dataset._reader._caches.keys() == cached[cache]
+    ((_, batch),) = make_eval_loader(dataset, batch_size=3, device=CPU)
+    plain = EvalDataset(data, windows, SPEC, replace(config, cache="none"), WORDS)
+    ((_, expected),) = make_eval_loader(plain, batch_size=3, device=CPU)
+    assert same(batch, expected)
 
 
 def test_crops_and_colours_reach_the_batch(data, batches):

@@ -328,8 +328,8 @@ def _run(jobs: list[_Job]) -> Iterator[list[_Filled]]:
         if len(jobs) == 1:
             yield _decode(jobs[0])
             return
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        pool = ProcessPoolExecutor(min(cores or 1, len(jobs)), get_context("spawn"))
+        cores = len(os.sched_getaffinity(0))
+        pool = ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn"))
         try:
             for future in as_completed([pool.submit(_decode, job) for job in jobs]):
                 done = future.result()

@@ -59,7 +59,8 @@ class DataConfig:
     silent_below: float = 0.0
     """Clips whose peak, in [0, 1], is below this count as clips without sound."""
     batch_size: int = 2048  # clips of one step, over all ranks (§4.3)
-    workers: int = 4  # processes that read clips, per rank; 0: the training process itself
+    workers: int | None = None
+    """Processes that read clips, per rank: 0 is the training process itself, none one per core."""
     cache: Literal["none", "memory", "disk"] = "none"
     """Decode every video once and keep frames and sound; for small data sets."""
     cache_dir: Path | None = None  # of cache = "disk"; `cache` inside each shard folder if not set
@@ -70,7 +71,7 @@ class DataConfig:
         self._check("weights", all(weight > 0 for weight in self.weights), "> 0")
         self._check("decode_size", min(self.decode_size) > 0, "height and width > 0")
         self._check("batch_size", self.batch_size > 0, "> 0")
-        self._check("workers", self.workers >= 0, "0 or more")
+        self._check("workers", self.workers is None or self.workers >= 0, "0 or more, or none")
         self._check("silent_below", 0.0 <= self.silent_below <= 1.0, "0 to 1")
         self._check("max_bad_fraction", 0.0 <= self.max_bad_fraction <= 1.0, "0 to 1")
         gap_s = self.max_caption_gap_s
@@ -106,7 +107,7 @@ class ClipReader:
         config: DataConfig,
         spec: ClipSpec,
         tokenizer: WordTokenizer | None,
-        splits: Sequence[str],
+        cached: Sequence[NDArray[np.int64]],
     ) -> None:
         """Open the folder.
 
@@ -115,7 +116,7 @@ class ClipReader:
             config: how to read; its `split` is not looked at.
             spec: what a clip holds.
             tokenizer: turns captions into word ids; without one, clips have no texts.
-            splits: which of its splits will be read, and so are cached.
+            cached: rows that have a cache, one per array, if `data.cache` asks for any.
         """
         self.data = data
         self._config, self._spec, self._tokenizer = config, spec, tokenizer
@@ -124,8 +125,7 @@ class ClipReader:
         self._texts = TextReader(data, spec, tokenizer, config.max_caption_gap_s)
         self._last: tuple[int, bytes, NDArray[np.int16] | None] | None = None
         self._caches: dict[int, VideoCache] = {}  # by row
-        for split in splits if config.cache != "none" else ():
-            rows = data.rows(split)
+        for rows in cached if config.cache != "none" else ():
             cache = open_cache(
                 data,
                 rows,
@@ -237,9 +237,9 @@ class ClipDataset(torch.utils.data.Dataset[Clip]):
             raise ConfigError("data.shards: no folder given; make one with `vatt prepare`")
         self.config, self.spec, self.seed = config, spec, seed
         self._augmentation = augmentation
+        folders = [Dataset.open(folder) for folder in config.shards]
         self._readers = [
-            ClipReader(Dataset.open(folder), config, spec, tokenizer, (config.split,))
-            for folder in config.shards
+            ClipReader(data, config, spec, tokenizer, [data.rows(config.split)]) for data in folders
         ]
         sources = [self._segments(reader) for reader in self._readers]
         self.num_videos = sum(len({row for row, _ in segments}) for segments in sources)
@@ -344,11 +344,16 @@ class EvalDataset(torch.utils.data.Dataset[Clip]):
         config: DataConfig,
         tokenizer: WordTokenizer | None = None,
     ) -> None:
-        """Fill the cache, if one is asked for, with the splits that the windows are of."""
+        """Fill the cache, if one is asked for.
+
+        In memory it holds the videos of the windows; on disk whole splits, so that training and
+        every evaluation share it.
+        """
         self.windows, self.spec, self.config = tuple(windows), spec, config
-        splits = data.column("split")
-        used = sorted({str(splits[window.row]) for window in windows})
-        self._reader = ClipReader(data, config, spec, tokenizer, used)
+        cached = [np.unique([window.row for window in windows]).astype(np.int64)]
+        if config.cache == "disk":
+            cached = [data.rows(split) for split in np.unique(data.column("split")[cached[0]])]
+        self._reader = ClipReader(data, config, spec, tokenizer, cached)
 
     def __len__(self) -> int:
         return len(self.windows)

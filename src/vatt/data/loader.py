@@ -7,6 +7,7 @@ travel with the batch that they were replaced in, and are counted where training
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -126,7 +127,7 @@ class Loader(Generic[At]):
         source: Source[Any],
         wheres: Iterable[list[Any]],
         *,
-        workers: int,
+        workers: int | None,
         device: torch.device,
         failures: Sequence[Failure] = (),
         most_failed: float = float("inf"),
@@ -136,7 +137,7 @@ class Loader(Generic[At]):
         Args:
             source: where clips come from.
             wheres: per batch, where its clips are in the source.
-            workers: processes that read; 0 reads in this one.
+            workers: processes that read; 0 reads in this one, None takes one for each core.
             device: where batches go.
             failures: those of an earlier part of the run.
             most_failed: more videos than this may not fail.
@@ -148,7 +149,7 @@ class Loader(Generic[At]):
             _Deliveries(source),
             batch_sampler=wheres,
             collate_fn=_as_it_is,
-            num_workers=workers,
+            num_workers=len(os.sched_getaffinity(0)) if workers is None else workers,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else it would draw from everyone's random numbers
         )
@@ -228,7 +229,7 @@ def make_loader(
 
 
 def make_eval_loader(
-    dataset: EvalDataset, *, batch_size: int, device: torch.device, workers: int = 0
+    dataset: EvalDataset, *, batch_size: int, device: torch.device, workers: int | None = 0
 ) -> WindowLoader:
     """All windows of a dataset in their order; those that cannot be read are left out."""
     positions = range(len(dataset))
