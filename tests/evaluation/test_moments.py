@@ -1,5 +1,7 @@
 """Clips for evaluation stay between cuts and inside the video, as near the middle as they can."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_a_placed_clip_crosses_no_cut_and_leaves_no_video(middle, duration, cuts
         edges = sorted([0.0, *cuts, duration])
         assert all(
             end - begin < clip or not begin <= middle < end
-            for begin, end in zip(edges, edges[1:], strict=False)
+            for begin, end in itertools.pairwise(edges)
         )
     else:
         assert -0.001 <= start <= duration - clip + 0.001

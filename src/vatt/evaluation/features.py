@@ -36,6 +36,7 @@ _RANDOM_INIT_STREAM = 1  # tells the draw of untrained weights from the others o
 class SplitFeatures:
     """Vectors of all clips of a split, of three kinds of network.
 
+    split: its name.
     moments: [N], the clips that could be decoded.
     vectors: "<network>/<name>" → float32 [N, …]; network is pretrained, random_init (the same one
         before training) or still_frame (the pretrained one seeing the middle frame only); name is
@@ -45,6 +46,7 @@ class SplitFeatures:
     failed: the clips that could not.
     """
 
+    split: str
     moments: tuple[Moment, ...]
     vectors: Arrays
     peaks: NDArray[np.float32]

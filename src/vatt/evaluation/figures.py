@@ -116,7 +116,8 @@ def densities(panels: Sequence[Similarities]) -> str:
                 axis.fill_between(grid, height, color=colour, alpha=0.2, linewidth=0)
             axis.set(title=panel.title, xlabel="cosine similarity", yticks=[], ylim=(0, None))
             axis.spines["left"].set_visible(False)
-        axes[0].legend()
+        names = axes[0].get_legend_handles_labels()
+        figure.legend(*names, loc="outside lower center", ncols=2)
         return _svg(figure)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 JPEG_QUALITY = 82
+Mark = Literal["right", "fits", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Strip:
     frames: NDArray[np.uint8]
     head: str
     words: str
-    mark: Literal["right", "fits", "other"]
+    mark: Mark
 
 
 def page(title: str, parts: Iterable[str]) -> str:

@@ -9,7 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from vatt.config import config_hash, from_values, read_toml
 from vatt.data.datasets import DataConfig, EvalDataset, Window
@@ -20,8 +23,11 @@ from vatt.errors import ConfigError, DataError
 from vatt.evaluation.features import SplitFeatures, cached, extract, untrained
 from vatt.evaluation.moments import Moments, find_moments
 from vatt.evaluation.results import file_hash, ids_hash
+from vatt.evaluation.retrieval import Pool, draw_pool, one_clip_per_text
+from vatt.models.tokens import WordTokens
 
 CLIPS_AT_ONCE = 64
+FORMAT_VERSION = "1.0"  # of feature files
 Precision = Callable[[torch.device], AbstractContextManager[Any]]
 
 
@@ -69,17 +75,49 @@ class Subject:
         dataset = self.dataset(split)
         moments = find_moments(dataset, split, self.encoder.spec, at_most=at_most, seed=seed)
         ids = ids_hash(moment.id for moment in moments.moments)
-        identity = "".join((self.model_hash, ids, config_hash(self.encoder.spec), str(seed)))
-        name = f"features-{split}-{ids_hash([identity])}.safetensors"
+        identity = [FORMAT_VERSION, self.model_hash, ids, config_hash(self.encoder.spec), str(seed)]
+        name = f"features-{split}-{ids_hash(identity)}.safetensors"
         make = partial(self._extract, dataset, moments, seed)
         arrays = cached(self.run / "results" / name, make)
         kept = set(arrays["positions"].tolist())
         return SplitFeatures(
+            split=split,
             moments=tuple(m for position, m in enumerate(moments.moments) if position in kept),
             vectors=arrays,
             peaks=arrays["peaks"],
             failed=tuple(m for position, m in enumerate(moments.moments) if position not in kept),
         )
+
+    def caption_pool(self, clips: SplitFeatures, size: int, *, seed: int) -> Pool:
+        """Clips to find by their captions: one for each text that the model can tell apart.
+
+        Raises:
+            DataError: fewer than two different captions.
+        """
+        return draw_pool(one_clip_per_text(self.texts_of(clips), seed=seed), size, seed=seed)
+
+    def texts_of(self, clips: SplitFeatures) -> list[str]:
+        """The captions as the model sees them; "" where there is none.
+
+        Texts that differ in case, punctuation or unknown words only become equal.
+        """
+        tokenizer, spec = self.encoder.tokenizer, self.encoder.spec
+        if tokenizer is None:
+            return clips.captions
+        rows = tokenizer.encode(clips.captions, spec.words).tolist()
+        return [" ".join(map(str, row)) if row[0] else "" for row in rows]
+
+    @torch.inference_mode()
+    def text_input(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
+        """Mean token of each text [N, D] where it enters the backbone; None if there is none."""
+        tokens_of, tokenizer = self.encoder.module.text_tokens, self.encoder.tokenizer
+        if tokenizer is None or not isinstance(tokens_of, WordTokens):
+            return None
+        ids = torch.from_numpy(tokenizer.encode(texts, self.encoder.spec.words))
+        tokens, real = tokens_of(ids.to(self.encoder.device))
+        words, kept = tokens[:, 1:], real[:, 1:, None]
+        mean: Tensor = (words * kept).sum(1) / kept.sum(1).clamp(min=1)
+        return mean.float().cpu().numpy()
 
     def _extract(self, dataset: Dataset, moments: Moments, seed: int) -> dict[str, Any]:
         device, spec = self.encoder.device, self.encoder.spec

@@ -29,11 +29,10 @@ from vatt.evaluation.retrieval import (
     draw_pool,
     judge,
     num_sharing,
-    one_clip_per_text,
     similarities,
     unit_rows,
 )
-from vatt.evaluation.subject import open_subject
+from vatt.evaluation.subject import Subject, open_subject
 from vatt.training.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
     measures: dict[str, dict[str, Any]] = {}
     left_out: dict[str, str] = {}
     try:
-        measures["text_to_video"] = text_to_video(clips, encoders, config)
+        measures["text_to_video"] = text_to_video(subject, clips, encoders, config)
     except DataError as error:
         left_out["text_to_video"] = str(error)
     try:
@@ -128,15 +127,14 @@ def replaced_module(encoder: Encoder, module: Any) -> Encoder:
 
 
 def text_to_video(
-    clips: SplitFeatures, encoders: Mapping[str, Encoder], config: ZeroShotConfig
+    subject: Subject, clips: SplitFeatures, encoders: Mapping[str, Encoder], config: ZeroShotConfig
 ) -> dict[str, Any]:
     """Find the clip that a caption was given to, among clips with other captions.
 
     Raises:
         DataError: fewer than two different captions.
     """
-    texts = texts_as_seen(encoders[PRETRAINED], clips.captions)
-    pool = draw_pool(one_clip_per_text(texts, seed=config.seed), config.pool, seed=config.seed)
+    pool = subject.caption_pool(clips, config.pool, seed=config.seed)
     captions = [clips.captions[row] for row in pool.rows]
     scores = {}
     for network, encoder in encoders.items():
@@ -146,17 +144,9 @@ def text_to_video(
     return {
         **compared(scores, pool),
         **_ceiling(clips, pool),
-        "clips_sharing_a_text": num_sharing(texts),
+        "clips_sharing_a_text": num_sharing(subject.texts_of(clips)),
         "ids_hash": _ids_hash(clips, pool),
     }
-
-
-def texts_as_seen(encoder: Encoder, captions: Sequence[str]) -> list[str]:
-    """Texts that the model cannot tell apart (case, punctuation, unknown words) made equal."""
-    if encoder.tokenizer is None:
-        return list(captions)
-    rows = encoder.tokenizer.encode(captions, encoder.spec.words)
-    return [" ".join(map(str, row)) if row[0] else "" for row in rows.tolist()]
 
 
 def audio_and_video(clips: SplitFeatures, config: ZeroShotConfig) -> dict[str, dict[str, Any]]:

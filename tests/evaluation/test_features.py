@@ -1,0 +1,139 @@
+"""Features are of the clips they are said to be of, extracted once, and made again when stale."""
+
+import os
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from tests.e2e.tiny_clips import SEGMENT_S
+from vatt.data.datasets import EvalDataset, Window
+from vatt.data.loader import collate
+from vatt.errors import CheckpointError, ConfigError, DataError
+from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, still
+from vatt.evaluation.moments import find_moments
+from vatt.evaluation.subject import Subject, open_subject
+from vatt.training.precision import autocast
+
+full_precision = partial(autocast, "off")
+
+
+@pytest.fixture
+def subject(tiny, tmp_path) -> Subject:
+    run = tmp_path / "run"
+    shutil.copytree(tiny.run, run, ignore=shutil.ignore_patterns("results"))
+    return open_subject(run, precision=full_precision)
+
+
+def test_a_clip_lies_in_the_middle_of_each_labelled_stretch(subject):
+    spec = subject.encoder.spec
+    found = find_moments(subject.dataset("test"), "test", spec)
+    assert (len(found), found.num_left_out) == (9, 0)
+    starts = sorted({moment.start_s for moment in found.moments})
+    middles = [start_s + spec.duration_s / 2 for start_s in starts]
+    assert middles == pytest.approx([SEGMENT_S * (at + 0.5) for at in range(3)], abs=1e-3)
+    for moment in found.moments:
+        assert f"moves {moment.labels['action']}" in moment.caption
+
+
+def test_no_more_videos_are_taken_than_the_asked_clips_need(subject):
+    spec, dataset = subject.encoder.spec, subject.dataset("train")
+    some = find_moments(dataset, "train", spec, at_most=4, seed=1)
+    assert len(some) == 6
+    assert len({moment.key for moment in some.moments}) == 2
+    drawn = {
+        frozenset(m.key for m in find_moments(dataset, "train", spec, at_most=4, seed=s).moments)
+        for s in range(8)
+    }
+    assert len(drawn) > 1
+
+
+def test_features_are_those_of_the_network_on_the_clip_itself(subject):
+    clips = subject.features("test")
+    moment = clips.moments[4]
+    dataset = EvalDataset(
+        subject.dataset("test"),
+        [Window(moment.row, moment.start_s)],
+        subject.encoder.spec,
+        subject.data,
+    )
+    batch = collate([dataset[0]])
+    frames = batch.frames.float() * 2 / 255 - 1
+    sound = batch.waveform.float() / 2**15
+    assert clips.peaks[4] == pytest.approx(float(sound.abs().max()))
+    seen, heard = (
+        subject.encoder.encode_video(frames),
+        subject.encoder.encode_audio(sound, sample_rate_hz=subject.encoder.spec.sample_rate_hz),
+    )
+    for name, expected in (("video_features", seen), ("audio_features", heard)):
+        np.testing.assert_allclose(
+            clips.of(PRETRAINED, name)[4], expected.features[0].numpy(), atol=1e-5
+        )
+    frozen = subject.encoder.encode_video(still(frames)).features[0].numpy()
+    np.testing.assert_allclose(clips.of(STILL_FRAME, "video_features")[4], frozen, atol=1e-5)
+    untrained_features = clips.of(RANDOM_INIT, "video_features")[4]
+    assert not np.allclose(untrained_features, clips.of(PRETRAINED, "video_features")[4], atol=0.1)
+
+
+def test_a_still_clip_has_no_motion_left():
+    frames = torch.rand(2, 5, 4, 4, 3)
+    frozen = still(frames)
+    assert torch.equal(frozen, frames[:, 2:3].expand_as(frames))
+
+
+def test_features_are_extracted_once_and_again_for_other_weights(subject):
+    first = subject.features("test")
+    (file,) = (subject.run / "results").glob("features-test-*")
+    written = file.stat().st_mtime_ns
+    again = subject.features("test")
+    assert file.stat().st_mtime_ns == written
+    np.testing.assert_array_equal(
+        first.of(PRETRAINED, "video_va"), again.of(PRETRAINED, "video_va")
+    )
+    other = Subject(subject.run, subject.encoder, subject.data, "0" * 12, subject.precision)
+    other.features("test")
+    assert len(list((subject.run / "results").glob("features-test-*"))) == 2
+
+
+def test_a_damaged_feature_file_is_made_again(subject):
+    whole = subject.features("test").of(PRETRAINED, "audio_va")
+    (file,) = (subject.run / "results").glob("features-test-*")
+    os.truncate(file, file.stat().st_size // 2)
+    np.testing.assert_array_equal(subject.features("test").of(PRETRAINED, "audio_va"), whole)
+
+
+def test_texts_that_the_model_cannot_tell_apart_are_one_text(subject):
+    clips = subject.features("test")
+    texts = subject.texts_of(clips)
+    assert len(set(texts)) == len(set(clips.captions))
+    ids = subject.encoder.tokenizer.encode(["It MOVES, left!", "it moves left"], 8)
+    assert (ids[0] == ids[1]).all()
+
+
+def test_too_many_undecodable_clips_stop_the_evaluation(subject, tmp_path):
+    shards = tmp_path / "shards"
+    shutil.copytree(subject.data.shards[0], shards)
+    dataset = open_subject(subject.run, precision=full_precision, shards=[shards]).dataset("test")
+    row = dataset.rows("test")[0]
+    tar = shards / str(dataset.index["shard"][row])
+    offset, size = dataset.column("video_offset")[row], dataset.column("video_size")[row]
+    with tar.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(int(size)))
+    broken = open_subject(subject.run, precision=full_precision, shards=[shards])
+    with pytest.raises(DataError, match="3 of 9 clips of split 'test' cannot be decoded"):
+        broken.features("test")
+
+
+def test_a_model_folder_alone_needs_shards(tiny):
+    with pytest.raises(ConfigError, match="give --shards"):
+        open_subject(tiny.run / "model", precision=full_precision)
+    given = open_subject(tiny.run / "model", precision=full_precision, shards=[tiny.shards])
+    assert len(find_moments(given.dataset("val"), "val", given.encoder.spec)) == 6
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no model here"):
+        open_subject(tmp_path, precision=full_precision)
