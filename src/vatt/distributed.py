@@ -6,6 +6,7 @@ any backend (NCCL on GPUs, gloo on CPUs), and with one process costs nothing.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -102,6 +104,17 @@ def gather(mine: Tensor) -> Tensor:
     if mine.dtype == torch.bool:  # gloo cannot send booleans
         return gather(mine.to(torch.uint8)).bool()
     return cast(Tensor, _Gather.apply(mine))  # type: ignore[no-untyped-call]
+
+
+def gather_json(mine: Any) -> list[Any]:
+    """A JSON value of every rank, in rank order."""
+    if world_size() == 1:
+        return [mine]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    text = torch.tensor(list(json.dumps(mine).encode()), dtype=torch.uint8, device=device)
+    lengths = gather(torch.tensor([len(text)], device=device)).tolist()
+    rows = gather(F.pad(text, (0, max(lengths) - len(text)))[None]).tolist()
+    return [json.loads(bytes(row[:length])) for row, length in zip(rows, lengths, strict=True)]
 
 
 def sum_over_ranks(mine: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ def main(out: Path) -> None:
         total = distributed.sum_over_ranks(mine)
         torch.autograd.backward(total.square().sum() * (rank + 1))
         assert mine.grad is not None
+        told = distributed.gather_json({"rank": rank, "seen": ["ä"] * rank})
+        assert told == [{"rank": r, "seen": ["ä"] * r} for r in range(world)]
         save_file(
             {
                 "everything": everything.detach(),

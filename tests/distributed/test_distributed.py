@@ -49,5 +49,6 @@ def test_one_process_needs_no_process_group():
         assert not torch.distributed.is_initialized()
         assert distributed.gather(mine) is mine
         assert distributed.sum_over_ranks(mine) is mine
+        assert distributed.gather_json({"a": 1}) == [{"a": 1}]
         assert distributed.summing_gradients(module) is module
         assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)

@@ -53,7 +53,7 @@ def shards(tmp_path_factory):
 def config(shards: Path, out: Path, **changes) -> PretrainConfig:
     own = {
         "out": str(out),
-        "data": {"shards": [str(shards)], "workers": 0, "cache": "memory"},
+        "data": {"shards": [str(shards)], "workers": 0},
         "train": {"device": "cpu", "threads": 1, "autocast": "off"},
     }
     values = configs.merge(configs.merge(tiny(), own), changes)
@@ -63,7 +63,7 @@ def config(shards: Path, out: Path, **changes) -> PretrainConfig:
 @pytest.fixture(scope="module")
 def finished(shards, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    return out, pretrain.run(config(shards, out))
+    return out, pretrain.run(config(shards, out, data={"cache": "memory"}))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -94,7 +94,7 @@ def test_run_folder_holds_settings_curves_checkpoints_and_a_model_that_loads_alo
     again = configs.from_values(
         PretrainConfig, configs.read_toml(out / "config.toml"), where="config.toml"
     )
-    assert again == config(shards, out)
+    assert again == config(shards, out, data={"cache": "memory"})
     assert [record["step"] for record in losses(out)] == list(range(1, 13))
     assert len(list(out.glob("events.out.tfevents.*"))) == 1
     names = [path.name for path in checkpoint.all_saved(out / "checkpoints")]
@@ -131,7 +131,7 @@ def test_finished_run_given_again_changes_nothing(finished, shards):
     assert (out / "metrics.jsonl").read_text() == before
 
 
-def test_killed_run_continues_to_the_same_weights_with_other_workers_and_cache(
+def test_killed_run_continues_to_the_weights_of_a_whole_run_with_other_workers_and_cache(
     finished, shards, tmp_path
 ):
     out = tmp_path / "killed"
@@ -149,7 +149,7 @@ def test_killed_run_continues_to_the_same_weights_with_other_workers_and_cache(
     time.sleep(random.uniform(0, 0.1))
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    pretrain.run(replace(settings, data=replace(settings.data, workers=2, cache="none")))
+    pretrain.run(replace(settings, data=replace(settings.data, workers=2)))
     assert_same_run(out, finished[0])
 
 
@@ -227,6 +227,21 @@ def test_unreadable_video_is_replaced_counted_and_remembered(shards, tmp_path):
     assert len(failures) == result.failed_clips
     assert all(where["key"] in failure["key"] for failure in failures)
     assert pretrain.run(settings).failed_clips == result.failed_clips
+
+
+def test_videos_without_captions_train_pictures_and_sound_alone(tmp_path, caplog):
+    manifest = write_clips(tmp_path / "clips")
+    for captions in (tmp_path / "clips").rglob("*.srt"):
+        captions.unlink()
+    made = PrepareConfig(
+        src=(tmp_path / "clips",), out=tmp_path / "shards", manifest=manifest, copy=True, workers=1
+    )
+    prepare(made)
+    out = tmp_path / "run"
+    pretrain.run(config(tmp_path / "shards", out, train={"steps": 3}))
+    assert [record["video_text"] for record in losses(out)] == [0, 0, 0]
+    assert losses(out)[0]["video_audio"] > 0.1
+    assert "no captions in split 'train'" in caplog.text
 
 
 @pytest.mark.distributed

@@ -170,10 +170,11 @@ def _run(config: PretrainConfig, device: torch.device) -> PretrainResult:
         objective=Objective(model.train(), config.clip, config.loss, config.train.autocast),
         optimiser=optimiser,
         write_model=partial(write_model, model=model, clip=config.clip, tokenizer=tokenizer),
-        facts=lambda: {"failures": [asdict(failure) for failure in loader.failures]},
+        facts=lambda: {"failures": all_failures(loader)},
         seed=config.seed,
     )
     summary = train(config.train, learner, loader, folder=config.out, start_step=step)
+    failed_clips = len(all_failures(loader))
     if distributed.is_main():
         with checkpoint.written_whole(config.out / "model") as aside:
             learner.write_model(aside)
@@ -186,8 +187,14 @@ def _run(config: PretrainConfig, device: torch.device) -> PretrainResult:
         seconds=summary.seconds,
         clips_per_s=summary.clips_per_s,
         waiting_share=summary.waiting_share,
-        failed_clips=len(loader.failures),
+        failed_clips=failed_clips,
     )
+
+
+def all_failures(loader: StepLoader) -> list[dict[str, Any]]:
+    """Every clip of any rank that could not be read, with its step and cause."""
+    mine = [asdict(failure) for failure in loader.failures]
+    return list(chain(*distributed.gather_json(mine)))
 
 
 def _resume(saved: Path | None, optimiser: Optimiser) -> tuple[int, list[Failure]]:
@@ -195,7 +202,8 @@ def _resume(saved: Path | None, optimiser: Optimiser) -> tuple[int, list[Failure
         return 0, []
     state = checkpoint.load_training(saved, optimiser)
     logger.info("continuing from %s", saved)
-    return state.step, [Failure(**facts) for facts in state.facts["failures"]]
+    failures = [Failure(**facts) for facts in state.facts["failures"]]
+    return state.step, failures if distributed.is_main() else []
 
 
 def _loader(

@@ -63,7 +63,8 @@ class Learner(Generic[BatchT]):
     objective: batch → scalars; "loss" is to be minimised. Each is this rank's share of a value of
         the whole batch: shares, and so their gradients, add up over ranks.
     write_model: writes the model's files into a folder.
-    facts: what later batches depend on beside the step; kept in checkpoints as JSON.
+    facts: what else a continued run should know, kept in checkpoints as JSON; called by all
+        ranks together, used on the main one.
     """
 
     objective: Callable[[BatchT], Mapping[str, Tensor]]
@@ -139,8 +140,8 @@ def whole_batch(shares: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def _save(config: TrainConfig, learner: Learner[Any], *, folder: Path, step: int) -> None:
+    state = TrainingState(step=step, facts=learner.facts())
     if distributed.is_main():
-        state = TrainingState(step=step, facts=learner.facts())
         where = folder / "checkpoints"
         checkpoint.save(where, state, learner.optimiser, learner.write_model)
         checkpoint.prune(where, config.keep)
