@@ -43,6 +43,11 @@ def test_links_within_the_project_lead_somewhere(page):
     assert not broken
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_is_left_unfinished(page):
+    assert not re.findall(r"TO FILL|TODO|TBD|FIXME", page.read_text())
+
+
 def anchors(page: Path) -> set[str]:
     """The names that headings can be linked by."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
