@@ -6,6 +6,7 @@ map, the seed and the commands alone. Four tics of 1/35 s make a frame: 8.75 fra
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class Moment:
 
 def clean_messages(text: str) -> tuple[str, ...]:
     """The game's own messages, without colour codes, control characters and console chatter."""
-    lines = (_CONTROL.sub(" ", _COLOUR_CODE.sub("", line)).strip() for line in text.splitlines())
+    lines = (_CONTROL.sub(" ", _COLOUR_CODE.sub("", line)).strip() for line in text.split("\n"))
     return tuple(line for line in lines if not _NOT_OF_THE_GAME.search(line))
 
 
@@ -118,8 +119,14 @@ class Game:
         _set_up_picture(game, vizdoom)
         _set_up_sound(game, vizdoom)
         _set_up_controls(game, vizdoom)
-        game.init()
+        with contextlib.chdir(self._folder.name):  # the engine leaves a folder where it starts
+            game.init()
         self._game: Any = game
+        self._failures = (
+            vizdoom.ViZDoomErrorException,
+            vizdoom.ViZDoomIsNotRunningException,
+            vizdoom.ViZDoomUnexpectedExitException,
+        )
         self.angle = 0.0  # degrees anticlockwise, as far as commands tell
         self._check_sound(wad)
 
@@ -154,9 +161,18 @@ class Game:
     def pass_time(self, tics: int, command: Command = STILL) -> None:
         """Let some tics go by without drawing anything."""
         if not self.over:
-            self._game.set_action(_buttons(command))
-            self._game.advance_action(tics, False)
+            self._act(command, tics, draw=False)
             self.angle -= command.turn * tics
+
+    def _act(self, command: Command, tics: int, *, draw: bool) -> None:
+        buttons = [float(command.attack), command.forward, command.right, command.turn]
+        try:
+            self._game.set_action(buttons)
+            self._game.advance_action(tics, draw)
+        except self._failures as error:
+            raise DataError(
+                f"the game stopped unexpectedly ({error}); the same command continues"
+            ) from error
 
     def turn(self, degrees_right: float) -> None:
         """Face another way within one tic."""
@@ -166,7 +182,7 @@ class Game:
         """Play one frame; None when the map is over."""
         if self.over:
             return None
-        self._game.make_action(_buttons(command), tics)
+        self._act(command, tics, draw=True)
         state = None if self.over else self._game.get_state()
         if state is None:
             return None
@@ -196,10 +212,6 @@ class Game:
         """End the game and remove its temporary files."""
         self._game.close()
         self._folder.cleanup()
-
-
-def _buttons(command: Command) -> list[float]:
-    return [float(command.attack), command.forward, command.right, command.turn]
 
 
 def _set_up_picture(game: Any, vizdoom: Any) -> None:

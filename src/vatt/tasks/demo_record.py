@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import os
 import platform
 import signal
+import threading
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from multiprocessing.util import Finalize
@@ -24,7 +27,7 @@ from vatt.demo.captions import prompts
 from vatt.demo.game import Game
 from vatt.demo.maps import SPLITS, Split, engine_folder
 from vatt.demo.recording import FORMAT, Row, Video, load_rows, record, save_rows
-from vatt.errors import ConfigError
+from vatt.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +134,20 @@ _games: dict[str, Game] = {}  # of this worker process, one per wad
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    """Lead a process group of one's own, with the game in it, that ends when the parent ends.
+
+    So Ctrl-C reaches the parent alone, which lets the videos at work be finished; and if the parent
+    is killed, no game is left running.
+    """
+    os.setpgrp()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.killpg(0, signal.SIGKILL)
 
 
 def _work(video: Video, out: Path) -> list[Row]:
@@ -162,6 +178,11 @@ def _record_all(config: RecordConfig, todo: list[Video], done: dict[Video, list[
                 for future in finished:
                     done[waiting.pop(future)] = future.result()
                     progress.advance(bar)
+    except BrokenProcessPool as error:
+        raise DataError(
+            f"{config.out}: a recording process was killed after {len(done)} of "
+            f"{len(done) + len(waiting)} videos (out of memory?); the same command continues"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -176,14 +197,15 @@ def _write_labels(path: Path, rows: list[Row]) -> None:
 
 
 def _hours(rows: list[Row]) -> dict[str, float]:
+    """Hours of video of each split: a video lasts until its last segment's end."""
     ends: dict[tuple[str, str], float] = {}
     for row in rows:
         key = (row.split, row.file)
         ends[key] = max(ends.get(key, 0.0), row.end_s)
-    totals: Counter[str] = Counter()
-    for (split, _), end_s in ends.items():
-        totals[split] += end_s  # type: ignore[assignment]
-    return {split: round(seconds / 3600, 3) for split, seconds in totals.items()}
+    return {
+        split: round(sum(end_s for (of, _), end_s in ends.items() if of == split) / 3600, 3)
+        for split in SPLITS
+    }
 
 
 def _totals(rows: list[Row]) -> dict[str, dict[str, dict[str, int]]]:

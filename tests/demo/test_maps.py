@@ -1,0 +1,39 @@
+import importlib
+import sys
+
+import pytest
+
+from tests.demo.needs_game import needs_game
+from vatt.demo.maps import SPLITS, all_maps, engine_folder, maps_of, places
+from vatt.errors import MissingExtraError
+
+
+@needs_game
+def test_each_map_is_in_one_split():
+    split_maps = [maps_of(split) for split in SPLITS]
+    assert [len(maps) for maps in split_maps] == [45, 6, 17]
+    assert sorted(m.label for maps in split_maps for m in maps) == sorted(
+        m.label for m in all_maps()
+    )
+
+
+@needs_game
+def test_test_maps_are_every_fourth_of_both_wads():
+    assert maps_of("test") == all_maps()[3::4]
+    assert {one.wad for split in SPLITS for one in maps_of(split)} == {
+        "freedoom1.wad",
+        "freedoom2.wad",
+    }
+
+
+@needs_game
+def test_every_map_has_places_to_film_from():
+    assert min(len(places(one)) for one in all_maps()) >= 20
+
+
+def test_missing_game_is_an_error_that_names_the_extra(monkeypatch):
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "vizdoom", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(MissingExtraError, match=r"vizdoom.*vatt\[demo\]"):
+        engine_folder()
