@@ -6,6 +6,7 @@ import pytest
 from vatt.demo.facts import main_colour, truth_of
 from vatt.demo.game import HEIGHT, SAMPLES_PER_FRAME, WIDTH, Moment, Seen
 from vatt.demo.policy import UNITS_PER_FRAME, Segment, command_of
+from vatt.demo.weapons import WEAPONS
 
 SPEED = 10.0
 STEPS = {"forward": (1, 0), "backward": (-1, 0), "strafe_left": (0, 1), "strafe_right": (0, -1)}
@@ -22,7 +23,6 @@ def moment(**changes: Any) -> Moment:
         "x": 0.0,
         "y": 0.0,
         "angle": 0.0,
-        "health": 100,
         "slot": 2,
         "ammo": 50,
         "hits_taken": 0,
@@ -32,7 +32,7 @@ def moment(**changes: Any) -> Moment:
 
 
 def segment(action: str, moments: list[Moment], **changes: Any) -> Segment:
-    values: dict[str, Any] = {"armed": False, "weapon": "pistol", "slot": 2, "first": 0}
+    values: dict[str, Any] = {"weapon": WEAPONS[1], "first": 0}
     part = Segment(action=action, **(values | changes))
     part.moments = moments
     turning = action.startswith("turn")
@@ -83,7 +83,7 @@ def test_shots_name_the_weapon_and_pain_alone_is_pain():
 
 def test_shooting_while_walking_has_no_action_label_but_both_facts():
     shots = [moment(x=12.5 * i, ammo=50 - i // 5) for i in range(20)]
-    truth = truth_of(segment("forward", shots, armed=True), [])
+    truth = truth_of(segment("forward", shots), [])
     assert truth.action == ""
     assert {"action:forward", "action:attack"} <= truth.facts
 
@@ -99,6 +99,15 @@ def test_an_unwanted_change_of_weapon_leaves_the_weapon_and_its_sound_unclear():
     truth = truth_of(segment("attack", changed), [])
     assert (truth.weapon, truth.sound_event) == ("", "")
     assert not any(fact.startswith("weapon:") for fact in truth.facts)
+
+
+@pytest.mark.parametrize(("takes", "weapon"), [(1, "shotgun"), (2, "super_shotgun")])
+def test_shells_taken_tell_the_two_shotguns_apart(takes, weapon):
+    shots = [moment(slot=3, ammo=50 - takes * (i // 5)) for i in range(20)]
+    wanted = {one.name: one for one in WEAPONS}
+    for name in ("shotgun", "super_shotgun"):
+        truth = truth_of(segment("attack", shots, weapon=wanted[name]), [])
+        assert truth.weapon == (name if name == weapon else "")
 
 
 def test_things_have_the_side_they_keep_to_and_a_number():

@@ -100,7 +100,7 @@ def truth_of(part: Segment, before: list[Segment]) -> Truth:
     """
     moments = part.moments[part.central()]
     action = part.action if moved_as_meant(part, moments) else ""
-    sure = part.weapon if all(moment.slot == part.slot for moment in part.moments) else ""
+    sure = part.weapon.name if held_throughout(part) else ""
     fired, hurt = fired_frames(part), hurt_frames(part)
     event = _sound_event(part, fired, hurt, ringing=_ringing(before)) if sure else ""
     facts = {f"weapon:{sure}"} if sure else set[str]()
@@ -139,13 +139,27 @@ def moved_as_meant(part: Segment, moments: list[Moment]) -> bool:
     return bool(along > wanted and along > 0.85 * path)
 
 
+def held_throughout(part: Segment) -> bool:
+    """Whether the wanted weapon was the one in hand.
+
+    The two shotguns share a slot: what a shot takes tells them apart.
+    """
+    drops = [a.ammo - b.ammo for a, b in pairwise(part.moments) if b.ammo < a.ammo]
+    whole = all(drop % part.weapon.per_shot == 0 for drop in drops)
+    single = part.weapon.name != "shotgun" or all(drop == 1 for drop in drops)
+    return whole and single and all(one.slot == part.weapon.slot for one in part.moments)
+
+
 def fired_frames(part: Segment) -> NDArray[np.bool_]:
     """Frames in which a shot is heard: ammunition went down, or a saw is held on."""
     fired = np.zeros(len(part.moments), bool)
     ammo = [moment.ammo for moment in part.moments]
     for i, (before, after) in enumerate(pairwise(ammo), 1):
         fired[i] = after < before
-    if part.weapon in ("chainsaw", "bfg"):  # the one needs no ammunition, the other hums before
+    if part.weapon.name in (
+        "chainsaw",
+        "bfg",
+    ):  # the one needs no ammunition, the other hums before
         fired |= np.array([command.attack for command in part.commands])
     return fired
 
@@ -171,12 +185,12 @@ def _sound_event(
     """The one thing heard in the clip: a weapon, the player's pain, neither, or "" if unclear."""
     shot, cry = bool(fired[part.central()].any()), bool(hurt[part.central()].any())
     if shot and not cry:
-        return part.weapon
+        return part.weapon.name
     if shot or ringing or fired.any():
         return ""
     if cry:
         return "pain"
-    idles = part.weapon == "chainsaw"  # its engine runs all the time
+    idles = part.weapon.name == "chainsaw"  # its engine runs all the time
     return "" if hurt.any() or idles else "none"
 
 

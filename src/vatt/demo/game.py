@@ -38,7 +38,7 @@ class Command:
     """What the player does during a step; the delta buttons give any speed."""
 
     attack: bool = False
-    forward: float = 0.0  # map units per tic when at full speed, about 0.25 of the value
+    forward: float = 0.0  # 1 is about 0.31 map units per tic
     right: float = 0.0
     turn: float = 0.0  # degrees per tic, clockwise
 
@@ -79,7 +79,6 @@ class Moment:
     x: float
     y: float
     angle: float  # degrees, anticlockwise
-    health: int
     slot: int  # of the held weapon
     ammo: int  # of the held weapon
     hits_taken: int
@@ -186,7 +185,7 @@ class Game:
         state = None if self.over else self._game.get_state()
         if state is None:
             return None
-        x, y, self.angle, health, slot, ammo, hits, kills = state.game_variables
+        x, y, self.angle, slot, ammo, hits, kills = state.game_variables
         stereo = state.audio_buffer
         return Moment(
             picture=state.screen_buffer,
@@ -201,7 +200,6 @@ class Game:
             x=x,
             y=y,
             angle=self.angle,
-            health=int(health),
             slot=int(slot),
             ammo=int(ammo),
             hits_taken=int(hits),
@@ -250,7 +248,6 @@ def _set_up_controls(game: Any, vizdoom: Any) -> None:
             variable.POSITION_X,
             variable.POSITION_Y,
             variable.ANGLE,
-            variable.HEALTH,
             variable.SELECTED_WEAPON,
             variable.SELECTED_WEAPON_AMMO,
             variable.HITS_TAKEN,

@@ -64,9 +64,7 @@ class Segment:
     """One action, as played: the commands and what the game showed after each."""
 
     action: str
-    armed: bool  # shoots while moving
-    weapon: str
-    slot: int
+    weapon: Weapon
     first: int  # frame of the video
     commands: list[Command] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
@@ -90,11 +88,11 @@ class Plan:
     action: str
     frames: int
     speed: float
-    armed: bool
+    armed: bool  # shoots while moving
 
 
 class Player:
-    """Plays one video on one map: `segments()` runs until enough frames are recorded."""
+    """Plays one video on one map: `play()` runs until enough frames are recorded."""
 
     def __init__(self, game: Game, game_map: GameMap, rng: Generator, num_frames: int) -> None:
         self.game, self.map, self.rng, self.num_frames = game, game_map, rng, num_frames
@@ -240,9 +238,7 @@ class Player:
         """Play one segment; False when the take must end (blocked, or the map is over)."""
         part = Segment(
             action=plan.action,
-            armed=plan.armed,
-            weapon=self.weapon.name,
-            slot=self.weapon.slot,
+            weapon=self.weapon,
             first=self.frame,
             opens_take=number == 0,
         )

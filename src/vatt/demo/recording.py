@@ -15,6 +15,7 @@ from vatt.demo.game import FRAME_RATE, Game
 from vatt.demo.maps import SPLITS, GameMap, Split, maps_of
 from vatt.demo.media import write_captions, write_video
 from vatt.demo.policy import SHORTEST, Player, Segment
+from vatt.errors import DataError
 
 JITTER_S = 0.4  # how far a caption may be off its segment
 FORMAT = 1  # of what is recorded: raise it when the same seed gives something else
@@ -74,10 +75,15 @@ def record(video: Video, game: Game, folder: Path) -> list[Row]:
 
     Returns:
         The rows of labels.csv: segments and cuts.
+
+    Raises:
+        DataError: the game stopped, or its map showed nothing worth filming.
     """
     rng = video.rng()
     player = Player(game, video.map, rng, round(video.length_s * FRAME_RATE))
     segments = player.play()
+    if not segments:
+        raise DataError(f"{video.name}: nothing could be filmed here; choose another seed")
     rows, captions = _describe(video, segments, player.cuts, Writer(rng), rng)
     moments = [moment for part in segments for moment in part.moments]
     path = folder / video.split / video.name

@@ -14,6 +14,7 @@ class Weapon:
     slot: int
     ammo: str  # what to give, "" if it needs none
     refill: int
+    per_shot: int = 1  # ammunition that a shot takes
     wad: str = ""  # the only wad that has it, "" if both do
 
 
@@ -21,11 +22,11 @@ WEAPONS = (
     Weapon("chainsaw", "Chainsaw", 1, "", 0),
     Weapon("pistol", "Pistol", 2, "Clip", 40),
     Weapon("shotgun", "Shotgun", 3, "Shell", 16),
-    Weapon("super_shotgun", "SuperShotgun", 3, "Shell", 24, wad="freedoom2.wad"),
+    Weapon("super_shotgun", "SuperShotgun", 3, "Shell", 24, per_shot=2, wad="freedoom2.wad"),
     Weapon("chaingun", "Chaingun", 4, "Clip", 80),
     Weapon("rocket_launcher", "RocketLauncher", 5, "RocketAmmo", 12),
     Weapon("plasma_rifle", "PlasmaRifle", 6, "Cell", 80),
-    Weapon("bfg", "BFG9000", 7, "Cell", 160),
+    Weapon("bfg", "BFG9000", 7, "Cell", 160, per_shot=40),
 )
 SOUND_EVENTS = (*(weapon.name for weapon in WEAPONS), "pain", "none")
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -40,7 +40,7 @@ class RecordConfig:
     test_hours: float = 1.0
     seed: int = 0
     video_s: float = 60.0  # a video ends with the segment in which this is reached
-    workers: int = 2
+    workers: int = field(default_factory=lambda: os.cpu_count() or 2)
 
     def __post_init__(self) -> None:
         for name in ("hours", "val_hours", "test_hours", "seed"):
@@ -165,7 +165,7 @@ def _record_all(config: RecordConfig, todo: list[Video], done: dict[Video, list[
     if not todo:
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(config.workers, context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(min(config.workers, len(todo)), context, initializer=_start_worker)
     columns = (TextColumn("recording"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     try:
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
