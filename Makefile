@@ -76,7 +76,7 @@ check: test test-slow lint types
 
 # A built wheel in an empty environment: nothing it needs may come from this checkout.
 wheel: $(STAMP)
-	rm -rf dist build/wheel-check
+	rm -rf dist build
 	$(BIN)/python -m build --quiet --wheel --outdir dist .
 	$(PYTHON) -m venv build/wheel-check
 	build/wheel-check/bin/pip install -qq --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt dist/*.whl
