@@ -35,6 +35,7 @@ CLIP = 16  # frames in the middle of a segment that its label and caption speak 
 UNITS_PER_FRAME = 1.25  # how far a move of speed 1 goes in a frame, in map units
 PEACEFUL = 0.65  # share of the videos in which monsters do not attack first
 NUM_PLACES = 10  # looked at together
+FADE = 25  # tics after which explosions of the take before are over
 MIN_WALK = 220.0  # map units free ahead of a move
 
 T = TypeVar("T")
@@ -138,16 +139,8 @@ class Player:
         if self.game.over:
             self._prepare()
         first = self.actions.deal()
-        for _ in range(3):
-            if self._fitting(first):
-                break
-            self._find_views()
-        else:
-            return  # a map without room for this action
-        self._change_weapon(firing=first in ("attack", "armed"))
-        spot, heading = self._go(first)
-        if not self._has_weapon():
-            self.actions.put_back(first)
+        view = self._set_up(first)
+        if view is None:
             return
         if self.frame:
             self.cuts.append(self.frame)
@@ -155,12 +148,28 @@ class Player:
         count = 1 if moves else int(self.rng.choice([1, 2, 3], p=[0.25, 0.4, 0.35]))
         name = first
         for number in range(count):
-            if not self._segment(self._plan(name, spot, heading), number):
-                break
-            if name == "attack":  # its sound would be heard in the next segment
+            complete = self._segment(self._plan(name, *view), number)
+            if not complete or name == "attack":  # a shot would be heard in the next segment
                 break
             if number + 1 < count:
                 name = self.actions.deal(lambda one: one not in (*MOVES, "armed"))
+
+    def _set_up(self, action: str) -> tuple[Spot, int] | None:
+        """Take a weapon and go to a view; None if the map has no room or the weapon fails."""
+        for _ in range(3):
+            if self._fitting(action):
+                break
+            self._find_views()
+        else:
+            return None
+        if self.segments and any(command.attack for command in self.segments[-1].commands):
+            self.game.pass_time(FADE)
+        self._change_weapon(firing=action in ("attack", "armed"))
+        view = self._go(action)
+        if self._has_weapon():
+            return view
+        self.actions.put_back(action)
+        return None
 
     def _change_weapon(self, *, firing: bool) -> None:
         """Take the weapon for the next take, or keep it; raising one takes most of a second."""
