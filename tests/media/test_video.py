@@ -165,6 +165,12 @@ def test_a_video_too_long_for_memory_is_refused(
         decode_all_frames(path, size=SIZE)
 
 
+def test_a_frame_that_stays_for_hours_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", replace(LONG, frames=3, times_s=[0.0, 0.1, 5000.0]))
+    with pytest.raises(MediaError, match=r"a\.mkv: a frame near 5,000 s stays for 5,000 s"):
+        decode_all_frames(path, size=SIZE)
+
+
 def test_sound_alone_has_no_frames(tmp_path: Path) -> None:
     import av
 

@@ -43,7 +43,7 @@ def decode_audio(source: Source, *, sample_rate_hz: int) -> NDArray[np.int16] | 
             return None
         track, clock = _Track(sample_rate_hz), _VideoClock(picture)
         for packet in container.demux([stream for stream in (sound, picture) if stream]):
-            if packet.stream_index == sound.index:
+            if packet.stream.index == sound.index:  # the last, empty packets have no index
                 for frame in packet.decode():
                     assert isinstance(frame, AudioFrame)
                     track.add(frame)

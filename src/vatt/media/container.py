@@ -52,7 +52,7 @@ def opened(source: Source) -> Iterator[InputContainer]:
     with container:
         try:
             yield container
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError, IndexError) as error:
             if getattr(error, "errno", None) == errno.ENOSPC:  # what the block writes, not reads
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise MediaError(f"{describe(source)}: cannot be decoded: {_reason(error)}") from error
@@ -68,6 +68,7 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     """The moving picture (a cover picture of a sound file is none), decoded by one thread."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
+            _refuse_unknown_codec(stream)
             stream.codec_context.thread_count = 1  # parallel over files, and the same frames always
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             return stream
@@ -76,4 +77,12 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
     """The first sound track."""
-    return container.streams.audio[0] if container.streams.audio else None
+    for stream in container.streams.audio:
+        _refuse_unknown_codec(stream)
+        return stream
+    return None
+
+
+def _refuse_unknown_codec(stream: VideoStream | AudioStream) -> None:
+    if stream.codec_context is None:
+        raise ValueError(f"FFmpeg does not know the codec of its {stream.type}")

@@ -27,6 +27,7 @@ from vatt.media.video import FrameConverter, MediaFacts, VideoFacts, VideoReader
 
 SAMPLE_RATE_HZ = 48_000
 _AUDIO_BITS_PER_S = 96_000
+_MAX_FPS = Fraction(240)  # more is what a damaged header says
 _MAX_LOST_S = 0.5  # of a video's declared duration; edit lists and rounding take less
 
 
@@ -96,7 +97,7 @@ def _even(side: float) -> int:
 
 def stored_fps(facts: VideoFacts, form: StoredForm) -> Fraction:
     """Frames per second in the stored form: the asked rate, or the source's own if that is less."""
-    own = facts.fps or Fraction(25)
+    own = min(facts.fps or Fraction(25), _MAX_FPS)
     return own if form.fps is None or own < form.fps else form.fps
 
 

@@ -36,6 +36,7 @@ from vatt.media.container import (
 EPSILON_S = 0.001
 _SEEK_AFTER_S = 2.0  # nearer than this, decoding on is cheaper than seeking
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats with trustworthy indexes
+_MAX_HELD_S = 600.0  # that one frame may stay on screen: damaged times must not fill the disk
 _MAX_DECODED_BYTES = 8 * 2**30  # of one `decode_all_frames`
 
 
@@ -144,7 +145,7 @@ class VideoReader:
     """The decoded frames of an open container in the order shown, each with its time.
 
     Raises (when made, and while reading):
-        MediaError: there is no picture, or a frame is damaged, too large or without a time.
+        MediaError: there is no picture, or a frame is damaged, too large or has no sensible time.
     """
 
     def __init__(self, container: InputContainer, source: Source) -> None:
@@ -212,14 +213,19 @@ class VideoReader:
 
     def _timed(self, frames: Iterable[VideoFrame]) -> Iterator[TimedFrame]:
         usual_s = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
-        last_s = -float("inf")
+        last_s: float | None = None
         for frame in frames:
             start_s = self._seconds(frame)
-            if start_s <= last_s:  # a repeated time: the first frame with it is shown
-                continue
-            last_s = start_s
+            if last_s is not None and start_s <= last_s:
+                continue  # a repeated time: the first frame with it is shown
             lasts_s = frame.duration * self._tick_s if frame.duration else usual_s
-            self.end_s = start_s + lasts_s
+            held_s = max(lasts_s, start_s - last_s if last_s is not None else 0.0)
+            if held_s > _MAX_HELD_S:
+                raise MediaError(
+                    f"{describe(self._source)}: a frame near {start_s:,.0f} s stays for "
+                    f"{held_s:,.0f} s, expected at most {_MAX_HELD_S:.0f} s; its times are damaged"
+                )
+            last_s, self.end_s = start_s, start_s + lasts_s
             yield TimedFrame(start_s, self.end_s, frame)
 
 
