@@ -25,6 +25,7 @@ def shell_lines() -> list[str]:
     for page in PAGES:
         for block in blocks(page, "(?:sh|bash|console)"):
             lines += block.replace("\\\n", " ").splitlines()
+        lines += re.findall(r"^    (vatt .*)$", page.read_text(), flags=re.M)
     words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
     return [shlex.join(line) for line in words if line]
 
