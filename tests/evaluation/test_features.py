@@ -5,6 +5,8 @@ import shutil
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -94,6 +96,19 @@ def test_features_are_extracted_once_and_again_for_other_weights(subject):
     )
     other = Subject(subject.run, subject.encoder, subject.data, "0" * 12, subject.precision)
     other.features("test")
+    assert len(list((subject.run / "results").glob("features-test-*"))) == 2
+
+
+def test_other_videos_under_the_same_names_are_not_taken_for_the_old_ones(subject, tmp_path):
+    table = pq.read_table(subject.data.shards[0] / "index.parquet")
+    first = subject.features("test")
+    shards = tmp_path / "shards"
+    shutil.copytree(subject.data.shards[0], shards)
+    other = pa.array(["0" * 64] * len(table))
+    table = table.set_column(table.schema.get_field_index("sha256"), "sha256", other)
+    pq.write_table(table, shards / "index.parquet")
+    again = open_subject(subject.run, precision=full_precision, shards=[shards]).features("test")
+    assert again.moments == first.moments
     assert len(list((subject.run / "results").glob("features-test-*"))) == 2
 
 

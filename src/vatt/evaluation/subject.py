@@ -74,9 +74,7 @@ class Subject:
         """
         dataset = self.dataset(split)
         moments = find_moments(dataset, split, self.encoder.spec, at_most=at_most, seed=seed)
-        ids = ids_hash(moment.id for moment in moments.moments)
-        identity = [FORMAT_VERSION, self.model_hash, ids, config_hash(self.encoder.spec), str(seed)]
-        name = f"features-{split}-{ids_hash(identity)}.safetensors"
+        name = f"features-{split}-{self._identity(dataset, moments, seed)}.safetensors"
         make = partial(self._extract, dataset, moments, seed)
         arrays = cached(self.run / "results" / name, make)
         kept = set(arrays["positions"].tolist())
@@ -87,6 +85,13 @@ class Subject:
             peaks=arrays["peaks"],
             failed=tuple(m for position, m in enumerate(moments.moments) if position not in kept),
         )
+
+    def _identity(self, dataset: Dataset, moments: Moments, seed: int) -> str:
+        """Twelve hex digits of all that shapes the features: weights, clips, decoding."""
+        contents = dataset.column("sha256")
+        clips = (f"{contents[moment.row]} {moment.id}" for moment in moments.moments)
+        shapes = (config_hash(self.encoder.spec), str(self.data.decode_size), str(seed))
+        return ids_hash([FORMAT_VERSION, self.model_hash, *shapes, *clips])
 
     def caption_pool(self, clips: SplitFeatures, size: int, *, seed: int) -> Pool:
         """Clips to find by their captions: one for each text that the model can tell apart.
