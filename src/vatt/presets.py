@@ -65,7 +65,8 @@ DEMO_BACKBONE = TransformerConfig(layers=4, width=192, heads=4, mlp_width=768, d
 
 DEMO_MODEL = ModelConfig(
     video=VideoConfig(transformer=DEMO_BACKBONE, buckets=(4, 3, 4)),
-    audio=AudioConfig(transformer=DEMO_BACKBONE, buckets=158),
+    # 256 samples (23 ms): as good as 128 at the same number of steps, and a third more steps.
+    audio=AudioConfig(transformer=DEMO_BACKBONE, patch=256, buckets=79),
     text=TextConfig(transformer=replace(DEMO_BACKBONE, layers=2), vocabulary=1024),
     heads=HeadsConfig(va=256, vt=128),
 )
@@ -79,7 +80,7 @@ def demo() -> Values:
         "clip": to_values(
             ClipSpec(frames=16, fps=8.75, height=48, width=64, sample_rate_hz=DEMO_RATE_HZ, texts=3)
         ),
-        "data": {"batch_size": 128, "decode_size": [48, 64], "cache": "memory", "workers": 1},
+        "data": {"batch_size": 128, "decode_size": [48, 64], "cache": "disk", "workers": 0},
         # The play knows left from right, and all of a small picture is needed: no flip, no crop.
         "augment": to_values(
             AugmentConfig(
@@ -99,12 +100,12 @@ def demo() -> Values:
                 learning_rate=1e-3,
                 final_learning_rate=0.0,
                 schedule="half_cosine",
-                warmup_steps=51,
+                warmup_steps=32,
                 beta2=0.98,
                 clip_norm=1.0,
             )
         ),
-        "train": {"steps": 640, "save_every": 160, "keep": 1, "log_every": 10},
+        "train": {"steps": 400, "save_every": 100, "keep": 1, "log_every": 10},
     }
 
 

@@ -47,8 +47,8 @@ class Size:
 
 SIZES = {
     "quick": Size(hours=0.1, val_hours=0.05, test_hours=0.1, steps=20, classifier_steps=200),
-    "normal": Size(hours=2.5, val_hours=0.25, test_hours=1.0, steps=640, classifier_steps=2000),
-    "long": Size(hours=7.5, val_hours=0.25, test_hours=1.0, steps=3200, classifier_steps=2000),
+    "normal": Size(hours=2.5, val_hours=0.25, test_hours=1.0, steps=400, classifier_steps=2000),
+    "long": Size(hours=7.5, val_hours=0.25, test_hours=1.0, steps=2000, classifier_steps=2000),
 }
 
 
