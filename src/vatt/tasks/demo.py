@@ -34,21 +34,21 @@ SETUP_SECONDS = "VATT_SETUP_SECONDS"  # what `make` took to set up
 class Size:
     """How much of everything.
 
-    hours, val_hours, test_hours: to record for each split. steps: to pre-train.
+    hours, val_hours, test_hours: to record for each split. training: share of the preset's steps.
     classifier_steps: of the low-rank classifier; the paper takes 50,000 (§4.3).
     """
 
     hours: float
     val_hours: float
     test_hours: float
-    steps: int
+    training: float
     classifier_steps: int
 
 
 SIZES = {
-    "quick": Size(hours=0.1, val_hours=0.05, test_hours=0.1, steps=20, classifier_steps=200),
-    "normal": Size(hours=2.5, val_hours=0.25, test_hours=1.0, steps=400, classifier_steps=2000),
-    "long": Size(hours=7.5, val_hours=0.25, test_hours=1.0, steps=2000, classifier_steps=2000),
+    "quick": Size(hours=0.1, val_hours=0.05, test_hours=0.1, training=0.05, classifier_steps=200),
+    "normal": Size(hours=2.5, val_hours=0.25, test_hours=1.0, training=1.0, classifier_steps=2000),
+    "long": Size(hours=7.5, val_hours=0.25, test_hours=1.0, training=5.0, classifier_steps=2000),
 }
 
 
@@ -204,8 +204,9 @@ def stages(config: DemoConfig) -> list[Stage]:
 def pretrain_config(config: DemoConfig, shards: Path) -> pretrain.PretrainConfig:
     """The preset for this many steps; warm-up keeps its share of them."""
     values = PRESETS[config.preset]()
-    steps = SIZES[config.length].steps if config.steps is None else config.steps
-    warmup = round(values["optim"]["warmup_steps"] * steps / values["train"]["steps"])
+    usual = values["train"]["steps"]
+    steps = config.steps or max(1, round(usual * SIZES[config.length].training))
+    warmup = round(values["optim"]["warmup_steps"] * steps / usual)
     changes = {
         "out": str(config.out),
         "seed": config.seed,
