@@ -15,6 +15,7 @@ from typing import Any
 from vatt import __version__
 
 ERROR = "vatt: error: "
+MOST_COLUMNS = 8  # of a table, on a terminal of 80 characters
 
 
 def version() -> None:
@@ -149,6 +150,14 @@ def _grid(rows: Sequence[Mapping[str, Any]], *, title: str) -> Any:
     from rich.table import Table
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    if len(columns) > MOST_COLUMNS and "" in columns:  # too wide to read: turn it on its side
+        names = [str(row[""]) for row in rows]
+        rows = [
+            {"": _words(column)}
+            | {name: row.get(column) for name, row in zip(names, rows, strict=True)}
+            for column in columns[1:]
+        ]
+        columns = ["", *names]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for position, column in enumerate(columns):
         table.add_column(_words(column), justify="left" if position == 0 else "right")
