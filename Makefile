@@ -1,8 +1,8 @@
 # `make demo` and `make test` set up what they need, once: a .venv with the tested versions.
 #
 #   PYTHON    the Python (>= 3.11) that makes the environment
-#   PIP_ARGS  more arguments for pip; PyTorch without CUDA on Linux (1 GB instead of 5 on disk):
-#             make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+#   PIP_ARGS  more arguments for pip, e.g. an --extra-index-url with PyTorch builds without CUDA,
+#             which take 1 GB instead of 5 on disk (their address: pytorch.org, Get Started)
 #   ARGS      more settings for `vatt demo`: make demo ARGS="--preset demo-shared --out runs/shared"
 
 PYTHON ?= python3
