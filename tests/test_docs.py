@@ -96,5 +96,6 @@ def test_python_examples_run(block, tiny, tmp_path, monkeypatch):
         shutil.copy(video, tmp_path / name)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "demo").symlink_to(tiny.run)
+    (tmp_path / "shards").symlink_to(tiny.shards)
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README", "exec"), {"__name__": "example"})

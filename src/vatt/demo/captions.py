@@ -57,6 +57,7 @@ FIRING = (
     "attacking with the {w}",
     "opening fire with the {w}",
 )
+SAWING = ("using the {w}", "cutting with the {w}", "attacking with the {w}")
 SIDES: dict[str, tuple[str, ...]] = {
     "left": ("on the left", "to the left"),
     "right": ("on the right", "to the right"),
@@ -148,7 +149,8 @@ class Writer:
         text = self._one_of(PHRASES[move]) if move else ""
         if shoots:
             text += ", " if text else ""
-            text += self._one_of(FIRING if names_weapon else PHRASES["attack"])
+            named = SAWING if truth.weapon == "chainsaw" else FIRING
+            text += self._one_of(named if names_weapon else PHRASES["attack"])
         elif names_weapon:
             text += " " + self._one_of(HOLDING if move else HOLDING_ONLY)
         if names_weapon:
