@@ -168,7 +168,7 @@ class Bundle:
 
 
 def _fill(file: Any, chunk: NDArray[np.uint8]) -> None:
-    view, done = memoryview(chunk), 0
+    view, done = chunk.data, 0
     while done < len(view):
         count = file.readinto(view[done:])
         if not count:

@@ -43,7 +43,7 @@ def write_tensors(path: Path, bundle: Bundle, plan: Plan) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in plan.shapes:
-            file.write(memoryview(tensor(bundle, plan.names[name]).astype("<f4", copy=False)))
+            file.write(tensor(bundle, plan.names[name]).astype("<f4", copy=False).data)
 
 
 def model_card(bundle: Bundle, plan: Plan, *, has_vocabulary: bool) -> str:

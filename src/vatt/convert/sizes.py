@@ -43,8 +43,9 @@ class Variables:
         if names.SHARED_WORDS in self.entries:
             return "modality-agnostic"
         if names.WORDS in self.entries:
-            spectrogram = f"{names.AUDIO}/spectrum_to_patch/kernel" in self.entries
-            return f"modality-specific, {'spectrogram' if spectrogram else 'waveform'}"
+            if f"{names.AUDIO}/spectrum_to_patch/kernel" in self.entries:
+                return "modality-specific, spectrogram"
+            return "modality-specific, waveform"
         if f"{names.ROOT}_ops/cls/kernel" in self.entries:
             raise self.error(
                 "is a fine-tuned classifier; expected a pre-trained model (tx_fac or ut_fac)",
