@@ -60,7 +60,7 @@ class Subject:
                 return dataset
         found = {str(dataset.folder): sorted(dataset.info["splits"]) for dataset in folders}
         raise DataError(
-            f"no video in split {split!r}; the shards have {found}: choose one of these with --split"
+            f"no video in split {split!r}; the shards have {found}; choose one with --split"
         )
 
     def features(self, split: str, *, at_most: int | None = None, seed: int = 0) -> SplitFeatures:
