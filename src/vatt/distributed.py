@@ -6,6 +6,7 @@ any backend (NCCL on GPUs, gloo on CPUs), and with one process costs nothing.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Iterator
@@ -138,6 +139,10 @@ def summing_gradients(module: nn.Module) -> nn.Module:
     """
     if world_size() == 1:
         return module
-    wrapped = DistributedDataParallel(module, broadcast_buffers=False)
+    # Batch norm sums over ranks itself, so buffers are equal already; PyTorch 2.13 renamed this.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    keep_buffers: dict[str, Any] = {name: False}
+    wrapped = DistributedDataParallel(module, **keep_buffers)
     wrapped.register_comm_hook(state=None, hook=lambda _, bucket: _summed(bucket.buffer()))
     return wrapped

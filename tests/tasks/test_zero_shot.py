@@ -14,13 +14,15 @@ from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, SplitFeatures, unt
 from vatt.evaluation.metrics import chance_recalls
 from vatt.evaluation.moments import Moment
 from vatt.evaluation.results import read_result
-from vatt.tasks import zero_shot
+from vatt.tasks import linear_eval, prepare, zero_shot
+from vatt.tasks.linear_eval import LinearEvalConfig
 from vatt.tasks.zero_shot import (
     ZeroShotConfig,
-    audio_and_video,
+    audio_to_video,
     class_vector,
     label_from_text,
     read_prompts,
+    video_to_audio,
 )
 
 ANY = Path("any")
@@ -86,24 +88,24 @@ def test_silent_clips_are_left_out_of_sound_retrieval():
     peaks = np.tile([0.0, 0.5], 20).astype(np.float32)
     audio = vectors * (peaks[:, None] > 0)
     config = ZeroShotConfig(run=ANY, pool=500)
-    found = audio_and_video(made_up(vectors, audio, peaks), config)
-    for way in ("audio_to_video", "video_to_audio"):
-        assert found[way]["R@1"] == 100.0
-        assert (found[way]["n"], found[way]["n_expected"]) == (20, 500)
-        assert found[way]["clips_without_sound"] == 20
+    for way in (audio_to_video, video_to_audio):
+        found = way(made_up(vectors, audio, peaks), config)
+        assert found["R@1"] == 100.0
+        assert (found["n"], found["n_expected"]) == (20, 500)
+        assert found["clips_without_sound"] == 20
 
 
 def test_sound_retrieval_of_vectors_that_know_nothing_is_chance():
     same = np.ones((30, 8), np.float32)
-    found = audio_and_video(made_up(same, same, np.ones(30, np.float32)), ZeroShotConfig(run=ANY))
-    numbers = {name: found["audio_to_video"][name] for name in chance_recalls(30)}
+    found = audio_to_video(made_up(same, same, np.ones(30, np.float32)), ZeroShotConfig(run=ANY))
+    numbers = {name: found[name] for name in chance_recalls(30)}
     assert numbers == pytest.approx(chance_recalls(30))
 
 
 def test_two_audible_clips_are_the_least(tiny):
     one = np.ones((1, 4), np.float32)
     with pytest.raises(DataError, match="found 1 clips that qualify"):
-        audio_and_video(made_up(one, one, np.ones(1, np.float32)), ZeroShotConfig(run=ANY))
+        video_to_audio(made_up(one, one, np.ones(1, np.float32)), ZeroShotConfig(run=ANY))
 
 
 def test_a_clip_gets_the_class_whose_sentences_are_nearest(tiny):
@@ -149,6 +151,39 @@ def test_the_untrained_network_has_the_same_shape_and_its_own_weights(tiny):
     assert all(torch.equal(w, dict(again.named_parameters())[n]) for n, w in weights.items())
     assert not any(torch.equal(w, dict(module.named_parameters())[n]) for n, w in weights.items())
     assert any(not torch.equal(w, dict(other.named_parameters())[n]) for n, w in weights.items())
+
+
+def test_clips_without_labels_are_judged_by_their_captions(tiny, tmp_path):
+    shards = tmp_path / "shards"
+    config = prepare.PrepareConfig(
+        src=(tiny.clips / "test",), out=shards, fps="source", copy=True, workers=1
+    )
+    prepare.run(config)
+    shutil.copytree(tiny.run / "model", tmp_path / "model")
+    judged = ZeroShotConfig(run=tmp_path / "model", shards=(shards,), split="train")
+    measures = zero_shot.run(judged).measures
+    assert set(measures) == {"text_to_video", "audio_to_video", "video_to_audio"}
+    assert measures["text_to_video"]["n"] == len(set(captions_of(tiny)))
+    assert "ceiling_R@1" not in measures["text_to_video"]
+    labels = LinearEvalConfig(
+        run=tmp_path / "model", shards=(shards,),
+        train_split="train", val_split="train", test_split="train",
+    )  # fmt: skip
+    assert set(linear_eval.run(labels).left_out) == {
+        "video_action",
+        "sound_event",
+        "sound_event_10",
+    }
+
+
+def captions_of(tiny) -> list[str]:
+    """The lines of the .srt files that are neither a number nor a time."""
+    lines = [
+        line
+        for path in (tiny.clips / "test").glob("*.srt")
+        for line in path.read_text().splitlines()
+    ]
+    return [line for line in lines if line and not line.isdigit() and "-->" not in line]
 
 
 def test_impossible_settings_are_named():

@@ -84,7 +84,7 @@ def from_text(result: Mapping[str, Any]) -> Iterator[str]:
     groups = [
         Group(
             [
-                (f"{name.removesuffix('_from_text')} ({v['n']} clips)", [f"{v[PRETRAINED]:.3f}"]),
+                (f"{name.removesuffix('_from_text')} ({v['n']:,} clips)", [f"{v[PRETRAINED]:.3f}"]),
                 ("not trained", [f"{v[RANDOM_INIT]:.3f}"]),
                 (f"chance, {v['classes']} classes", [f"{v['chance']:.3f}"]),
             ]
@@ -117,13 +117,14 @@ def linear(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _linear_lines(name: str, numbers: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    words = name.replace("_", " ")
+    words, detail = name.replace("_", " "), f"{numbers['n_test']:,} clips"
     if "draws" in numbers:
         words, _, count = words.rpartition(" ")
-        words += f", {count} labels a class (mean of {numbers['draws']} draws)"
+        words += f", {count} labels a class"
+        detail += f", mean of {numbers['draws']} draws"
     for network, label in NETWORKS.items():
         if network in numbers:
-            title = label or f"{words} ({numbers['n_test']} clips)"
+            title = label or f"{words} ({detail})"
             yield title, [f"{numbers[network][key]:.3f}" for key in CLASSIFIERS]
     yield f"always the most frequent of {numbers['classes']}", _same(numbers["majority"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +157,7 @@ def _plain(rows: Tensor) -> Tensor:
     return (rows.float() if rows.is_floating_point() else rows).cpu()
 
 
-def cached(path: Path, make: Any) -> dict[str, NDArray[Any]]:
+def cached(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """The arrays of a file, made and written when there is none (or a damaged one)."""
     if path.is_file():
         try:
@@ -165,7 +165,7 @@ def cached(path: Path, make: Any) -> dict[str, NDArray[Any]]:
         except (SafetensorError, OSError) as error:
             logger.warning("%s: damaged (%s); extracting the features again", path, error)
     started = time.perf_counter()
-    arrays: dict[str, NDArray[Any]] = make()
+    arrays = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
     save_file(arrays, aside)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from vatt.errors import CheckpointError
+from vatt.errors import CheckpointError, DataError
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1.0"
+Measure = dict[str, Any]
 
 
 def versions() -> dict[str, str]:
@@ -38,6 +42,21 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()[:12]
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read: {error.strerror}") from error
+
+
+def take(
+    measures: Mapping[str, Callable[[], Measure]],
+) -> tuple[dict[str, Measure], dict[str, str]]:
+    """Take each measure; those that the data has too little for are left out, with the reason."""
+    taken: dict[str, Measure] = {}
+    left_out: dict[str, str] = {}
+    for name, measure in measures.items():
+        try:
+            taken[name] = measure()
+        except DataError as error:
+            left_out[name] = str(error)
+            logger.warning("%s left out: %s", name, error)
+    return taken, left_out
 
 
 def write_result(run: Path, task: str, result: Mapping[str, Any]) -> Path:

@@ -59,7 +59,9 @@ class Subject:
             if split in dataset.info["splits"]:
                 return dataset
         found = {str(dataset.folder): sorted(dataset.info["splits"]) for dataset in folders}
-        raise DataError(f"no video in split {split!r}; the shards have {found}")
+        raise DataError(
+            f"no video in split {split!r}; the shards have {found}; choose one with --split"
+        )
 
     def features(self, split: str, *, at_most: int | None = None, seed: int = 0) -> SplitFeatures:
         """Features of the clips of a split: from the run's results folder, or extracted now.

@@ -77,8 +77,8 @@ def attend(
 ) -> Tensor:
     """Softmax attention, [B, heads, N, head width] each, with `bias` added to the scores.
 
-    On CPUs the products are written out: forward and backward of a layer in bfloat16 then take
-    half the time of PyTorch's fused kernel at 80 tokens, a third at 17.
+    On CPUs the products are written out: in bfloat16 and for sequences this short, forward and
+    backward of PyTorch's fused kernel take several times longer (benchmarks/attention.py).
     """
     if q.device.type != "cpu":
         mask = None if bias is None else bias.to(q.dtype)

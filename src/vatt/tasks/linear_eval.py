@@ -7,7 +7,6 @@ frequent class. All accuracies are balanced (the mean over classes) and in [0, 1
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,11 +29,9 @@ from vatt.evaluation.classifiers import (
     nearest_neighbours,
 )
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, SplitFeatures
-from vatt.evaluation.results import ids_hash, write_result
+from vatt.evaluation.results import ids_hash, take, write_result
 from vatt.evaluation.subject import open_subject
 from vatt.training.precision import autocast
-
-logger = logging.getLogger(__name__)
 
 PROTOCOL = "linear-frozen"
 Modality = Literal["video", "audio"]
@@ -127,14 +124,7 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
         subject.features(config.val_split, seed=config.seed),
         subject.features(config.test_split, seed=config.seed),
     )
-    measures: dict[str, dict[str, Any]] = {}
-    left_out: dict[str, str] = {}
-    for name, measure in _measures(config, parts).items():
-        try:
-            measures[name] = measure()
-        except DataError as error:
-            left_out[name] = str(error)
-            logger.warning("%s left out: %s", name, error)
+    measures, left_out = take(_measures(config, parts))
     result = {
         "protocol": PROTOCOL,
         "splits": [config.train_split, config.val_split, config.test_split],

@@ -109,8 +109,8 @@ def _opening(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> It
     yield page.paragraphs(
         [
             "A network saw videos with their sound and captions, and learned to tell which "
-            "picture, sound and text belong to the same moment. No label was used. Below: how "
-            "well it tells them apart on videos that it has never seen."
+            "picture, sound and text belong to the same moment. It was told nothing else. Below: "
+            "how well it tells them apart on videos that it has never seen."
         ],
         kind="lead",
     )
@@ -255,8 +255,8 @@ def _spaces(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> Ite
     yield page.figure(
         maps(spaces, seed=config.seed),
         "Each point is a clip, a caption or a sound (t-SNE of unit vectors). Where they enter the "
-        "backbones, each kind lies apart; in the common spaces they should lie among each other. "
-        "As Figure 4 of the paper.",
+        "backbones, each kind lies apart; in the common spaces what belongs together should lie "
+        "together, though a gap between the kinds may remain. As Figure 4 of the paper.",
     )
     yield page.figure(
         densities([_pair_similarities(space) for space in spaces]),

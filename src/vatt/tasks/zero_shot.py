@@ -7,7 +7,6 @@ pool holds one clip for each different caption. Audio → video and back: clips 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +21,7 @@ from vatt.encoder import Encoder
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, SplitFeatures, untrained
 from vatt.evaluation.metrics import balanced_accuracy
-from vatt.evaluation.results import ids_hash, write_result
+from vatt.evaluation.results import ids_hash, take, write_result
 from vatt.evaluation.retrieval import (
     Pool,
     ceiling,
@@ -34,8 +33,6 @@ from vatt.evaluation.retrieval import (
 )
 from vatt.evaluation.subject import Subject, open_subject
 from vatt.training.precision import autocast
-
-logger = logging.getLogger(__name__)
 
 PROTOCOL = "zero-shot-pool"
 Prompts = Mapping[str, Mapping[str, Sequence[str]]]  # label column → class → sentences
@@ -88,25 +85,16 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
         config.run, precision=precision, shards=config.shards, device=config.device
     )
     clips = subject.features(config.split, seed=config.seed)
-    untrained_module = untrained(subject.encoder.module.config, seed=config.seed)
-    encoders = {
-        PRETRAINED: subject.encoder,
-        RANDOM_INIT: replaced_module(subject.encoder, untrained_module),
-    }
-    measures: dict[str, dict[str, Any]] = {}
-    left_out: dict[str, str] = {}
-    try:
-        measures["text_to_video"] = text_to_video(subject, clips, encoders, config)
-    except DataError as error:
-        left_out["text_to_video"] = str(error)
-    try:
-        measures |= audio_and_video(clips, config)
-    except DataError as error:
-        left_out["audio_to_video"] = left_out["video_to_audio"] = str(error)
+    encoders = {PRETRAINED: subject.encoder, RANDOM_INIT: before_training(subject, config.seed)}
+    measures, left_out = take(
+        {
+            "text_to_video": partial(text_to_video, subject, clips, encoders, config),
+            "audio_to_video": partial(audio_to_video, clips, config),
+            "video_to_audio": partial(video_to_audio, clips, config),
+        }
+    )
     for column, sentences in prompts.items():
         measures[f"{column}_from_text"] = label_from_text(clips, encoders, column, sentences)
-    for name, reason in left_out.items():
-        logger.warning("%s left out: %s", name, reason)
     result = {
         "protocol": PROTOCOL,
         "split": config.split,
@@ -121,9 +109,11 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
     return ZeroShotResult(path=path, measures=measures, left_out=left_out)
 
 
-def replaced_module(encoder: Encoder, module: Any) -> Encoder:
-    """The same vocabulary and clips with another network, on the same device."""
-    return Encoder(module.to(encoder.device), encoder.spec, encoder.tokenizer, encoder.folder)
+def before_training(subject: Subject, seed: int) -> Encoder:
+    """The same vocabulary and clips with the untrained network."""
+    encoder = subject.encoder
+    module = untrained(encoder.module.config, seed=seed).to(encoder.device)
+    return Encoder(module, encoder.spec, encoder.tokenizer, encoder.folder)
 
 
 def text_to_video(
@@ -149,28 +139,39 @@ def text_to_video(
     }
 
 
-def audio_and_video(clips: SplitFeatures, config: ZeroShotConfig) -> dict[str, dict[str, Any]]:
-    """Find the clip that a sound was heard in, and the sound of a clip, where there is sound.
+def audio_to_video(clips: SplitFeatures, config: ZeroShotConfig) -> dict[str, Any]:
+    """Find the clip that a sound was heard in, among clips with sound.
 
     Raises:
         DataError: fewer than two clips can be heard.
     """
+    return _heard(clips, config, "audio_va", "video_va")
+
+
+def video_to_audio(clips: SplitFeatures, config: ZeroShotConfig) -> dict[str, Any]:
+    """Find the sound of a clip, among the sounds of clips with sound.
+
+    Raises:
+        DataError: fewer than two clips can be heard.
+    """
+    return _heard(clips, config, "video_va", "audio_va")
+
+
+def _heard(
+    clips: SplitFeatures, config: ZeroShotConfig, queries: str, items: str
+) -> dict[str, Any]:
     heard = np.flatnonzero(clips.peaks >= max(config.min_peak, 1e-9))
     pool = draw_pool(heard, config.pool, seed=config.seed)
     scores = {
         network: similarities(
-            clips.of(network, "audio_va")[pool.rows], clips.of(network, "video_va")[pool.rows]
+            clips.of(network, queries)[pool.rows], clips.of(network, items)[pool.rows]
         )
         for network in (PRETRAINED, RANDOM_INIT)
     }
-    about = {
+    return {
+        **compared(scores, pool),
         "clips_without_sound": len(clips.moments) - len(heard),
         "ids_hash": _ids_hash(clips, pool),
-    }
-    backwards = {network: values.T for network, values in scores.items()}
-    return {
-        "audio_to_video": compared(scores, pool) | about,
-        "video_to_audio": compared(backwards, pool) | about,
     }
 
 
