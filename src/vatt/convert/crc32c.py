@@ -39,15 +39,16 @@ def _remainder(data: NDArray[np.uint8]) -> int:
     if not len(data):
         return 0
     doublings = max(4, (len(data) - 1).bit_length())
-    lane_bits = max(2, min(doublings // 2, 10))  # of bytes per lane
+    lane_bits = max(2, min(doublings // 2, 8))  # of bytes per lane
     padded = np.zeros(1 << doublings, np.uint8)
     padded[len(padded) - len(data) :] = data
     words = padded.view("<u4").reshape(-1, 1 << (lane_bits - 2))
     low, high = _word_tables()
-    state = np.zeros(len(words), np.uint32)
+    state = np.zeros(len(words), "<u4")
     for column in np.ascontiguousarray(words.T):
         state ^= column
-        state = low[state & 0xFFFF] ^ high[state >> 16]
+        halves = state.view("<u2")
+        state = low.take(halves[::2]) ^ high.take(halves[1::2])
     while len(state) > 1:
         state = _apply(_move(lane_bits), state[::2]) ^ state[1::2]
         lane_bits += 1
