@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def test_absurd_entries_are_refused_before_anything_is_allocated(tmp_path, chang
         Bundle(tmp_path / "ckpt")
 
 
-def test_wrong_files_are_told_from_damaged_ones(tmp_path):
+def test_wrong_files_are_told_from_damaged_ones(tmp_path, monkeypatch):
     write_bundle(tmp_path / "ckpt-5", {"w": floats(2)})
     with pytest.raises(ConversionError, match=r"ckpt-6\.index not found; expected PREFIX"):
         Bundle(tmp_path / "ckpt-6")
@@ -113,6 +114,9 @@ def test_wrong_files_are_told_from_damaged_ones(tmp_path):
         Bundle(tmp_path / "ckpt-5.index")
     with pytest.raises(ConversionError, match="this is a folder; checkpoints in it: ckpt-5"):
         Bundle(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConversionError, match="this is a folder"):
+        Bundle(Path())
     (tmp_path / "model.pt").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(ConversionError, match="this is a single file"):
         Bundle(tmp_path / "model.pt")

@@ -1,6 +1,6 @@
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vatt.convert.crc32c import crc32c, masked
@@ -29,11 +29,13 @@ def test_masked_form():
     assert masked(0xE3069283) == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) % 2**32
 
 
+@settings(deadline=None)  # the first call makes the tables
 @given(st.binary(max_size=300))
 def test_any_length_equals_the_definition(data):
     assert crc32c(data) == plain(data)
 
 
+@settings(deadline=None)  # the first call makes the tables
 @given(st.binary(max_size=100), st.binary(max_size=100))
 def test_parts_one_after_the_other_give_the_whole(first, second):
     assert crc32c(second, crc32c(first)) == crc32c(first + second)

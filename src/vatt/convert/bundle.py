@@ -39,7 +39,11 @@ DTYPES: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the index says of one tensor; `dtype` is TensorFlow's number of the type."""
+    """What the index says of one tensor.
+
+    dtype: TensorFlow's number of the type; offset: in the data file; index_offset: of the block
+    of the index that says all this.
+    """
 
     name: str
     dtype: int
@@ -49,6 +53,7 @@ class Entry:
     size: int
     checksum: int
     sliced: bool
+    index_offset: int
 
 
 class Bundle:
@@ -65,6 +70,7 @@ class Bundle:
     """
 
     def __init__(self, prefix: Path) -> None:
+        prefix = prefix if prefix.name else prefix.absolute()  # "." has no name
         self.prefix = prefix
         self.index = prefix.with_name(prefix.name + ".index")
         _check_prefix(prefix, self.index)
@@ -95,7 +101,7 @@ class Bundle:
         for entry in self.entries.values():
             if entry.shard >= self.num_shards:
                 raise self._error(
-                    f"{entry.name}: in shard {entry.shard} of {self.num_shards}", entry.offset
+                    f"{entry.name}: in shard {entry.shard} of {self.num_shards}", entry.index_offset
                 )
             if entry.shard not in sizes:
                 sizes[entry.shard] = self._shard_size(entry)
@@ -109,7 +115,7 @@ class Bundle:
             if width and not entry.sliced and math.prod(entry.shape) * width != entry.size:
                 raise self._error(
                     f"{entry.name}: has {entry.size} bytes, expected {list(entry.shape)} × {width}",
-                    entry.offset,
+                    entry.index_offset,
                 )
 
     def _shard_size(self, entry: Entry) -> int:
@@ -142,7 +148,9 @@ class Bundle:
         path = self.shard_path(entry.shard)
         if entry.sliced or entry.dtype not in (1, 2, BFLOAT16, 19):
             what = "in slices" if entry.sliced else f"of TensorFlow's type {entry.dtype}"
-            raise self._error(f"{name}: is {what}, expected one tensor of floats", entry.offset)
+            raise self._error(
+                f"{name}: is {what}, expected one tensor of floats", entry.index_offset
+            )
         raw = np.empty(entry.size, np.uint8)
         checksum = 0
         try:
@@ -219,6 +227,7 @@ def _entry(name: str, cursor: Cursor) -> Entry:
         size=_integer(fields, 5, cursor),
         checksum=_integer(fields, 6, cursor),
         sliced=7 in fields,
+        index_offset=cursor.offset,
     )
 
 

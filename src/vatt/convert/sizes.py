@@ -30,8 +30,8 @@ class Variables:
         }
 
     def error(self, found: str, name: str = "") -> ConversionError:
-        """What to raise; with the offset of variable `name` in the data file."""
-        offset = self.entries[name].offset if name in self.entries else 0
+        """What to raise; with the offset in the index of what it says of `name`."""
+        offset = self.entries[name].index_offset if name in self.entries else 0
         return ConversionError(f"{self.where}: offset {offset}: {found}")
 
     def kind(self) -> Kind:
