@@ -198,8 +198,7 @@ def _element_by_element(func: Any, args: Sequence[Any], out: Tensor) -> int:
     if func in PER_ELEMENT:
         return PER_ELEMENT[func] * out.numel()
     if func is aten._fft_r2c.default:
-        length: int = args[0].shape[-1]
-        return round(2.5 * math.log2(length) * math.prod(args[0].shape))
+        return int(2.5 * args[0].numel() * math.log2(args[0].shape[-1]))
     if func in REDUCTIONS:
         return int(args[0].numel())
     return out.numel() if torch.Tag.pointwise in func.tags else 0

@@ -149,8 +149,8 @@ def _vocabulary(folder: Path) -> str:
     if words.is_file():
         return str(words)
     return (
-        f"missing: {words} is not there, so only word ids can be encoded, no strings; put the "
-        "vocabulary that the model was trained with beside config.json"
+        "missing (no tokenizer.json beside config.json): word ids can be encoded, strings cannot; "
+        "put the vocabulary there that the model was trained with"
     )
 
 
