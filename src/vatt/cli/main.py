@@ -79,6 +79,12 @@ COMMANDS = {
         "ReportConfig",
         "one self-contained HTML page: tables, curves, maps of the spaces, film strips",
     ),
+    "info": Command(
+        "vatt.tasks.info",
+        "InfoConfig",
+        "what a model costs: parameters, tokens, FLOPs, memory; the paper's own numbers",
+        presets=True,
+    ),
 }
 
 
