@@ -223,6 +223,21 @@ def load(path: Name, device: str | torch.device | None = None) -> Encoder:
     Raises:
         CheckpointError: there is no model, it is damaged, or of a newer format.
     """
+    folder = model_folder(path)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    module, _, spec, _ = load_model(folder, torch.device(device))
+    words = folder / "tokenizer.json"
+    tokenizer = WordTokenizer.load(words) if words.is_file() else None
+    return Encoder(module, spec, tokenizer, folder)
+
+
+def model_folder(path: Name) -> Path:
+    """Where the model is: `path` itself or the model/ folder in it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     given = Path(path)
     folder = given / "model" if (given / "model" / "config.json").is_file() else given
     if not (folder / "config.json").is_file():
@@ -230,12 +245,7 @@ def load(path: Name, device: str | torch.device | None = None) -> Encoder:
             f"{given}: no model here (neither config.json nor model/config.json); expected a run "
             "folder of `vatt pretrain` or a model folder"
         )
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    module, _, spec, _ = load_model(folder, torch.device(device))
-    words = folder / "tokenizer.json"
-    tokenizer = WordTokenizer.load(words) if words.is_file() else None
-    return Encoder(module, spec, tokenizer, folder)
+    return folder
 
 
 def _paths(names: Name | Sequence[Name]) -> list[Path]:

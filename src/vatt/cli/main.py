@@ -84,6 +84,12 @@ COMMANDS = {
         "ConvertConfig",
         "make a model folder of an official TensorFlow checkpoint, without TensorFlow",
     ),
+    "info": Command(
+        "vatt.tasks.info",
+        "InfoConfig",
+        "what a model costs: parameters, tokens, FLOPs, memory; the paper's own numbers",
+        presets=True,
+    ),
 }
 
 

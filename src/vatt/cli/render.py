@@ -70,11 +70,14 @@ def settings(lines: Sequence[tuple[str, Any, str]], *, as_json: bool) -> None:
 
 
 def result(value: Any, *, as_json: bool) -> None:
-    """What a command found out: tables for people, one line of JSON for programs."""
-    plain = _plain(value)
+    """What a command found out: tables for people, one line of JSON for programs.
+
+    A result that people read in another form, e.g. rounded, has a method `shown` that gives it.
+    """
     if as_json:
-        print(json.dumps(plain, allow_nan=False, ensure_ascii=False))
+        print(json.dumps(_plain(value), allow_nan=False, ensure_ascii=False))
         return
+    plain = _plain(value.shown() if hasattr(value, "shown") else value)
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)

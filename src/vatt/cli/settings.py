@@ -42,7 +42,7 @@ def resolve(
         cls: the command's config dataclass.
         args: what is left of the command line, `--data.batch_size 512 …`.
         prog: the command's name in help and errors.
-        preset: its name and values.
+        preset: its name and values; presets are of pre-training, others take what they know.
         file: path of a TOML file.
         notes: a paragraph for `--help`.
 
@@ -52,7 +52,9 @@ def resolve(
     """
     sources: list[tuple[str, Mapping[str, Any]]] = []
     if preset is not None:
-        sources.append((f"preset {preset[0]}", preset[1]))
+        name, given = preset
+        tables = {field.name for field in dataclasses.fields(cls)}
+        sources.append((f"preset {name}", {key: given[key] for key in given if key in tables}))
     if file is not None:
         sources.append((file, configs.read_toml(Path(file))))
     merged: dict[str, Any] = {}

@@ -73,15 +73,25 @@ def load_model(
     Raises:
         CheckpointError: a file is missing, damaged, of a newer format, or does not fit the other.
     """
-    values = _read_config(folder / CONFIG)
-    where = str(folder / CONFIG)
-    config = from_values(ModelConfig, values["model"], where=f"{where}: model")
-    clip = from_values(ClipSpec, values["clip"], where=f"{where}: clip")
+    config, clip, extra = read_settings(folder)
     model = Vatt(config, sum_over_ranks=sum_over_ranks)
     tensors = _read_weights(folder / WEIGHTS)
     _check_same_tensors(tensors, model.state_dict(), folder / WEIGHTS)
     model.load_state_dict(tensors)
-    return model.to(device).eval(), config, clip, dict(values.get("extra", {}))
+    return model.to(device).eval(), config, clip, extra
+
+
+def read_settings(folder: Path) -> tuple[ModelConfig, ClipSpec, dict[str, Any]]:
+    """What `load_model` says of a model beside its weights, which are not read.
+
+    Raises:
+        CheckpointError: config.json is missing, damaged or of a newer format.
+    """
+    values = _read_config(folder / CONFIG)
+    where = str(folder / CONFIG)
+    config = from_values(ModelConfig, values["model"], where=f"{where}: model")
+    clip = from_values(ClipSpec, values["clip"], where=f"{where}: clip")
+    return config, clip, dict(values.get("extra", {}))
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -1,0 +1,213 @@
+"""`vatt info`: parameters, tokens, FLOPs and memory of a model; the paper's counts beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from vatt.contracts import ClipSpec
+from vatt.encoder import model_folder
+from vatt.errors import ConfigError
+from vatt.models.counting import (
+    HEADS,
+    MODALITIES,
+    Blueprint,
+    Flops,
+    blueprint,
+    count_parameters,
+    count_tokens,
+    forward_flops,
+    parts_of,
+)
+from vatt.models.memory import TrainingMemory, training_memory
+from vatt.models.paper_tables import PaperRow, paper_rows
+from vatt.models.vatt import ModelConfig
+from vatt.models.weights import read_settings
+
+TITLES = {
+    1: ("Table 1: million parameters", 1),
+    2: ("Table 2: TFLOPs of 12 views of 32 × 320 × 320", 2),
+    13: ("Table 13: GFLOPs by DropToken rate, Medium-Base-Small", 1),
+    14: ("Table 14: GFLOPs by DropToken rate, Medium", 1),
+}  # and how many decimals the paper prints
+GIGA = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfoConfig:
+    """Say what a model costs, without building its weights.
+
+    The model of a folder, or else of the settings below (`--preset mbs`).
+    """
+
+    run: Positional[Path | None] = None
+    """Run folder or model folder; left out: the settings below."""
+    paper_tables: bool = False
+    """Tables 1, 2, 13 and 14 of the paper beside our counts, instead of a model."""
+    batch_size: int = 8
+    """Clips on one device, for the memory of training; the paper has 2,048 on 256 devices."""
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size: found {self.batch_size}, expected >= 1")
+        of_settings = (self.clip, self.model) != (ClipSpec(), ModelConfig())
+        if (self.run is not None) + self.paper_tables + of_settings > 1:
+            raise ConfigError(
+                "vatt info: found more than one of a folder, --paper_tables and settings of a "
+                "model (or a preset); give one"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfoResult:
+    """A model in numbers; operations are of one forward pass of one clip.
+
+    parts: name → parameters, those trained, GFLOPs and those in training.
+    modalities: name → tokens of one input and GFLOPs, also in training, where tokens are dropped.
+    memory: gigabytes that training takes on one device.
+    vocabulary: where the folder's is, or that it is missing; None without a folder.
+    """
+
+    folder: Path | None
+    vocabulary: str | None
+    parts: Mapping[str, Mapping[str, float]]
+    modalities: Mapping[str, Mapping[str, float]]
+    memory: Mapping[str, float]
+
+    def shown(self) -> dict[str, Any]:
+        """For people: rounded, with thousands separated."""
+        given = {"folder": self.folder, "vocabulary": self.vocabulary}
+        groups = {"parts": self.parts, "modalities": self.modalities}
+        tables: dict[str, Any] = {
+            title: {
+                name: {key: _rounded(value) for key, value in row.items()}
+                for name, row in rows.items()
+            }
+            for title, rows in groups.items()
+        }
+        tables["memory of training"] = {key: _rounded(v) for key, v in self.memory.items()}
+        return {key: value for key, value in given.items() if value is not None} | tables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperTables:
+    """The paper's counts and ours."""
+
+    rows: list[PaperRow]
+
+    def shown(self) -> dict[str, Any]:
+        """For people: a table for each of the paper's, in its decimals, with the difference."""
+        tables: dict[str, list[dict[str, str]]] = {}
+        for row in self.rows:
+            title, decimals = TITLES[row.table]
+            tables.setdefault(title, []).append(
+                {
+                    "": row.row,
+                    " ": row.column,
+                    "paper": f"{row.paper:.{decimals}f}",
+                    "ours, as paper": f"{row.ours:.{decimals}f}",
+                    "ours, fully": f"{row.ours_full:.{decimals}f}",
+                    "difference": f"{row.ours / row.paper - 1:+.2%}",
+                }
+            )
+        return tables
+
+
+def run(config: InfoConfig) -> InfoResult | PaperTables:
+    """Count.
+
+    Raises:
+        CheckpointError: there is no model in the folder.
+    """
+    if config.paper_tables:
+        return PaperTables(rows=paper_rows())
+    folder, vocabulary = None, None
+    model, clip = config.model, config.clip
+    if config.run is not None:
+        folder = model_folder(config.run)
+        model, clip, _ = read_settings(folder)
+        vocabulary = _vocabulary(folder)
+    plan = blueprint(model)
+    flops = [forward_flops(plan, clip, training=training) for training in (False, True)]
+    return InfoResult(
+        folder=folder,
+        vocabulary=vocabulary,
+        parts=_parts(plan, *flops),
+        modalities=_modalities(plan, clip, *flops),
+        memory=_memory(training_memory(plan, clip), config.batch_size),
+    )
+
+
+def _vocabulary(folder: Path) -> str:
+    words = folder / "tokenizer.json"
+    if words.is_file():
+        return str(words)
+    return (
+        "missing (no tokenizer.json beside config.json): word ids can be encoded, strings cannot; "
+        "put the vocabulary there that the model was trained with"
+    )
+
+
+Counted = Mapping[str, Mapping[str, Flops]]
+
+
+def _parts(plan: Blueprint, evaluation: Counted, training: Counted) -> dict[str, dict[str, float]]:
+    modules = parts_of(plan.model)
+    rows: dict[str, dict[str, float]] = {}
+    for name, module in modules.items():
+        parameters = count_parameters(module)
+        rows[name] = {
+            "parameters": parameters.all,
+            "trainable": parameters.trainable,
+            "gflops": _gflops(by_part.get(name) for by_part in evaluation.values()),
+            "gflops_in_training": _gflops(by_part.get(name) for by_part in training.values()),
+        }
+    together = count_parameters(*modules.values())
+    total = {key: sum(row[key] for row in rows.values()) for key in rows[HEADS]}
+    rows["total"] = total | {"parameters": together.all, "trainable": together.trainable}
+    return rows
+
+
+def _modalities(
+    plan: Blueprint, clip: ClipSpec, evaluation: Counted, training: Counted
+) -> dict[str, dict[str, float]]:
+    tokens = count_tokens(plan, clip, training=False)
+    kept = count_tokens(plan, clip, training=True)
+    return {
+        modality: {
+            "tokens": tokens[modality],
+            "tokens_in_training": kept[modality],
+            "inputs_of_a_clip": clip.texts if modality == "text" else 1,
+            "gflops": _gflops(evaluation[modality].values()),
+            "gflops_in_training": _gflops(training[modality].values()),
+        }
+        for modality in MODALITIES
+    }
+
+
+def _gflops(counts: Any) -> float:
+    return float(sum(count.full for count in counts if count is not None) / GIGA)
+
+
+def _memory(memory: TrainingMemory, clips: int) -> dict[str, float]:
+    return {
+        "weights_gb": memory.weights / GIGA,
+        "gradients_gb": memory.gradients / GIGA,
+        "adam_gb": memory.optimiser / GIGA,
+        "activations_of_a_clip_gb": memory.activations / GIGA,
+        "attention_weights_of_a_clip_gb": memory.attention / GIGA,
+        "batch_size": clips,
+        "total_gb": memory.total(clips) / GIGA,
+    }
+
+
+def _rounded(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.3f}" if value >= 1 else f"{value:.3g}"
