@@ -21,6 +21,7 @@ ARROWS = {
         "training.precision",
         "evaluation",
         "encoder",
+        "convert",
         "data",
         "media",
         "models",
@@ -29,6 +30,7 @@ ARROWS = {
     },
     "evaluation": {"encoder", "data", "models", "training.precision"},
     "encoder": {"data", "media", "models"},
+    "convert": {"models"},
     "training": {"training.precision"},
     "training.precision": set(),  # which numbers a device multiplies fast: evaluation asks too
     "data": {"media"},

@@ -94,7 +94,8 @@ class Encoder:
 
         Args:
             sounds: paths, of which each gives the mean of 4 windows spread over the file; or mono
-                waveforms, float [B, S] in [-1, 1], of any length.
+                waveforms, float [B, S] in [-1, 1], of any length; or, for a spectrogram model,
+                log-mel values float [B, F, M] in [0, 1].
             sample_rate_hz: of waveforms; they are resampled to the model's rate.
 
         Raises:
@@ -102,8 +103,12 @@ class Encoder:
             ConfigError: waveforms of another shape, type or range, or without their rate.
         """
         if isinstance(sounds, Tensor | np.ndarray):
-            waveforms = self._at_model_rate(_checked(sounds, "waveform", "[B, S]"), sample_rate_hz)
-            return self._joined_audio(map(self._run_audio, torch.split(waveforms, CLIPS_AT_ONCE)))
+            if sounds.ndim == 3 and self.module.config.audio.kind == "spectrogram":
+                heard = _checked(sounds, "spectrogram", "[B, F, M]")
+            else:
+                heard = _checked(sounds, "waveform", "[B, S]")
+                heard = self._at_model_rate(heard, sample_rate_hz)
+            return self._joined_audio(map(self._run_audio, torch.split(heard, CLIPS_AT_ONCE)))
         windows = (self._run_audio(self._windows_of_sound(path)) for path in _paths(sounds))
         return self._joined_audio(_mean(window) for window in windows)
 

@@ -1,8 +1,6 @@
 """Metrics against brute force over all orders of ties, and against recorded official numbers."""
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
+from tests.parity.recordings import FOLDER
 from vatt.errors import DataError
 from vatt.evaluation.metrics import (
     Ranks,
@@ -19,8 +18,6 @@ from vatt.evaluation.metrics import (
     recalls,
     top_k_accuracy,
 )
-
-PARITY = Path(os.environ.get("VATT_PARITY_DIR", Path(__file__).parents[3] / "shared" / "parity"))
 
 
 def first_relevant_ranks(scores: np.ndarray, relevant: np.ndarray) -> list[int]:
@@ -101,10 +98,9 @@ def test_top_k_over_all_classes_as_truth_adds_up_to_k(logits, k):
     assert total == pytest.approx(k)
 
 
-@pytest.mark.skipif(not PARITY.is_dir(), reason="recorded official outputs not found")
 class TestOfficialNumbers:
     def arrays(self) -> dict[str, np.ndarray]:
-        return dict(np.load(PARITY / "misc" / "eval_and_classification_losses.npz"))
+        return dict(np.load(FOLDER / "misc" / "eval_and_classification_losses.npz"))
 
     def test_top_1_and_top_5(self):
         data = self.arrays()

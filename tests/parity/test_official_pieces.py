@@ -4,11 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.parity.recordings import arrays, needs_recordings
+from tests.parity.recordings import arrays
 from vatt.models.positions import relative_buckets, resample
 from vatt.models.spectrogram import SpectrogramConfig, log_mel, mel_matrix
-
-pytestmark = needs_recordings
 
 BUCKETS = arrays("misc/t5_relative_buckets.npz")
 POSITIONS = arrays("misc/position_interpolation.npz")

@@ -1,7 +1,5 @@
 import json
 import math
-import os
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,15 +8,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from tests.parity.recordings import FOLDER
 from vatt.errors import CheckpointError, ConfigError
 from vatt.training.optim import OptimConfig, Optimiser, learning_rate
-
-PARITY = Path(
-    os.environ.get("VATT_PARITY_DIR", Path(__file__).parents[3] / "shared" / "parity")
-).resolve()
-needs_parity = pytest.mark.skipif(
-    not PARITY.is_dir(), reason=f"no recordings of the official code at {PARITY}"
-)
 
 
 def test_paper_schedule_is_a_quarter_cosine_from_peak_to_final_rate():
@@ -31,7 +23,6 @@ def test_paper_schedule_is_a_quarter_cosine_from_peak_to_final_rate():
     assert learning_rate(config, 500_000, 500_000) == pytest.approx(5e-5)
 
 
-@needs_parity
 @pytest.mark.parametrize(
     "name",
     [
@@ -44,7 +35,7 @@ def test_paper_schedule_is_a_quarter_cosine_from_peak_to_final_rate():
     ],
 )
 def test_half_cosine_is_the_official_schedule(name):
-    facts = json.loads((PARITY / "schedules" / "schedules.json").read_text())[name]
+    facts = json.loads((FOLDER / "schedules" / "schedules.json").read_text())[name]
     levels = facts.get("levels", [facts.get("base")])
     config = OptimConfig(
         schedule="half_cosine",
@@ -53,7 +44,7 @@ def test_half_cosine_is_the_official_schedule(name):
         warmup_steps=facts["warmup_steps"],
         warmup_learning_rate=facts["warmup_learning_rate"],
     )
-    recorded = np.load(PARITY / "schedules" / "schedules.npz")
+    recorded = np.load(FOLDER / "schedules" / "schedules.npz")
     for step, value in zip(recorded[f"{name}/steps"], recorded[f"{name}/values"], strict=True):
         if step < facts["total_steps"]:  # the official value there is 0/0
             ours = learning_rate(config, int(step), facts["total_steps"])
@@ -61,12 +52,11 @@ def test_half_cosine_is_the_official_schedule(name):
             assert ours == pytest.approx(value, rel=2e-6, abs=2e-7 * levels[0])
 
 
-@needs_parity
 @pytest.mark.parametrize("clip_norm", [None, 0.75])
 @pytest.mark.parametrize("name", ["adam", "adamw", "momentum", "momentumw"])
 def test_official_optimisers_give_their_recorded_weights(name, clip_norm):
-    facts = json.loads((PARITY / "misc" / "optimizers.json").read_text())
-    recorded = np.load(PARITY / "misc" / "optimizers.npz")
+    facts = json.loads((FOLDER / "misc" / "optimizers.json").read_text())
+    recorded = np.load(FOLDER / "misc" / "optimizers.npz")
     suffix = f"_clip{clip_norm}" if clip_norm else ""
     config = OptimConfig(
         name="adam" if name.startswith("adam") else "momentum",

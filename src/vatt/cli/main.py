@@ -79,6 +79,11 @@ COMMANDS = {
         "ReportConfig",
         "one self-contained HTML page: tables, curves, maps of the spaces, film strips",
     ),
+    "convert": Command(
+        "vatt.tasks.convert",
+        "ConvertConfig",
+        "make a model folder of an official TensorFlow checkpoint, without TensorFlow",
+    ),
     "info": Command(
         "vatt.tasks.info",
         "InfoConfig",

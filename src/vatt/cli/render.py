@@ -163,7 +163,8 @@ def _grid(rows: Sequence[Mapping[str, Any]], *, title: str) -> Any:
         columns = ["", *names]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for position, column in enumerate(columns):
-        table.add_column(_words(column), justify="left" if position == 0 else "right")
+        justify: Any = "left" if position == 0 else "right"
+        table.add_column(_words(column), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     return table

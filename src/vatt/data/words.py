@@ -32,10 +32,10 @@ class WordTokenizer:
             where: what to call it in errors.
 
         Raises:
-            CheckpointError: id 0 is not padding, or id 1 is not the unknown word.
+            CheckpointError: id 0 is not padding, or there is no unknown word.
         """
         found = tokenizer.id_to_token(0), tokenizer.id_to_token(1)
-        if found != (PADDING, UNKNOWN):
+        if found[0] != PADDING or tokenizer.token_to_id(UNKNOWN) is None:
             raise CheckpointError(
                 f"{where}: found the words {found} at ids 0 and 1, expected {(PADDING, UNKNOWN)}; "
                 "give the tokenizer.json that was written with the model"
@@ -64,6 +64,29 @@ class WordTokenizer:
         frequent.sort(key=lambda word: (-counts[word], word))
         words = [PADDING, UNKNOWN, *frequent[: max_words - 2]]
         return cls._of({word: number for number, word in enumerate(words)})
+
+    @classmethod
+    def read_list(cls, path: Path) -> WordTokenizer:
+        """Read a word list, the official code's vocabulary: line n is the word with id n.
+
+        Raises:
+            CheckpointError: the file cannot be read, repeats a word, or lacks padding (first) or
+                the unknown word.
+        """
+        try:
+            words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: cannot read the word list: {error}") from error
+        vocabulary = {word.strip("\r"): number for number, word in enumerate(words)}
+        if len(vocabulary) < len(words):
+            twice = next(word for word in words if words.count(word) > 1)
+            raise CheckpointError(f"{path}: found {twice!r} twice, expected a word on each line")
+        if words[0].strip("\r") != PADDING or UNKNOWN not in vocabulary:
+            raise CheckpointError(
+                f"{path}: found the first word {words[0]!r}, expected {PADDING!r}, and "
+                f"{UNKNOWN!r} somewhere after it"
+            )
+        return cls._of(vocabulary)
 
     @classmethod
     def _of(cls, vocabulary: dict[str, int]) -> WordTokenizer:

@@ -45,6 +45,16 @@ def save_model(
     """
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
+    save_settings(folder, model_config, clip, extra)
+
+
+def save_settings(
+    folder: Path,
+    model_config: ModelConfig,
+    clip: ClipSpec,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write config.json alone; the arguments are those of `save_model`."""
     values = {
         "format_version": FORMAT_VERSION,
         "model": to_values(model_config),

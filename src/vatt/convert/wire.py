@@ -1,0 +1,79 @@
+"""Bytes of an untrusted file, read front to back: varints and protocol buffer fields."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from vatt.errors import ConversionError
+
+Field = int | bytes
+
+
+class Cursor:
+    """Reads `data`; every error says where in the file.
+
+    Args:
+        data: a part of a file.
+        where: the file, for errors.
+        offset: of `data` in the file.
+        at: where in `data` to begin.
+    """
+
+    def __init__(self, data: bytes, *, where: str, offset: int, at: int = 0) -> None:
+        self.data = data
+        self.where = where
+        self.offset = offset
+        self.at = at
+
+    def __bool__(self) -> bool:
+        """Whether anything is left."""
+        return self.at < len(self.data)
+
+    def error(self, found: str) -> ConversionError:
+        """What to raise when something is wrong here."""
+        return ConversionError(
+            f"{self.where}: offset {self.offset + self.at}: {found}; the file is damaged, copy it "
+            "again"
+        )
+
+    def varint(self) -> int:
+        """An unsigned integer below 2**64, seven bits a byte, the lowest first."""
+        value = shift = 0
+        for byte in self.data[self.at : self.at + 10]:
+            self.at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if value >> 64:
+                    break
+                return value
+            shift += 7
+        raise self.error("found no end of a number")
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        if size > len(self.data) - self.at:
+            raise self.error(f"expected {size} more bytes, found {len(self.data) - self.at}")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+
+def read_message(cursor: Cursor) -> Mapping[int, list[Field]]:
+    """Fields of a protocol buffer message by number: integers, or the bytes of the others."""
+    fields: dict[int, list[Field]] = {}
+    while cursor:
+        tag = cursor.varint()
+        number, kind = tag >> 3, tag & 7
+        value: Field
+        if kind == 0:
+            value = cursor.varint()
+        elif kind == 1:
+            value = int(struct.unpack("<Q", cursor.take(8))[0])
+        elif kind == 2:
+            value = cursor.take(cursor.varint())
+        elif kind == 5:
+            value = int(struct.unpack("<I", cursor.take(4))[0])
+        else:
+            raise cursor.error(f"found a field of unknown kind {kind}")
+        fields.setdefault(number, []).append(value)
+    return fields

@@ -1,0 +1,100 @@
+"""Official models of the recordings, converted by `vatt convert` and opened again."""
+
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import vatt
+from tests.parity.recordings import FOLDER, arrays
+from vatt.contracts import Inputs
+from vatt.convert.bundle import Bundle
+from vatt.convert.names import oriented
+from vatt.convert.official import Plan, plan
+from vatt.encoder import Encoder
+from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.weights import load_model
+from vatt.tasks.convert import ConvertConfig, head_widths, run
+
+HEAD_WIDTHS = {
+    "tx_fac": "video=16,audio=16,text=12",
+    "ut_fac": "16",
+    "tx_fac_spectrogram": "video=16,audio=12,text=8",
+}
+CHECKPOINTS = [
+    (name, step)
+    for name in HEAD_WIDTHS
+    for step in (0, 5)
+    if (FOLDER / name / f"ckpt-{step}.index").is_file()
+]
+_kept = tempfile.TemporaryDirectory(prefix="vatt-parity-")  # until the process ends
+
+
+@cache
+def folder(name: str, step: int = 0) -> Path:
+    out = Path(_kept.name) / f"{name}-{step}"
+    run(ConvertConfig(prefix=FOLDER / name / f"ckpt-{step}", out=out, head_width=HEAD_WIDTHS[name]))
+    return out
+
+
+@cache
+def encoder(name: str, step: int = 0) -> Encoder:
+    return vatt.load(folder(name, step), "cpu")
+
+
+def found_plan(name: str) -> Plan:
+    return plan(Bundle(FOLDER / name / "ckpt-0"), head_widths(HEAD_WIDTHS[name]))
+
+
+def without_dropout(config: ModelConfig) -> ModelConfig:
+    """As the recordings were made."""
+
+    def silent(part):
+        return replace(part, transformer=replace(part.transformer, dropout=0.0))
+
+    return replace(
+        config,
+        video=silent(config.video),
+        audio=silent(config.audio),
+        text=silent(config.text),
+    )
+
+
+def trainable(name: str, step: int = 0) -> Vatt:
+    """A fresh copy in training mode, without dropout."""
+    module, config, _, _ = load_model(folder(name, step))
+    copy = Vatt(without_dropout(config))
+    copy.load_state_dict(module.state_dict())
+    return copy.train()
+
+
+def sounds(recorded: dict[str, Tensor]) -> Tensor:
+    """Waveforms [B, S] or spectrograms [B, F, M] (with a leading axis of steps in trajectories)."""
+    key = "in/audio" if "in/audio" in recorded else "in/audio_mel"
+    return recorded[key][..., 0]
+
+
+def batch(name: str, step: int = 0, draw: Tensor | None = None) -> Inputs:
+    """The batch of one step of the recorded training."""
+    recorded = arrays(f"{name}/train_trajectory.npz")
+    words = recorded["in/text"][step].long()
+    has_text = recorded["in/text_mask"][step] > 0
+    return Inputs(
+        recorded["in/vision"][step],
+        sounds(recorded)[step],
+        recorded["in/audio_mask"][step] > 0,
+        words,
+        has_text[:, None].expand(words.shape[:2]),
+        draw,
+    )
+
+
+def joined(values: dict[str, Tensor], sources: tuple[str, ...]) -> Tensor | None:
+    """Official arrays by variable as one tensor of ours; None when none of them is there."""
+    if not any(source in values for source in sources):
+        return None
+    parts = [torch.from_numpy(oriented(name, values[name].numpy()).copy()) for name in sources]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
