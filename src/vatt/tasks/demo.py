@@ -57,7 +57,7 @@ NOTES = (
     "The clips are rendered play: ViZDoom walking through the free maps of Freedoom. Nothing here "
     "was measured on camera film.",
     "Most captions are our sentences about the simulator's state (what the player does, holds and "
-    "sees); about one in six is a message of the game. So the action is weakly supervised by "
+    "sees); about one in five is a message of the game. So the action is weakly supervised by "
     "text: the sentences name it. The ceiling of text retrieval is what someone would reach who "
     "knows that state exactly, for several clips fit the same sentence.",
     "Maps for training, choosing and testing are different maps of one world, with the same "
