@@ -37,7 +37,7 @@ from vatt.errors import DataError, MediaError
 from vatt.media.audio import decode_audio
 from vatt.media.video import EPSILON_S, decode_all_frames
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CACHE_VERSION = 1
 BYTES_FILE, TABLE_FILE = "decoded.bin", "table.npz"
@@ -279,7 +279,7 @@ def _fill(path: Path, data: Dataset, settings: CacheSettings, plan: _Table) -> _
             frames[entry], samples[entry] = len(video.starts_s), video.samples
             end_s[entry] = video.end_s
             starts_s[first : first + len(video.starts_s)] = video.starts_s
-    log.info(
+    logger.info(
         "decoded %d videos once: %.2f GB in %.0f s",
         len(frames),
         size / 1e9,
@@ -287,7 +287,9 @@ def _fill(path: Path, data: Dataset, settings: CacheSettings, plan: _Table) -> _
     )
     left_out = int((frames == 0).sum())
     if left_out:
-        log.warning("%d of %d videos could not be decoded whole; not cached", left_out, len(frames))
+        logger.warning(
+            "%d of %d videos could not be decoded whole; not cached", left_out, len(frames)
+        )
     return replace(plan, frames=frames, samples=samples, end_s=end_s, starts_s=starts_s)
 
 

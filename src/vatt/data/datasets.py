@@ -36,7 +36,7 @@ from vatt.errors import ConfigError, DataError, MediaError
 from vatt.media.audio import decode_audio
 from vatt.media.video import decode_frames
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 REPLACEMENTS = 20  # tried for one clip before giving up
 
@@ -259,7 +259,7 @@ class ClipDataset(torch.utils.data.Dataset[Clip]):
             segments += [(row, segment) for segment in found]
         used = len({row for row, _ in segments})
         if used < len(rows):
-            log.warning(
+            logger.warning(
                 "%s: %d of %d videos have no part of %.2f s without a cut; not used",
                 reader.data.folder,
                 len(rows) - used,

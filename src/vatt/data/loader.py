@@ -22,7 +22,7 @@ from vatt.contracts import Augmentation, Batch, Clip
 from vatt.data.datasets import ClipDataset, EvalDataset, Failure, Fetched
 from vatt.errors import DataError, VattError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 At = TypeVar("At")  # where a batch is: its step, or the positions of its windows
 Where = TypeVar("Where", contravariant=True)  # where a clip is
@@ -166,7 +166,7 @@ class Loader(Generic[At]):
         self.failed_clips += len(failures)
         for failure in failures:
             if failure.key not in {known.key for known in self.failures}:
-                log.warning("skipped: %s", failure.cause)
+                logger.warning("skipped: %s", failure.cause)
                 self.failures.append(failure)
         if len(self.failures) > self._most_failed:
             raise DataError(
