@@ -100,12 +100,12 @@ def demo() -> Values:
                 learning_rate=1e-3,
                 final_learning_rate=0.0,
                 schedule="half_cosine",
-                warmup_steps=45,
+                warmup_steps=38,
                 beta2=0.98,
                 clip_norm=1.0,
             )
         ),
-        "train": {"steps": 560, "save_every": 140, "keep": 1, "log_every": 10},
+        "train": {"steps": 480, "save_every": 120, "keep": 1, "log_every": 10},
     }
 
 

@@ -219,6 +219,7 @@ def _set_up_picture(game: Any, vizdoom: Any) -> None:
     game.set_render_messages(False)
     game.set_render_crosshair(False)
     game.add_game_args("+cl_showsecretmessage 0 +r_visibility 32")  # the far end is lit, too
+    game.add_game_args("+r_drawfuzz 0")  # the shimmer of spectres follows no seed
     game.set_labels_buffer_enabled(True)
     game.set_depth_buffer_enabled(True)
 
