@@ -42,6 +42,18 @@ def test_same_map_seed_and_commands_play_the_same_whatever_was_played_before(gam
 
 
 @needs_game
+def test_a_spectre_in_view_looks_the_same_each_time(game):
+    def watched() -> np.ndarray:
+        game.start([one for one in maps_of("train") if one.wad == WADS[1]][1], seed=5)
+        game.console("notarget")
+        game.console("summon Spectre")
+        moments = [game.step() for _ in range(12)]
+        return np.stack([moment.picture for moment in moments if moment is not None])
+
+    np.testing.assert_array_equal(watched(), watched())
+
+
+@needs_game
 def test_turning_unseen_keeps_the_angle_known(game):
     played(game, 1, seed=5)
     before = game.angle
