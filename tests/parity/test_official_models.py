@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.testing import assert_close
 
 from tests.parity.converted import (
     CHECKPOINTS,
@@ -23,7 +22,7 @@ from tests.parity.converted import (
     sounds,
     trainable,
 )
-from tests.parity.recordings import FOLDER, arrays, needs_full_recordings
+from tests.parity.recordings import FOLDER, arrays, assert_near, needs_full_recordings
 from vatt.contracts import Inputs
 from vatt.convert.bundle import Bundle
 from vatt.encoder import Encoded
@@ -42,10 +41,6 @@ HEADS = {
     ("audio", "va"): "out/head_stack/bridge/audio/tovid",
     ("text", "vt"): "out/head_stack/bridge/text/tovid",
 }
-
-
-def assert_near(found: Tensor, recorded: Tensor, what: str, *, atol: float, rtol: float) -> None:
-    assert_close(found, recorded, atol=atol, rtol=rtol, msg=lambda text: f"{what}: {text}")
 
 
 def encoded(name: str, step: int, recorded: dict[str, Tensor]) -> dict[str, Encoded]:
