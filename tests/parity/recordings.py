@@ -33,7 +33,7 @@ class Recording(dict[str, torch.Tensor]):
         return super().__getitem__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401 (get itself)
 
 
 READ: dict[str, set[str]] = {}  # file → its arrays that some test looked at, in this process

@@ -282,8 +282,7 @@ def assert_same_training(name: str, weights: dict[str, Tensor], moments: dict[st
         assert_near(moments[f"{key}/exp_avg_sq"], second, f"{key} v", atol=1e-6, rtol=1e-2)
         first = slots(key, "m")
         assert first is not None
-        largest = float(first.abs().max())
-        assert_near(
-            moments[f"{key}/exp_avg"], first, f"{key} m", atol=1e-3 * largest + 1e-6, rtol=0
-        )
+        # Gradients through batch norm are 1e-3 apart at best; the later ones at other weights too.
+        tolerance = 3e-3 * float(first.abs().max()) + 1e-6
+        assert_near(moments[f"{key}/exp_avg"], first, f"{key} m", atol=tolerance, rtol=0)
     assert told > 0.95 * sum(value.numel() for value in final.values()) - final[WORDS].numel()
