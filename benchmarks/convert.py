@@ -32,8 +32,9 @@ from vatt.convert import names
 from vatt.convert.bundle import SUFFIX
 from vatt.convert.crc32c import crc32c, masked
 from vatt.models.official import as_official
+from vatt.models.settings import ModelConfig, VideoConfig
 from vatt.models.transformer import LARGE
-from vatt.models.vatt import ModelConfig, Vatt, VideoConfig
+from vatt.models.vatt import Vatt
 
 
 def variables() -> dict[str, tuple[int, ...]]:

@@ -17,7 +17,8 @@ from timing import milliseconds, report
 from vatt.config import from_values
 from vatt.contracts import ClipSpec, Inputs
 from vatt.losses import LossConfig, contrast
-from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.settings import ModelConfig
+from vatt.models.vatt import Vatt
 from vatt.presets import PRESETS
 from vatt.training.precision import autocast
 

@@ -14,9 +14,9 @@ from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
 from vatt.losses import LossConfig
 from vatt.models.heads import HeadsConfig
+from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, TransformerConfig
-from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.training.optim import OptimConfig
 
 Values = dict[str, Any]

@@ -13,7 +13,8 @@ from vatt import distributed
 from vatt.config import from_values
 from vatt.contracts import Batch, ClipSpec
 from vatt.losses import LossConfig
-from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.settings import ModelConfig
+from vatt.models.vatt import Vatt
 from vatt.presets import tiny
 from vatt.tasks.pretrain import Objective
 from vatt.training.loop import whole_batch

@@ -6,9 +6,9 @@ import torch
 
 from vatt.contracts import Inputs
 from vatt.models.heads import HeadsConfig
+from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import TransformerConfig
-from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig, VideoConfig
 
 BACKBONE = TransformerConfig(layers=2, width=24, heads=2, mlp_width=32, dropout=0.0)
 SMALL_MODEL = ModelConfig(

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from vatt.models.official import as_official
+from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, TransformerConfig
-from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig, Vatt, VideoConfig
+from vatt.models.vatt import Vatt
 
 
 def build(config: ModelConfig) -> Vatt:

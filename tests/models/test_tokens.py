@@ -219,3 +219,15 @@ def test_linear_text_is_the_maximum_over_projected_words():
 def test_word_table_of_the_paper_is_as_wide_as_the_backbone():
     assert SMALL_MODEL.text.word_width is None
     assert word_tokens(None, pre_projection=False).words.weight.shape == (20, 10)
+
+
+def test_count_of_buckets_keeps_as_many_of_any_input():
+    """Official: the number of kept tokens follows from the position tables, not from the input."""
+    tokens = video_tokens(drop_count="buckets")
+    buckets = tokens.positions.num_buckets
+    for frames in (2, 4, 8):
+        signal = torch.zeros(2, frames, 12, 16, 3)
+        out = tokens(signal, draw=torch.arange(2), rate=0.75, stream=0, scope="batch")
+        assert out.shape[1] == 1 + buckets // 4
+    with pytest.raises(ConfigError, match=f"found 1 tokens, expected at least {buckets // 4}"):
+        tokens(torch.zeros(2, 1, 4, 4, 3), draw=torch.arange(2), rate=0.75, stream=0, scope="batch")

@@ -10,9 +10,10 @@ from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
 from vatt.models.official import as_official
 from vatt.models.positions import resample
+from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import log_mel
 from vatt.models.transformer import BASE, LARGE, MEDIUM, TransformerConfig
-from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig, Vatt, VideoConfig
+from vatt.models.vatt import Vatt
 
 MODELS = {
     "specific": SMALL_MODEL,

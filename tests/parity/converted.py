@@ -15,7 +15,8 @@ from vatt.convert.bundle import Bundle
 from vatt.convert.names import oriented
 from vatt.convert.official import Plan, plan
 from vatt.encoder import Encoder
-from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.settings import ModelConfig
+from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model
 from vatt.tasks.convert import ConvertConfig, head_widths, run
 

@@ -208,8 +208,8 @@ def test_droptoken_keeps_the_recorded_tokens(name, monkeypatch):
         for stream, modality in ((VIDEO_STREAM, "video"), (AUDIO_STREAM, "audio"))
     }
 
-    def recorded_choice(draw, num_tokens, rate, *, stream, scope):
-        ours = choose(draw, num_tokens, rate, stream=stream, scope=scope)
+    def recorded_choice(draw, num_tokens, rate, *, stream, **settings):
+        ours = choose(draw, num_tokens, rate, stream=stream, **settings)
         assert ours.shape == (len(draw), len(kept[stream]))  # we keep as many
         return kept[stream].sort().values.expand(len(draw), -1)
 

@@ -16,7 +16,8 @@ from vatt.convert.bundle import Bundle
 from vatt.convert.sizes import Kind, Variables
 from vatt.errors import ConfigError
 from vatt.models.official import as_official
-from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.settings import ModelConfig
+from vatt.models.vatt import Vatt
 
 _NOT_WEIGHTS = re.compile(r"/\.OPTIMIZER_SLOT/|^optimizer/|^save_counter$|^_CHECKPOINTABLE_")
 

@@ -9,9 +9,9 @@ from vatt.convert import names
 from vatt.convert.bundle import Bundle
 from vatt.errors import ConversionError
 from vatt.models.heads import HeadsConfig
+from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import TransformerConfig
-from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig, VideoConfig
 
 Kind = Literal["modality-specific, waveform", "modality-specific, spectrogram", "modality-agnostic"]
 HEAD_WIDTH = 64  # of all published models

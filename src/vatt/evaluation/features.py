@@ -21,9 +21,10 @@ from vatt.contracts import Batch, ClipSpec, Inputs, draw_bits
 from vatt.data.augment import apply
 from vatt.errors import DataError
 from vatt.evaluation.moments import Moment
+from vatt.models.settings import ModelConfig
 from vatt.models.spectrogram import log_mel
 from vatt.models.tokens import PatchTokens
-from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.vatt import Vatt
 
 logger = logging.getLogger(__name__)
 

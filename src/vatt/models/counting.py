@@ -18,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vatt.contracts import ClipSpec, Inputs
-from vatt.models.vatt import Modality, ModelConfig, Vatt
+from vatt.models.settings import Modality, ModelConfig
+from vatt.models.vatt import Vatt
 
 MODALITIES: tuple[Modality, ...] = ("video", "audio", "text")
 HEADS = "heads"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vatt.models.vatt import AudioConfig, ModelConfig, TextConfig
+from vatt.models.settings import AudioConfig, ModelConfig, TextConfig
 
 
 def as_official(config: ModelConfig) -> ModelConfig:
@@ -19,6 +19,7 @@ def as_official(config: ModelConfig) -> ModelConfig:
         text=_agnostic_text(config.text) if config.shared else _specific_text(config.text),
         heads=replace(config.heads, form="official"),
         drop_token_scope="batch",
+        drop_token_count="buckets",
         edges="cut",
         patch_bias=True,
         position_form="normed",

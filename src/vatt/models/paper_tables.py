@@ -25,9 +25,9 @@ from vatt.models.counting import (
     count_parameters,
 )
 from vatt.models.official import as_official
+from vatt.models.settings import ModelConfig, VideoConfig
 from vatt.models.tokens import keep_tokens
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, TransformerConfig, dense
-from vatt.models.vatt import ModelConfig, VideoConfig
 
 CLASSES_OF_TABLE_1, CLASSES = 600, 400  # Kinetics-600 and -400
 VIEWS = 4 * 3  # clips × crops at test time (§4.3)

@@ -46,6 +46,11 @@ class AxisPositions(nn.Module):
             nn.init.trunc_normal_(table, std=width**-0.5, a=-2 * width**-0.5, b=2 * width**-0.5)
         self.norm = nn.LayerNorm(width, eps=NORM_EPSILON) if form == "normed" else None
 
+    @property
+    def num_buckets(self) -> int:
+        """Number of tokens of an input whose grid the tables fit."""
+        return math.prod(len(table) for table in self.tables)
+
     def forward(self, grid: Sequence[int]) -> Tensor:
         """Position vectors [N, D] of a grid of patches, last axis fastest."""
         total = torch.zeros(())

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from vatt.errors import ConfigError
 from vatt.models.positions import AxisPositions
-from vatt.models.transformer import dense
+from vatt.models.transformer import dense, glorot_normal_
 
 Edges = Literal["pad", "cut"]
 DropScope = Literal["sample", "batch"]
+DropCount = Literal["tokens", "buckets"]
 
 
 class PatchTokens(nn.Module):
@@ -31,6 +32,8 @@ class PatchTokens(nn.Module):
         bias: whether the patch projection has a bias (official; the paper writes none).
         pre_projection: a further GELU layer before positions (official agnostic model).
         dropout: of the tokens, once positions are added.
+        drop_count: what DropToken's rate is a share of, "tokens" of the input (paper) or "buckets"
+            of the position tables (official).
         mean: of the signal, per channel; subtracted, before padding.
         std: of the signal, per channel; divided by.
     """
@@ -49,6 +52,7 @@ class PatchTokens(nn.Module):
         bias: bool,
         pre_projection: bool,
         dropout: float,
+        drop_count: DropCount = "tokens",
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
     ) -> None:
@@ -59,6 +63,7 @@ class PatchTokens(nn.Module):
         self.projection = dense(math.prod(patch) * channels, width, bias=bias)
         self.pre_projection = dense(width, width, bias=True) if pre_projection else None
         self.positions = positions
+        self.drop_count = drop_count
         self.agg = agg_token(width)
         self.standardised = any(mean) or any(value != 1 for value in std)
         self.register_buffer("mean", torch.tensor(mean).expand(channels), persistent=False)
@@ -82,7 +87,8 @@ class PatchTokens(nn.Module):
         grid = [size // p for size, p in zip(signal.shape[1:-1], self.patch, strict=True)]
         num_tokens, positions, kept = math.prod(grid), self.positions(grid), None
         if draw is not None and rate > 0:
-            kept = keep_tokens(draw, num_tokens, rate, stream=stream, scope=scope)
+            of = self.positions.num_buckets if self.drop_count == "buckets" else num_tokens
+            kept = keep_tokens(draw, num_tokens, rate, of=of, stream=stream, scope=scope)
             positions = positions[kept]
         tokens = self._project(take_patches(signal, self.patch, kept)) + positions
         tokens = F.dropout(tokens, self.dropout, self.training)
@@ -104,9 +110,8 @@ class PatchTokens(nn.Module):
 
 
 def agg_token(width: int) -> nn.Parameter:
-    """x_AGG of eq. 2, [D], initialised as in the official code (truncated Glorot normal)."""
-    std = width**-0.5 / 0.87962566103423978  # truncation at 2 σ leaves width ** -0.5
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=std, a=-2 * std, b=2 * std))
+    """x_AGG of eq. 2, [D], initialised as in the official code."""
+    return nn.Parameter(glorot_normal_(torch.empty(width), fan_in=width, fan_out=width))
 
 
 def whole_patches(signal: Tensor, patch: Sequence[int], edges: Edges, padding: Tensor) -> Tensor:
@@ -167,7 +172,13 @@ def _to_autocast_dtype(signal: Tensor) -> Tensor:
 
 
 def keep_tokens(
-    draw: Tensor, num_tokens: int, rate: float, *, stream: int, scope: DropScope
+    draw: Tensor,
+    num_tokens: int,
+    rate: float,
+    *,
+    stream: int,
+    scope: DropScope,
+    of: int | None = None,
 ) -> Tensor:
     """DropToken's choice (§3.1.1): which tokens stay, in ascending order.
 
@@ -176,14 +187,24 @@ def keep_tokens(
     Args:
         draw: int64 [B], random bits of each clip.
         num_tokens: N.
-        rate: share to drop, 0 ≤ rate < 1; ⌊(1 − rate) N⌋ tokens stay, at least one.
+        rate: share to drop, 0 ≤ rate < 1; ⌊(1 − rate) · of⌋ tokens stay, at least one.
         stream: another number gives an independent choice.
         scope: "sample", or "batch" to give all clips the choice of the first (official).
+        of: what `rate` is a share of, where it is not N.
 
     Returns:
         int64 [B, N_kept].
+
+    Raises:
+        ConfigError: there are fewer tokens than shall stay.
     """
-    num_kept = max(1, math.floor((1 - rate) * num_tokens + 1e-9))
+    num_kept = max(1, math.floor((1 - rate) * (of or num_tokens) + 1e-9))
+    if num_kept > num_tokens:
+        raise ConfigError(
+            f"model.drop_token: found {num_tokens} tokens, expected at least {num_kept}, which is "
+            f"{1 - rate:g} of {of} position buckets; give larger clips, or set "
+            'model.drop_token_count = "tokens"'
+        )
     seeds = draw[:1].expand_as(draw) if scope == "batch" else draw
     counters = torch.arange(num_tokens, device=draw.device) + (stream << 32)
     numbers = _mix(_mix(seeds)[:, None] + counters)

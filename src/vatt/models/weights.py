@@ -21,7 +21,8 @@ from vatt.config import from_values, to_values
 from vatt.contracts import ClipSpec
 from vatt.errors import CheckpointError
 from vatt.models.heads import SumOverRanks, alone
-from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.settings import ModelConfig
+from vatt.models.vatt import Vatt
 
 FORMAT_VERSION = "1.0"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"

@@ -25,7 +25,7 @@ from vatt.models.counting import (
 )
 from vatt.models.memory import TrainingMemory, training_memory
 from vatt.models.paper_tables import PaperRow, paper_rows
-from vatt.models.vatt import ModelConfig
+from vatt.models.settings import ModelConfig
 from vatt.models.weights import read_settings
 
 TITLES = {

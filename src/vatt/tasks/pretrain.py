@@ -24,7 +24,8 @@ from vatt.data.shards import Dataset
 from vatt.data.words import WordTokenizer
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
-from vatt.models.vatt import ModelConfig, Vatt
+from vatt.models.settings import ModelConfig
+from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, save_model
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch

@@ -1,0 +1,122 @@
+"""A classifier of videos or of sounds: one pre-trained backbone and a linear layer (§4.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vatt.errors import ConfigError
+from vatt.models.positions import resample
+from vatt.models.settings import ModelConfig
+from vatt.models.tokens import PatchTokens
+from vatt.models.transformer import Transformer, dense, glorot_normal_
+from vatt.models.vatt import Vatt, audio_tokens, signal_features, video_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierConfig:
+    """A classifier on the video or the audio backbone of a model."""
+
+    modality: Literal["video", "audio"] = "video"
+    classes: int
+    dropout: float = 0.0
+    """Of the features before the linear layer; the official code has 0.5 for video of its own
+    backbone, 0.2 for the shared one, 0 for audio."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Settings of the backbone, at the classifier's own input size; what belongs to the other
+    modalities and to the heads is not used."""
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ConfigError(f"classifier.classes: found {self.classes}, expected >= 2")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"classifier.dropout: found {self.dropout}, expected 0 <= … < 1")
+
+
+class Classifier(nn.Module):
+    """Raw video or sound → tokens → backbone → logits.
+
+    The linear layer starts as the official one: Glorot normal for video; for audio Glorot uniform
+    with the bias -ln(classes - 1), at which each class has the probability 1 / classes.
+    """
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        video, model = config.modality == "video", config.model
+        width = (model.video if video else model.audio).transformer.width
+        self.tokens: PatchTokens = (video_tokens if video else audio_tokens)(model)
+        self.backbone = Transformer((model.video if video else model.audio).transformer)
+        self.post_projection: nn.Linear | None = None
+        if model.post_projection is not None:
+            self.post_projection = dense(width, model.post_projection, bias=True)
+            width = model.post_projection
+        self.linear = dense(width, config.classes, bias=True)
+        if video:
+            glorot_normal_(self.linear.weight, fan_in=width, fan_out=config.classes)
+        else:
+            nn.init.constant_(self.linear.bias, -math.log(config.classes - 1))
+
+    def features(self, signal: Tensor, draw: Tensor | None = None) -> Tensor:
+        """Features [B, D] of frames [B, T, H, W, 3], waveforms [B, S] or log-mel [B, F, M].
+
+        As `Vatt.video_features` and `Vatt.audio_features`; int64 [B] `draw` drops tokens.
+        """
+        return signal_features(
+            self.config.modality,
+            signal,
+            draw,
+            config=self.config.model,
+            tokens=self.tokens,
+            backbone=self.backbone,
+            post_projection=self.post_projection,
+        )
+
+    def forward(self, signal: Tensor, draw: Tensor | None = None) -> Tensor:
+        """Logits [B, classes]."""
+        return self.classify(self.features(signal, draw))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits [B, classes] of features [B, D]."""
+        logits: Tensor = self.linear(F.dropout(features, self.config.dropout, self.training))
+        return logits
+
+
+@torch.no_grad()
+def restore(classifier: Classifier, pretrained: Vatt) -> None:
+    """Start a classifier from a pre-trained model: all but its linear layer (§4.2).
+
+    Position tables of another number of rows are resampled as `model.position_resampling` says
+    (§4.3): so a model trained at 224² goes on at 320².
+
+    Raises:
+        ConfigError: the backbones are of different sizes; names a weight.
+    """
+    modality, found = classifier.config.modality, pretrained.state_dict()
+    backbone = "shared" if pretrained.config.shared else modality
+    homes = {
+        "tokens.": f"{modality}_tokens.",
+        "backbone.": f"backbones.{backbone}.",
+        "post_projection.": f"post_projections.{modality}.",
+    }
+    for name, weight in classifier.named_parameters():
+        part = f"{name.split('.')[0]}."
+        if part not in homes:
+            continue
+        source = homes[part] + name.removeprefix(part)
+        value = found.get(source)
+        if value is not None and name.startswith("tokens.positions.tables."):
+            value = resample(value, len(weight), classifier.config.model.position_resampling)
+        if value is None or value.shape != weight.shape:
+            shape = "nothing" if value is None else list(value.shape)
+            raise ConfigError(
+                f"{source}: found {shape} in the pre-trained model, expected "
+                f"{list(weight.shape)} for the classifier's {name}; give the classifier the "
+                "settings of the model that it starts from"
+            )
+        weight.copy_(value)
