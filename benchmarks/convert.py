@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import torch
 
@@ -30,7 +31,7 @@ from tests.convert.bundle_writer import entry, field, table
 from vatt import __version__
 from vatt.convert import names
 from vatt.convert.bundle import SUFFIX
-from vatt.convert.crc32c import crc32c, masked
+from vatt.convert.wire import masked
 from vatt.models.official import as_official
 from vatt.models.settings import ModelConfig, VideoConfig
 from vatt.models.transformer import LARGE
@@ -63,7 +64,7 @@ def write_checkpoint(prefix: Path) -> int:
             raw = rng.standard_normal(shape, np.float32).tobytes()
             for slot in ("", "/.OPTIMIZER_SLOT/optimizer/m", "/.OPTIMIZER_SLOT/optimizer/v"):
                 facts = {"dtype": 1, "shard": 0, "size": len(raw), "offset": offset}
-                checksum = masked(crc32c(raw)) if not slot else 0
+                checksum = masked(google_crc32c.value(raw)) if not slot else 0
                 value = entry(**facts, shape=shape, checksum=checksum)
                 items.append(((name + slot + SUFFIX).encode(), value))
                 if not slot:

@@ -28,15 +28,15 @@ def files(tiny) -> list[Path]:
 def test_a_run_and_its_model_folder_are_the_same_model(tiny, model):
     other = vatt.load(str(tiny.run / "model"))
     weights = other.module.state_dict()
-    assert all(torch.equal(w, weights[name]) for name, w in model.module.state_dict().items())
+    assert all(torch.equal(w, weights[name]) for name, w in model.vatt.state_dict().items())
     assert other.spec == model.spec
-    assert not model.module.training
+    assert not model.vatt.training
 
 
 def test_embeddings_are_unit_rows_in_the_spaces_that_apply(model, files):
     videos, sounds = model.encode_video(files), model.encode_audio(files)
     texts = model.encode_text(["it moves left", "it moves right"])
-    heads = model.module.config.heads
+    heads = model.vatt.config.heads
     assert videos.va.shape == sounds.va.shape == (3, heads.va)
     assert videos.vt.shape == (3, heads.vt)
     assert texts.vt.shape == (2, heads.vt)
@@ -44,7 +44,7 @@ def test_embeddings_are_unit_rows_in_the_spaces_that_apply(model, files):
     assert texts.va is None
     for rows in (videos.va, videos.vt, sounds.va, texts.vt):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
-    assert videos.features.shape[1] == model.module.config.video.transformer.width
+    assert videos.features.shape[1] == model.vatt.config.video.transformer.width
 
 
 def test_a_path_gives_the_mean_of_four_evenly_spread_windows(model, files):
@@ -54,10 +54,10 @@ def test_a_path_gives_the_mean_of_four_evenly_spread_windows(model, files):
     times_s = (starts_s[:, None] + np.arange(spec.frames) / spec.fps).ravel()
     frames = decode_frames(files[0], times_s, size=(spec.height, spec.width))
     windows = torch.from_numpy(frames).view(4, spec.frames, spec.height, spec.width, 3)
-    each = model.module.video_features(windows * (2 / 255) - 1)
+    each = model.vatt.video_features(windows * (2 / 255) - 1)
     found = model.encode_video(files[0])
     torch.testing.assert_close(found.features, each.mean(0, keepdim=True), atol=1e-5, rtol=1e-4)
-    va, vt = model.module.heads.video(each)
+    va, vt = model.vatt.heads.video(each)
     for rows, expected in ((found.va, va), (found.vt, vt)):
         unit = torch.nn.functional.normalize(expected.mean(0, keepdim=True))
         torch.testing.assert_close(rows, unit, atol=1e-5, rtol=1e-4)
@@ -69,7 +69,7 @@ def test_the_sound_of_a_path_is_of_the_same_four_moments(model, files):
     assert track is not None
     firsts = [round(start * spec.sample_rate_hz) for start in window_starts(6.0, spec, 4)]
     windows = np.stack([track[first : first + spec.samples] for first in firsts]) / 2**15
-    each = model.module.audio_features(torch.from_numpy(windows).float())
+    each = model.vatt.audio_features(torch.from_numpy(windows).float())
     found = model.encode_audio(files[:1])
     torch.testing.assert_close(found.features, each.mean(0, keepdim=True), atol=1e-5, rtol=1e-4)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -20,8 +20,10 @@ from vatt.data.words import WordTokenizer
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.audio import decode_audio, resample
 from vatt.media.video import VideoFacts, decode_frames, probe
+from vatt.models.classifier import Classifier, ClassifierConfig
+from vatt.models.settings import ModelConfig
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_model
+from vatt.models.weights import load_any
 
 Name: TypeAlias = str | os.PathLike[str]
 WINDOWS = 4  # of a file, evenly spread (§4.3)
@@ -35,30 +37,50 @@ class Encoded:
     features: float [N, D], output of the backbone.
     va: float [N, E_va], unit rows to compare video with audio; None for text.
     vt: float [N, E_vt], unit rows to compare video with text; None for audio.
+    logits: float [N, classes], of a classifier, which has neither `va` nor `vt`.
     """
 
     features: Tensor
-    va: Tensor | None
-    vt: Tensor | None
+    va: Tensor | None = None
+    vt: Tensor | None = None
+    logits: Tensor | None = None
 
 
 class Encoder:
     """A model with all it needs to read files and strings; `load` makes one.
 
     Attributes:
-        module: the network itself, in evaluation mode.
+        module: the network itself, in evaluation mode: a pre-trained model or a classifier.
         spec: length, rate and size of the clips it was trained on.
         tokenizer: words → ids; None when the model folder has no tokenizer.json.
         folder: where it was loaded from.
     """
 
     def __init__(
-        self, module: Vatt, spec: ClipSpec, tokenizer: WordTokenizer | None, folder: Path
+        self,
+        module: Vatt | Classifier,
+        spec: ClipSpec,
+        tokenizer: WordTokenizer | None,
+        folder: Path,
     ) -> None:
         self.module = module.eval()
         self.spec = spec
         self.tokenizer = tokenizer
         self.folder = folder
+
+    @property
+    def vatt(self) -> Vatt:
+        """The network of a pre-trained model.
+
+        Raises:
+            CheckpointError: it is a classifier.
+        """
+        if isinstance(self.module, Classifier):
+            raise CheckpointError(
+                f"{self.folder}: is a classifier of {self.module.config.modality}, expected a "
+                "pre-trained model with both common spaces"
+            )
+        return self.module
 
     @property
     def device(self) -> torch.device:
@@ -80,9 +102,9 @@ class Encoder:
         """
         if isinstance(videos, Tensor | np.ndarray):
             frames = _checked(videos, "frames", "[B, T, H, W, 3]")
-            return self._joined_video(map(self._run_video, torch.split(frames, CLIPS_AT_ONCE)))
+            return _joined(map(self._run_video, torch.split(frames, CLIPS_AT_ONCE)))
         windows = (self._run_video(self._windows_of_video(path)) for path in _paths(videos))
-        return self._joined_video(_mean(window) for window in windows)
+        return _joined(map(_mean, windows))
 
     def encode_audio(
         self,
@@ -103,14 +125,14 @@ class Encoder:
             ConfigError: waveforms of another shape, type or range, or without their rate.
         """
         if isinstance(sounds, Tensor | np.ndarray):
-            if sounds.ndim == 3 and self.module.config.audio.kind == "spectrogram":
+            if sounds.ndim == 3 and self._model_config.audio.kind == "spectrogram":
                 heard = _checked(sounds, "spectrogram", "[B, F, M]")
             else:
                 heard = _checked(sounds, "waveform", "[B, S]")
                 heard = self._at_model_rate(heard, sample_rate_hz)
-            return self._joined_audio(map(self._run_audio, torch.split(heard, CLIPS_AT_ONCE)))
+            return _joined(map(self._run_audio, torch.split(heard, CLIPS_AT_ONCE)))
         windows = (self._run_audio(self._windows_of_sound(path)) for path in _paths(sounds))
-        return self._joined_audio(_mean(window) for window in windows)
+        return _joined(map(_mean, windows))
 
     def encode_text(self, texts: str | Sequence[str] | Tensor | NDArray[np.integer]) -> Encoded:
         """Encode texts.
@@ -124,34 +146,44 @@ class Encoder:
             ConfigError: word ids of another shape or type, or beyond the vocabulary.
         """
         ids = self._word_ids(texts)
-        parts = [self._run_text(part) for part in torch.split(ids, 16 * CLIPS_AT_ONCE)]
-        features, vt = _joined(parts)
-        return Encoded(features, None, normalize(vt, dim=1))
+        return _joined(map(self._run_text, torch.split(ids, 16 * CLIPS_AT_ONCE)))
 
-    def _joined_video(self, parts: Iterable[tuple[Tensor, ...]]) -> Encoded:
-        features, va, vt = _joined(parts)
-        return Encoded(features, normalize(va, dim=1), normalize(vt, dim=1))
-
-    def _joined_audio(self, parts: Iterable[tuple[Tensor, ...]]) -> Encoded:
-        features, va = _joined(parts)
-        return Encoded(features, normalize(va, dim=1), None)
+    @property
+    def _model_config(self) -> ModelConfig:
+        config = self.module.config
+        return config.model if isinstance(config, ClassifierConfig) else config
 
     @torch.inference_mode()
-    def _run_video(self, frames: Tensor) -> tuple[Tensor, ...]:
+    def _run_video(self, frames: Tensor) -> Encoded:
+        if isinstance(self.module, Classifier):
+            return self._run_classifier("video", frames)
         features = self.module.video_features(frames.to(self.device))
-        return features.float(), *(rows.float() for rows in self.module.heads.video(features))
+        va, vt = self.module.heads.video(features)
+        return Encoded(features.float(), va=va.float(), vt=vt.float())
 
     @torch.inference_mode()
-    def _run_audio(self, waveforms: Tensor) -> tuple[Tensor, ...]:
+    def _run_audio(self, waveforms: Tensor) -> Encoded:
+        if isinstance(self.module, Classifier):
+            return self._run_classifier("audio", waveforms)
         features = self.module.audio_features(waveforms.to(self.device))
         heard = torch.ones(len(features), dtype=torch.bool, device=features.device)
-        return features.float(), self.module.heads.audio(features, heard).float()
+        return Encoded(features.float(), va=self.module.heads.audio(features, heard).float())
 
     @torch.inference_mode()
-    def _run_text(self, ids: Tensor) -> tuple[Tensor, ...]:
-        features = self.module.text_features(ids.to(self.device))
+    def _run_text(self, ids: Tensor) -> Encoded:
+        features = self.vatt.text_features(ids.to(self.device))
         real = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
-        return features.float(), self.module.heads.text(features[:, None], real)[:, 0].float()
+        rows = self.vatt.heads.text(features[:, None], real)[:, 0]
+        return Encoded(features.float(), vt=rows.float())
+
+    def _run_classifier(self, modality: Literal["video", "audio"], signal: Tensor) -> Encoded:
+        assert isinstance(self.module, Classifier)
+        if self.module.config.modality != modality:
+            raise ConfigError(
+                f"{self.folder}: is a classifier of {self.module.config.modality}, found {modality}"
+            )
+        features = self.module.features(signal.to(self.device))
+        return Encoded(features.float(), logits=self.module.classify(features).float())
 
     def _windows_of_video(self, path: Path) -> Tensor:
         """Frames [4, T, H, W, 3] in [-1, 1] of the largest centred box of the model's aspect."""
@@ -201,7 +233,7 @@ class Encoder:
                 )
             strings = [texts] if isinstance(texts, str) else list(texts)
             return torch.from_numpy(self.tokenizer.encode(strings, self.spec.words))
-        ids, size = torch.as_tensor(texts), self.module.config.text.vocabulary
+        ids, size = torch.as_tensor(texts), self.vatt.config.text.vocabulary
         if ids.ndim != 2 or ids.is_floating_point():
             raise ConfigError(
                 f"word ids: found {ids.dtype} {list(ids.shape)}, expected integers [B, L]"
@@ -226,7 +258,7 @@ def load(path: Name, device: str | torch.device | None = None) -> Encoder:
     folder = model_folder(path)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    module, _, spec, _ = load_model(folder, torch.device(device))
+    module, spec = load_any(folder, torch.device(device))
     words = folder / "tokenizer.json"
     tokenizer = WordTokenizer.load(words) if words.is_file() else None
     return Encoder(module, spec, tokenizer, folder)
@@ -279,9 +311,21 @@ def _covering(spec: ClipSpec, video: VideoFacts) -> tuple[int, int]:
     return max(spec.height, round(spec.width / aspect)), spec.width
 
 
-def _mean(windows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(rows.mean(0, keepdim=True) for rows in windows)
+def _mean(windows: Encoded) -> Encoded:
+    """One row for all windows of a file; of logits too, as in the official evaluation."""
+    return _for_each(lambda columns: columns[0].mean(0, keepdim=True), [windows])
 
 
-def _joined(parts: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
-    return [torch.cat(columns) for columns in zip(*parts, strict=True)]
+def _joined(parts: Iterable[Encoded]) -> Encoded:
+    """All rows, those of the common spaces with length one."""
+    encoded = _for_each(torch.cat, list(parts))
+    va, vt = (None if z is None else normalize(z, dim=1) for z in (encoded.va, encoded.vt))
+    return replace(encoded, va=va, vt=vt)
+
+
+def _for_each(function: Callable[[list[Tensor]], Tensor], parts: list[Encoded]) -> Encoded:
+    """What `function` makes of each field that is there."""
+    columns = {item.name: [getattr(part, item.name) for part in parts] for item in fields(Encoded)}
+    return Encoded(
+        **{name: function(found) for name, found in columns.items() if found[0] is not None}
+    )

@@ -4,11 +4,12 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 from vatt.convert.bundle import SUFFIX
-from vatt.convert.crc32c import crc32c, masked
 from vatt.convert.table import MAGIC
+from vatt.convert.wire import masked
 
 NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "bool": 10, "float16": 19}
 
@@ -59,7 +60,7 @@ def table(items: list[tuple[bytes, bytes]], *, per_block: int = 20) -> bytes:
 
     def put(content: bytes) -> bytes:
         handle = varint(len(out)) + varint(len(content))
-        checksum = masked(crc32c(content + b"\0"))
+        checksum = masked(google_crc32c.value(content + b"\0"))
         out.extend(content + b"\0" + struct.pack("<I", checksum))
         return handle
 
@@ -89,7 +90,7 @@ def write_bundle(
             shard=shard,
             offset=len(data[shard]),
             size=len(raw),
-            checksum=masked(crc32c(raw)),
+            checksum=masked(google_crc32c.value(raw)),
         )
         items.append(((name + SUFFIX).encode(), value))
         data[shard] += raw

@@ -9,7 +9,7 @@ from vatt.contracts import ClipSpec
 from vatt.errors import CheckpointError, ConfigError
 from vatt.models.official import as_official
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_model, save_model
+from vatt.models.weights import load_model, read_settings, save_model
 
 CLIP = ClipSpec(frames=4, fps=8.75, height=12, width=16, sample_rate_hz=800, texts=3, words=6)
 
@@ -17,7 +17,7 @@ CLIP = ClipSpec(frames=4, fps=8.75, height=12, width=16, sample_rate_hz=800, tex
 @pytest.fixture
 def saved(tmp_path):
     torch.manual_seed(0)
-    save_model(tmp_path, Vatt(SMALL_MODEL), SMALL_MODEL, CLIP, {"step": 7})
+    save_model(tmp_path, Vatt(SMALL_MODEL), CLIP, {"step": 7})
     return tmp_path
 
 
@@ -25,9 +25,10 @@ def saved(tmp_path):
 def test_loaded_model_gives_the_embeddings_of_the_saved_one(tmp_path, config):
     model, inputs = Vatt(config), some_inputs()
     model(inputs)  # moves the running statistics of batch norm
-    save_model(tmp_path, model, config, CLIP, {"step": 7})
-    loaded, loaded_config, clip, extra = load_model(tmp_path)
-    assert (loaded_config, clip, extra) == (config, CLIP, {"step": 7})
+    save_model(tmp_path, model, CLIP, {"step": 7})
+    loaded, clip = load_model(tmp_path)
+    assert read_settings(tmp_path) == (config, CLIP, {"step": 7})
+    assert (loaded.config, clip) == (config, CLIP)
     assert not loaded.training
     with torch.no_grad():
         expected, found = model.eval()(inputs), loaded(inputs)
@@ -83,11 +84,11 @@ def test_weights_of_another_model_are_refused(saved):
     other = replace(SMALL_MODEL, heads=replace(SMALL_MODEL.heads, vt=9))
     path = saved / "config.json"
     config = path.read_text()
-    save_model(saved, Vatt(other), other, CLIP)
+    save_model(saved, Vatt(other), CLIP)
     path.write_text(config)
     with pytest.raises(CheckpointError, match=r"found shape \(9, 16\), expected \(8, 16\)"):
         load_model(saved)
-    save_model(saved, Vatt(SHARED_MODEL), SHARED_MODEL, CLIP)
+    save_model(saved, Vatt(SHARED_MODEL), CLIP)
     path.write_text(config)
     with pytest.raises(CheckpointError, match="missing"):
         load_model(saved)

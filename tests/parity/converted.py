@@ -66,8 +66,8 @@ def without_dropout(config: ModelConfig) -> ModelConfig:
 
 def trainable(name: str, step: int = 0) -> Vatt:
     """A fresh copy in training mode, without dropout."""
-    module, config, _, _ = load_model(folder(name, step))
-    copy = Vatt(without_dropout(config))
+    module, _ = load_model(folder(name, step))
+    copy = Vatt(without_dropout(module.config))
     copy.load_state_dict(module.state_dict())
     return copy.train()
 

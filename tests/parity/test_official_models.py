@@ -69,7 +69,7 @@ def test_public_calls_give_the_official_features_and_embeddings(name, step):
 @pytest.mark.parametrize("modality", ["video", "audio", "text"])
 def test_every_recorded_depth(name, modality):
     recorded = arrays(f"{name}/forward_eval_ckpt0.npz")
-    module = encoder(name).module
+    module = encoder(name).vatt
     seen: dict[str, Tensor] = {}
     backbone = module.backbone(modality)
     hooks = [
@@ -115,7 +115,7 @@ def all_states(module: Vatt, modality: str, recorded: dict[str, Tensor]) -> dict
 @pytest.mark.parametrize("modality", ["video", "audio"])
 def test_inputs_of_other_sizes(name, modality):
     recorded = arrays(f"{name}/forward_interp_ckpt0.npz")
-    module = encoder(name).module
+    module = encoder(name).vatt
     signal = recorded[f"in/{modality}"]
     tokens = module.video_tokens if modality == "video" else module.audio_tokens
     grid = [n // p for n, p in zip(signal.shape[1:-1], tokens.patch, strict=True)]

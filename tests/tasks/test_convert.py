@@ -154,14 +154,6 @@ def test_variables_that_do_not_fit_are_named(tmp_path, capsys, change, says):
     assert not (tmp_path / "m").exists()
 
 
-def test_classifiers_are_told_from_pretrained_models(tmp_path, capsys):
-    write_bundle(
-        tmp_path / "ckpt", {"model/layer_with_weights-0/_ops/cls/kernel": np.zeros((2, 3), "f4")}
-    )
-    assert convert(tmp_path / "ckpt", "--dry-run") == 1
-    assert "is a fine-tuned classifier" in " ".join(capsys.readouterr().err.split())
-
-
 def test_head_width_that_does_not_divide_is_an_error(capsys):
     assert main(["convert", str(PREFIX), "--dry-run"]) == 1
     assert "no multiple of the head width 64" in " ".join(capsys.readouterr().err.split())

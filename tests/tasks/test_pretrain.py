@@ -99,7 +99,8 @@ def test_run_folder_holds_settings_curves_checkpoints_and_a_model_that_loads_alo
     assert len(list(out.glob("events.out.tfevents.*"))) == 1
     names = [path.name for path in checkpoint.all_saved(out / "checkpoints")]
     assert names == ["step-000004", "step-000008", "step-000012"]
-    model, sizes, clip, _ = load_model(out / "model", "cpu")
+    model, clip = load_model(out / "model", "cpu")
+    sizes = model.config
     assert (sizes, clip) == (again.model, again.clip)
     assert result.parameters == sum(weight.numel() for weight in model.parameters())
     last = load_file(out / "checkpoints" / "step-000012" / "model.safetensors")
@@ -198,11 +199,11 @@ def test_measured_standardisation_is_of_the_training_frames_and_stays_with_the_m
     out = tmp_path / "measured"
     settings = config(shards, out, standardise="measured", train={"steps": 4, "save_every": 2})
     pretrain.run(settings)
-    _, sizes, _, _ = load_model(out / "model", "cpu")
+    sizes = load_model(out / "model", "cpu")[0].config
     # three dark grounds, one strong in each channel, and a small bright square
     assert all(-0.9 < mean < -0.3 for mean in sizes.video.mean)
     assert all(0.3 < std < 0.6 for std in sizes.video.std)
-    _, saved, _, _ = load_model(out / "checkpoints" / "step-000002", "cpu")
+    saved = load_model(out / "checkpoints" / "step-000002", "cpu")[0].config
     assert saved == sizes
 
 

@@ -189,7 +189,10 @@ def _show(run: Callable[[Any], Any], config: Any, *, as_json: bool) -> int:
     result = run(config)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun, one of the processes speaks
         render.result(result, as_json=as_json)
-    return DONE
+    problem = getattr(result, "problem", None)  # found and shown whole, but not good
+    if problem:
+        render.error(problem)
+    return FAILED if problem else DONE
 
 
 def preset(name: str | None) -> tuple[str, Any] | None:

@@ -16,6 +16,7 @@ from vatt import __version__
 
 ERROR = "vatt: error: "
 MOST_COLUMNS = 8  # of a table, on a terminal of 80 characters
+PIPED_WIDTH = 240  # of output to a file or another program
 
 
 def version() -> None:
@@ -80,7 +81,8 @@ def result(value: Any, *, as_json: bool) -> None:
     plain = _plain(value.shown() if hasattr(value, "shown") else value)
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    width = None if sys.stdout.isatty() else PIPED_WIDTH  # names stay whole for grep
+    console = Console(highlight=False, soft_wrap=True, width=width)
     for table in _tables(plain, title=""):
         console.print(table)
 

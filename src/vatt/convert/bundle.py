@@ -14,23 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from vatt.convert.crc32c import crc32c, masked
 from vatt.convert.table import read_table
-from vatt.convert.wire import Cursor, Field, read_message
+from vatt.convert.wire import Cursor, Field, masked, read_message
 from vatt.errors import ConversionError
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of the name of every variable
 CHUNK_BYTES = 8 << 20
 MOST_DIMENSIONS = 8
-BFLOAT16 = 14
+BFLOAT16, INT64 = 14, 9
+FLOATS = (1, 2, BFLOAT16, 19)
 DTYPES: Mapping[int, str] = {
     1: "<f4",
     2: "<f8",
     3: "<i4",
-    9: "<i8",
+    INT64: "<i8",
     10: "|b1",
     BFLOAT16: "<u2",
     19: "<f2",
@@ -142,15 +143,34 @@ class Bundle:
         """One tensor of floating point numbers, as float32.
 
         Raises:
-            ConversionError: it is of another type, in slices, or damaged.
+            ConversionError: it is not there, of another type, in slices, or damaged.
         """
+        entry = self._entry_of(name, FLOATS, "floats")
+        return _floats(self._read_bytes(entry), entry.dtype).reshape(entry.shape)
+
+    def read_count(self, name: str) -> int:
+        """One 64-bit integer, such as the number of steps made.
+
+        Raises:
+            ConversionError: it is not there, something else, or damaged.
+        """
+        entry = self._entry_of(name, (INT64,), "64-bit integers")
+        if entry.shape:
+            raise self._error(f"{name}: has {list(entry.shape)} numbers", entry.index_offset)
+        return int(self._read_bytes(entry).view(DTYPES[INT64])[0])
+
+    def _entry_of(self, name: str, dtypes: tuple[int, ...], what: str) -> Entry:
+        if name not in self.entries:
+            raise self._error(f"variable {name} is missing", 0)
         entry = self.entries[name]
-        path = self.shard_path(entry.shard)
-        if entry.sliced or entry.dtype not in (1, 2, BFLOAT16, 19):
-            what = "in slices" if entry.sliced else f"of TensorFlow's type {entry.dtype}"
-            raise self._error(
-                f"{name}: is {what}, expected one tensor of floats", entry.index_offset
-            )
+        if entry.sliced or entry.dtype not in dtypes:
+            found = "in slices" if entry.sliced else f"of TensorFlow's type {entry.dtype}"
+            raise self._error(f"{name}: is {found}, expected {what}", entry.index_offset)
+        return entry
+
+    def _read_bytes(self, entry: Entry) -> NDArray[np.uint8]:
+        """The bytes of a tensor, once their checksum is right."""
+        path, where = self.shard_path(entry.shard), f"{entry.name}: offset {entry.offset}"
         raw = np.empty(entry.size, np.uint8)
         checksum = 0
         try:
@@ -159,17 +179,15 @@ class Bundle:
                 for start in range(0, entry.size, CHUNK_BYTES):
                     chunk = raw[start : start + CHUNK_BYTES]
                     _fill(file, chunk)
-                    checksum = crc32c(chunk, checksum)
+                    checksum = google_crc32c.extend(checksum, chunk)
         except OSError as error:
-            raise ConversionError(
-                f"{path}: {name}: offset {entry.offset}: cannot be read: {error}"
-            ) from error
+            raise ConversionError(f"{path}: {where}: cannot be read: {error}") from error
         if masked(checksum) != entry.checksum:
             raise ConversionError(
-                f"{path}: {name}: offset {entry.offset}: the checksum of its {entry.size} bytes is "
-                "wrong; the file is damaged or of another checkpoint, copy both files again"
+                f"{path}: {where}: the checksum of its {entry.size} bytes is wrong; the file is "
+                "damaged or of another checkpoint, copy both files again"
             )
-        return _floats(raw, entry.dtype).reshape(entry.shape)
+        return raw
 
     def _error(self, found: str, offset: int) -> ConversionError:
         return ConversionError(f"{self.index}: offset {offset}: {found}; is it the right file?")

@@ -1,49 +1,85 @@
-"""Writes a model folder tensor by tensor: only one is in memory at a time."""
+"""Writes a model folder tensor by tensor, with a card that says what became of every variable."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vatt.convert.bundle import Bundle
 from vatt.convert.official import Plan, tensor
-from vatt.models.weights import WEIGHTS, save_settings
+from vatt.models.weights import save_settings
 
 CARD = "README.md"
 
 
-def write_folder(folder: Path, bundle: Bundle, plan: Plan, *, has_vocabulary: bool) -> None:
-    """Write model.safetensors, config.json and a model card into an existing folder.
+class Later(NamedTuple):
+    """A float32 tensor that is read when it is written."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], NDArray[np.float32]]
+
+
+def model_tensors(bundle: Bundle, plan: Plan) -> dict[str, Later]:
+    """The weights of the model, by our names."""
+    return {
+        name: Later(shape, partial(tensor, bundle, plan.names[name]))
+        for name, shape in plan.shapes.items()
+    }
+
+
+def write_settings(folder: Path, bundle: Bundle, plan: Plan, *, has_vocabulary: bool) -> None:
+    """Write config.json and a model card into an existing folder.
 
     Raises:
-        ConversionError: the checkpoint's data is damaged.
         OSError: the folder cannot be written.
     """
-    write_tensors(folder / WEIGHTS, bundle, plan)
     source = {
         "checkpoint": bundle.prefix.name,
         "index_sha256": bundle.index_hash(),
         "kind": plan.kind,
     }
-    save_settings(folder, plan.model, plan.clip, {"source": source})
+    save_settings(folder, plan.settings, plan.clip, {"source": source})
     card = model_card(bundle, plan, has_vocabulary=has_vocabulary)
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
-def write_tensors(path: Path, bundle: Bundle, plan: Plan) -> None:
-    """The weights in the safetensors format: length of the header, header, numbers."""
+def num_bytes(tensors: Mapping[str, Later]) -> int:
+    """Bytes of all of them together."""
+    return sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Later], *, wrote: Callable[[int], object]
+) -> None:
+    """A safetensors file: length of the header, header, numbers. One tensor is in memory at a time.
+
+    Args:
+        path: the file.
+        tensors: by name.
+        wrote: told the number of bytes of each tensor, once it is written.
+
+    Raises:
+        ConversionError: the checkpoint's data is damaged.
+        OSError: the file cannot be written.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, shape in plan.shapes.items():
-        start, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    for name, later in tensors.items():
+        start, end = end, end + 4 * math.prod(later.shape)
+        header[name] = {"dtype": "F32", "shape": list(later.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in plan.shapes:
-            file.write(tensor(bundle, plan.names[name]).astype("<f4", copy=False).data)
+        for later in tensors.values():
+            wrote(file.write(later.read().astype("<f4", copy=False).data))
 
 
 def model_card(bundle: Bundle, plan: Plan, *, has_vocabulary: bool) -> str:

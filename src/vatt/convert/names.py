@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,24 @@ VIDEO = ROOT + "_base_layer/vid_backbone/_base"
 AUDIO = ROOT + "_base_layer/aud_backbone/_base"
 TEXT = ROOT + "_base_layer/txt_backbone"
 SHARED = ROOT + "_base_layer/unified_backbone/unified_transformer"
+FINE_TUNED = ROOT + "_base"
+CLASSIFIER = ROOT + "_ops/cls"
 WORDS = TEXT + "/embedding/embeddings"
 SHARED_WORDS = SHARED + "/raw_to_embeddings/text/embeddings"
 RELATIVE_BIAS = "layers/0/self_attention/attention/relative_attention_bias/embeddings"
 VIDEO_AXES = ("temporal", "vertical", "horizontal")
 WAVEFORM_AXES = ("temporal",)
 SPECTROGRAM_AXES = ("temporal", "spectoral")  # the official spelling
+SLOT = "/.OPTIMIZER_SLOT/optimizer/"  # between the name of a variable and that of a slot
+STEPS = "optimizer/iter"
 
 Names = dict[str, tuple[str, ...]]
+SignalKind = Literal["video", "waveform", "spectrogram"]
+SIGNALS: Mapping[SignalKind, tuple[str, tuple[str, ...]]] = {  # patch layer, axes of positions
+    "video": ("voxel_to_patch", VIDEO_AXES),
+    "waveform": ("wave_to_patch", WAVEFORM_AXES),
+    "spectrogram": ("spectrum_to_patch", SPECTROGRAM_AXES),
+}
 
 
 def oriented(name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -42,23 +53,39 @@ def oriented_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def specific(*, layers: Mapping[str, int], spectrogram: bool) -> Names:
     """Three backbones: `tx_fac` with waveform or spectrogram. `layers`: of each backbone."""
-    axes = SPECTROGRAM_AXES if spectrogram else WAVEFORM_AXES
-    patches = "spectrum_to_patch" if spectrogram else "wave_to_patch"
+    kind: SignalKind = "spectrogram" if spectrogram else "waveform"
     return {
-        **_dense("video_tokens.projection", f"{VIDEO}/voxel_to_patch"),
-        **_positions("video_tokens", f"{VIDEO}/pos_embedding_lookup", VIDEO_AXES),
-        "video_tokens.agg": (f"{VIDEO}/agg_embedding",),
-        **_transformer("backbones.video", f"{VIDEO}/tx", layers["video"], bias=True),
-        **_dense("audio_tokens.projection", f"{AUDIO}/{patches}"),
-        **_positions("audio_tokens", f"{AUDIO}/pos_embedding_lookup", axes),
-        "audio_tokens.agg": (f"{AUDIO}/agg_embedding",),
-        **_transformer("backbones.audio", f"{AUDIO}/tx", layers["audio"], bias=not spectrogram),
+        **_signal("video_tokens", "backbones.video", VIDEO, kind="video", layers=layers["video"]),
+        **_signal("audio_tokens", "backbones.audio", AUDIO, kind=kind, layers=layers["audio"]),
         "text_tokens.words.weight": (WORDS,),
         "text_tokens.agg": (f"{TEXT}/agg_embedding",),
         **_dense("text_tokens.projection", f"{TEXT}/pre_proj", bias=False),
         "relative_bias.table": (f"{TEXT}/base_lm/{RELATIVE_BIAS}",),
         **_t5("backbones.text", f"{TEXT}/base_lm", layers["text"]),
         **_heads(),
+    }
+
+
+def classifier(
+    *, kind: SignalKind, layers: int, pre_projection: bool, post_projection: bool
+) -> Names:
+    """One backbone and a linear layer: fine-tuned; with projections, from `ut_fac`."""
+    names = _signal("tokens", "backbone", FINE_TUNED, kind=kind, layers=layers)
+    if pre_projection:
+        names |= _dense("tokens.pre_projection", f"{FINE_TUNED}/pre_proj")
+    if post_projection:
+        names |= _dense("post_projection", f"{FINE_TUNED}/post_proj")
+    return names | _dense("linear", CLASSIFIER)
+
+
+def _signal(tokens: str, backbone: str, theirs: str, *, kind: SignalKind, layers: int) -> Names:
+    """Patches, positions, aggregation token and Transformer of one modality."""
+    patches, axes = SIGNALS[kind]
+    return {
+        **_dense(f"{tokens}.projection", f"{theirs}/{patches}"),
+        **_positions(tokens, f"{theirs}/pos_embedding_lookup", axes),
+        f"{tokens}.agg": (f"{theirs}/agg_embedding",),
+        **_transformer(backbone, f"{theirs}/tx", layers, bias=kind != "spectrogram"),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,27 +15,46 @@ from vatt.convert import names
 from vatt.convert.bundle import Bundle
 from vatt.convert.sizes import Kind, Variables
 from vatt.errors import ConfigError
+from vatt.models.classifier import ClassifierConfig
 from vatt.models.official import as_official
 from vatt.models.settings import ModelConfig
-from vatt.models.vatt import Vatt
+from vatt.models.weights import Settings, build
 
 _NOT_WEIGHTS = re.compile(r"/\.OPTIMIZER_SLOT/|^optimizer/|^save_counter$|^_CHECKPOINTABLE_")
+PRETRAINING_HZ, FINE_TUNING_HZ = 48_000, 24_000  # §4.3
+FINE_TUNING_FPS = 12.5  # every second of 25 (§4.3)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How to make a model of a checkpoint.
 
-    kind: what it is; model, clip: its settings; shapes: of our tensors, by name; names: official
-    variables that make each of them; skipped: variables that are no weights.
+    kind: what it is.
+    settings, clip: of the model.
+    shapes: of our tensors, by name.
+    trained: those that training changes.
+    names: official variables that make each of them.
+    skipped: variables that are no weights.
+    unknown: variables without a place.
+    missing: variables that a place waits for.
     """
 
     kind: Kind
-    model: ModelConfig
+    settings: Settings
     clip: ClipSpec
     shapes: Mapping[str, tuple[int, ...]]
+    trained: tuple[str, ...]
     names: Mapping[str, tuple[str, ...]]
     skipped: tuple[str, ...]
+    unknown: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def problem(self) -> str | None:
+        """Why no model can be made; names every variable that is unknown or missing."""
+        found = {"missing": self.missing, "unknown": self.unknown}
+        said = [f"{len(v)} variables are {what}: {', '.join(v)}" for what, v in found.items() if v]
+        return "; ".join(said) or None
 
 
 def plan(bundle: Bundle, head_widths: Mapping[str, int] | None = None) -> Plan:
@@ -47,62 +66,104 @@ def plan(bundle: Bundle, head_widths: Mapping[str, int] | None = None) -> Plan:
             the variables do not tell; 64 where nothing is said.
 
     Raises:
-        ConversionError: it is nothing known, or a variable is missing, unknown or misshapen.
+        ConversionError: it is nothing known, or a variable that tells a size is missing, or one
+            is misshapen.
     """
     skipped = tuple(name for name in bundle.entries if _NOT_WEIGHTS.search(name))
     found = Variables(bundle, frozenset(skipped), head_widths or {})
     kind = found.kind()
     try:
-        model = found.agnostic() if kind == "modality-agnostic" else found.specific()
-        model, clip = as_published(model), _clip(model)
+        settings = _settings(found, kind)
+        clip = _clip(settings)
         with torch.device("meta"):  # no memory: shapes alone
-            tensors = Vatt(model).state_dict()
+            model = build(settings)
     except ConfigError as error:
         raise found.error(f"its sizes make no model: {error}") from error
-    theirs = _names(model, kind)
+    theirs, tensors = _names(settings), model.state_dict()
     assert theirs.keys() == tensors.keys(), sorted(theirs.keys() ^ tensors.keys())
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    found.check(theirs, shapes)
-    return Plan(kind, model, clip, shapes, theirs, skipped)
+    found.check_shapes(theirs, shapes)
+    used = {source for sources in theirs.values() for source in sources}
+    return Plan(
+        kind=kind,
+        settings=settings,
+        clip=clip,
+        shapes=shapes,
+        trained=tuple(name for name, w in model.named_parameters() if w.requires_grad),
+        names=theirs,
+        skipped=skipped,
+        unknown=tuple(sorted(found.entries.keys() - used)),
+        missing=tuple(sorted(used - found.entries.keys())),
+    )
 
 
-def tensor(bundle: Bundle, sources: tuple[str, ...]) -> NDArray[np.float32]:
-    """One of our tensors, made of official variables.
+def tensor(bundle: Bundle, sources: Sequence[str], *, slot: str = "") -> NDArray[np.float32]:
+    """One of our tensors, made of official variables, or of their optimiser slots of that name.
 
     Raises:
-        ConversionError: the data is damaged.
+        ConversionError: the data is damaged, or there is no such slot.
     """
-    parts = [names.oriented(name, bundle.read(name)) for name in sources]
+    after = names.SLOT + slot if slot else ""
+    parts = [names.oriented(name, bundle.read(name + after)) for name in sources]
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def as_published(model: ModelConfig) -> ModelConfig:
-    """The official form of a model, with the sizes of words and post projection it came with."""
+    """The official form of a model, with the sizes of words and projections it came with."""
     official = as_official(model)
     return replace(
         official,
         text=replace(official.text, word_width=model.text.word_width),
+        pre_projection=official.pre_projection or model.pre_projection,
         post_projection=model.post_projection,
     )
 
 
-def _names(model: ModelConfig, kind: Kind) -> names.Names:
-    if kind == "modality-agnostic":
-        return names.agnostic(layers=model.video.transformer.layers)
+def _settings(found: Variables, kind: Kind) -> Settings:
+    if kind.endswith("classifier"):
+        classifier = found.classifier()
+        return replace(classifier, model=as_published(classifier.model))
+    return as_published(found.agnostic() if kind == "modality-agnostic" else found.specific())
+
+
+def _names(settings: Settings) -> names.Names:
+    if isinstance(settings, ClassifierConfig):
+        model = settings.model
+        signal = model.video if settings.modality == "video" else model.audio
+        return names.classifier(
+            kind="video" if settings.modality == "video" else model.audio.kind,
+            layers=signal.transformer.layers,
+            pre_projection=model.pre_projection,
+            post_projection=model.post_projection is not None,
+        )
+    if settings.shared:
+        return names.agnostic(layers=settings.video.transformer.layers)
     layers = {
-        "video": model.video.transformer.layers,
-        "audio": model.audio.transformer.layers,
-        "text": model.text.transformer.layers,
+        "video": settings.video.transformer.layers,
+        "audio": settings.audio.transformer.layers,
+        "text": settings.text.transformer.layers,
     }
-    return names.specific(layers=layers, spectrogram=kind == "modality-specific, spectrogram")
+    return names.specific(layers=layers, spectrogram=settings.audio.kind == "spectrogram")
 
 
-def _clip(model: ModelConfig) -> ClipSpec:
+def _clip(settings: Settings) -> ClipSpec:
     """The clip that fills the position tables; rates are the paper's, no variable tells them."""
+    model = settings.model if isinstance(settings, ClassifierConfig) else settings
     (t, h, w), (frames, height, width) = model.video.patch, model.video.buckets
-    return ClipSpec(
+    clip = ClipSpec(
         frames=frames * t,
         height=height * h,
         width=width * w,
+        sample_rate_hz=PRETRAINING_HZ,
         words=model.text.buckets,
     )
+    if not isinstance(settings, ClassifierConfig):
+        return clip
+    if settings.modality == "video":
+        return replace(clip, fps=FINE_TUNING_FPS)
+    if model.audio.kind == "waveform":
+        rate, samples = FINE_TUNING_HZ, model.audio.buckets * model.audio.patch
+        return replace(clip, sample_rate_hz=rate, fps=clip.frames * rate / samples)
+    sizes = model.audio.spectrogram
+    seconds = sizes.buckets[0] * sizes.patch[0] * sizes.step_s
+    return replace(clip, fps=clip.frames / seconds)

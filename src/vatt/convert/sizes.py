@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from vatt.convert import names
 from vatt.convert.bundle import Bundle
 from vatt.errors import ConversionError
+from vatt.models.classifier import ClassifierConfig
 from vatt.models.heads import HeadsConfig
 from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import TransformerConfig
 
-Kind = Literal["modality-specific, waveform", "modality-specific, spectrogram", "modality-agnostic"]
+Kind = Literal[
+    "modality-specific, waveform",
+    "modality-specific, spectrogram",
+    "modality-agnostic",
+    "video classifier",
+    "waveform classifier",
+    "spectrogram classifier",
+]
 HEAD_WIDTH = 64  # of all published models
+CLASSIFIERS: tuple[Kind, ...] = (
+    "video classifier",
+    "waveform classifier",
+    "spectrogram classifier",
+)
+MOST_LAYERS = 1000  # more are no model: building it, even without weights, would take for ever
+DROPOUT = {"video": 0.5, "audio": 0.0}  # before a classifier (official)
 
 
 class Variables:
@@ -46,14 +62,14 @@ class Variables:
             if f"{names.AUDIO}/spectrum_to_patch/kernel" in self.entries:
                 return "modality-specific, spectrogram"
             return "modality-specific, waveform"
-        if f"{names.ROOT}_ops/cls/kernel" in self.entries:
-            raise self.error(
-                "is a fine-tuned classifier; expected a pre-trained model (tx_fac or ut_fac)",
-                f"{names.ROOT}_ops/cls/kernel",
-            )
+        if f"{names.CLASSIFIER}/kernel" in self.entries:
+            for kind, (patches, _) in zip(CLASSIFIERS, names.SIGNALS.values(), strict=True):
+                if f"{names.FINE_TUNED}/{patches}/kernel" in self.entries:
+                    return kind
         raise self.error(
             f"is no model known here; it has {len(self.entries)} variables such as "
-            f"{sorted(self.entries)[:3]}; expected a pre-trained tx_fac or ut_fac"
+            f"{sorted(self.entries)[:3]}; expected a pre-trained tx_fac or ut_fac, or a fine-tuned "
+            "vit_*, wat_* or spt_*"
         )
 
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
@@ -71,12 +87,8 @@ class Variables:
         buckets, heads = self.shape(f"{text}/{names.RELATIVE_BIAS}", 2)
         vocabulary, word_width = self.shape(names.WORDS, 2)
         return ModelConfig(
-            video=VideoConfig(
-                transformer=self.transformer("video", f"{names.VIDEO}/tx"),
-                patch=self.patch(f"{names.VIDEO}/voxel_to_patch", 3),
-                buckets=self.tables(f"{names.VIDEO}/pos_embedding_lookup", names.VIDEO_AXES),
-            ),
-            audio=self.audio(),
+            video=self.video(names.VIDEO),
+            audio=self.audio(names.AUDIO),
             text=TextConfig(
                 transformer=self.t5(text, heads),
                 vocabulary=vocabulary,
@@ -86,19 +98,48 @@ class Variables:
             heads=self.heads(),
         )
 
-    def audio(self) -> AudioConfig:
-        """Sizes of the waveform or the spectrogram backbone."""
-        transformer = self.transformer("audio", f"{names.AUDIO}/tx")
-        if f"{names.AUDIO}/spectrum_to_patch/kernel" not in self.entries:
-            (patch,) = self.patch(f"{names.AUDIO}/wave_to_patch", 1)
-            (rows,) = self.tables(f"{names.AUDIO}/pos_embedding_lookup", names.WAVEFORM_AXES)
+    def video(self, base: str) -> VideoConfig:
+        """Sizes of a video backbone of its own."""
+        return VideoConfig(
+            transformer=self.transformer("video", f"{base}/tx"),
+            patch=self.patch(f"{base}/voxel_to_patch", 3),
+            buckets=self.tables(f"{base}/pos_embedding_lookup", names.VIDEO_AXES),
+        )
+
+    def audio(self, base: str) -> AudioConfig:
+        """Sizes of a waveform or a spectrogram backbone of its own."""
+        transformer = self.transformer("audio", f"{base}/tx")
+        positions = f"{base}/pos_embedding_lookup"
+        if f"{base}/spectrum_to_patch/kernel" not in self.entries:
+            (patch,) = self.patch(f"{base}/wave_to_patch", 1)
+            (rows,) = self.tables(positions, names.WAVEFORM_AXES)
             return AudioConfig(transformer=transformer, patch=patch, buckets=rows)
-        frames, bands = self.patch(f"{names.AUDIO}/spectrum_to_patch", 2)
-        time, frequency = self.tables(f"{names.AUDIO}/pos_embedding_lookup", names.SPECTROGRAM_AXES)
+        frames, bands = self.patch(f"{base}/spectrum_to_patch", 2)
+        time, frequency = self.tables(positions, names.SPECTROGRAM_AXES)
         spectrogram = SpectrogramConfig(
             bands=bands * frequency, patch=(frames, bands), buckets=(time, frequency)
         )
         return AudioConfig(kind="spectrogram", transformer=transformer, spectrogram=spectrogram)
+
+    def classifier(self) -> ClassifierConfig:
+        """Sizes of one backbone, the layers around it if it was shared once, and the classes."""
+        base = names.FINE_TUNED
+        video = f"{base}/voxel_to_patch/kernel" in self.entries
+        modality: Literal["video", "audio"] = "video" if video else "audio"
+        model = (
+            ModelConfig(video=self.video(base)) if video else ModelConfig(audio=self.audio(base))
+        )
+        after = f"{base}/post_proj/kernel"
+        return ClassifierConfig(
+            modality=modality,
+            classes=self.shape(f"{names.CLASSIFIER}/kernel", 2)[1],
+            dropout=DROPOUT[modality],
+            model=replace(
+                model,
+                pre_projection=f"{base}/pre_proj/kernel" in self.entries,
+                post_projection=self.shape(after, 2)[1] if after in self.entries else None,
+            ),
+        )
 
     def agnostic(self) -> ModelConfig:
         """Sizes of one backbone for all."""
@@ -170,7 +211,10 @@ class Variables:
         """Number of layers; that they are numbered without gaps is checked with the names."""
         start = f"{prefix}/layers/"
         inside = (name.removeprefix(start) for name in self.entries if name.startswith(start))
-        return len({rest.split("/")[0] for rest in inside})
+        count = len({rest.split("/")[0] for rest in inside})
+        if count > MOST_LAYERS:
+            raise self.error(f"{prefix}: found {count} layers, expected at most {MOST_LAYERS}")
+        return count
 
     def patch(self, layer: str, axes: int) -> Any:
         """Size of a patch along each axis."""
@@ -189,21 +233,15 @@ class Variables:
             vt=self.shape(f"{names.HEADS}/txt_to_vat/kernel", 2)[1],
         )
 
-    def check(self, theirs: names.Names, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Every variable has its place, of the right shape, and every place its variable.
+    def check_shapes(self, theirs: names.Names, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """The variables that are there have the shapes of their places.
 
         Raises:
             ConversionError: not so; names the variables.
         """
-        used = {source for sources in theirs.values() for source in sources}
-        missing, unknown = sorted(used - self.entries.keys()), sorted(self.entries.keys() - used)
-        if missing:
-            raise self.error(f"{len(missing)} variables are missing: {', '.join(missing[:5])}")
-        if unknown:
-            raise self.error(
-                f"{len(unknown)} variables are unknown: {', '.join(unknown[:5])}", unknown[0]
-            )
         for ours, sources in theirs.items():
+            if not set(sources) <= self.entries.keys():
+                continue
             shapes = [names.oriented_shape(name, self.entries[name].shape) for name in sources]
             rows = sum(shape[0] for shape in shapes if shape)
             joined = (rows, *shapes[0][1:])

@@ -13,8 +13,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from vatt.convert.crc32c import crc32c, masked
-from vatt.convert.wire import Cursor
+import google_crc32c
+
+from vatt.convert.wire import Cursor, masked
 from vatt.errors import ConversionError
 
 MAGIC = 0xDB4775248B80FB57
@@ -85,7 +86,7 @@ def _block(data: bytes, start: int, size: int, path: Path) -> bytes:
         raise whole.error("expected a block, found the end of the file")
     block = whole.take(size)
     compression, checksum = struct.unpack("<BI", whole.take(TRAILER_BYTES))
-    if masked(crc32c(data[start : start + size + 1])) != checksum:
+    if masked(google_crc32c.value(data[start : start + size + 1])) != checksum:
         raise ConversionError(
             f"{path}: offset {start}: the checksum of a block of {size} bytes is wrong; the file "
             "is damaged, copy it again"

@@ -1,4 +1,4 @@
-"""Bytes of an untrusted file, read front to back: varints and protocol buffer fields."""
+"""Bytes of an untrusted file, read front to back: varints, protocol buffer fields, checksums."""
 
 from __future__ import annotations
 
@@ -77,3 +77,8 @@ def read_message(cursor: Cursor) -> Mapping[int, list[Field]]:
             raise cursor.error(f"found a field of unknown kind {kind}")
         fields.setdefault(number, []).append(value)
     return fields
+
+
+def masked(crc32c: int) -> int:
+    """The form in which TensorFlow's files store a CRC-32C."""
+    return (((crc32c >> 15) | (crc32c << 17)) + 0xA282EAD8) & 0xFFFFFFFF

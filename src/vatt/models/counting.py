@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vatt.contracts import ClipSpec, Inputs
-from vatt.models.settings import Modality, ModelConfig
+from vatt.models.classifier import Classifier
+from vatt.models.settings import Modality
 from vatt.models.vatt import Vatt
+from vatt.models.weights import Settings, build
 
 MODALITIES: tuple[Modality, ...] = ("video", "audio", "text")
 HEADS = "heads"
@@ -207,13 +210,13 @@ def _element_by_element(func: Any, args: Sequence[Any], out: Tensor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """A whole VATT whose tensors have shapes and no numbers: any size fits in no memory.
+    """A model whose tensors have shapes and no numbers: any size fits in no memory.
 
     model: the real module, in evaluation mode.
     mode: makes and keeps its kind of tensors.
     """
 
-    model: Vatt
+    model: Vatt | Classifier
     mode: FakeTensorMode
 
     def inputs(self, clip: ClipSpec, *, drop: bool = False) -> Inputs:
@@ -229,25 +232,43 @@ class Blueprint:
             )
 
 
-def blueprint(config: ModelConfig) -> Blueprint:
-    """The model of a config, without weights."""
+def blueprint(settings: Settings) -> Blueprint:
+    """The model or classifier of these settings, without weights."""
     with torch.device("meta"):
-        model = Vatt(config).eval()
+        model = build(settings).eval()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:  # on the CPU as far as the model knows: the meta device has no autocast
         model.to_empty(device="cpu")
     return Blueprint(model, mode)
 
 
-def parts_of(model: Vatt) -> dict[str, nn.Module]:
+def modalities_of(model: Vatt | Classifier) -> tuple[Modality, ...]:
+    """What the model takes."""
+    return (model.config.modality,) if isinstance(model, Classifier) else MODALITIES
+
+
+def parts_of(model: Vatt | Classifier) -> dict[str, nn.Module]:
     """The model's parts by name, in the order of the flow."""
-    parts: dict[str, nn.Module] = {f"{m}_tokens": getattr(model, f"{m}_tokens") for m in MODALITIES}
+    parts: dict[str, nn.Module] = {f"{m}_tokens": tokens_of(model, m) for m in modalities_of(model)}
+    if isinstance(model, Classifier):
+        parts[f"{model.config.modality}_backbone"] = model.backbone
+        if model.post_projection is not None:
+            parts["post_projections"] = model.post_projection
+        return parts | {HEADS: model.linear}
     parts |= {f"{name}_backbone": backbone for name, backbone in model.backbones.items()}
     if model.relative_bias is not None:
         parts["relative_bias"] = model.relative_bias
     if len(model.post_projections):
         parts["post_projections"] = model.post_projections
     return parts | {HEADS: model.heads}
+
+
+def tokens_of(model: Vatt | Classifier, modality: Modality) -> nn.Module:
+    """What makes the tokens of a modality."""
+    if isinstance(model, Classifier):
+        return model.tokens
+    module: nn.Module = getattr(model, f"{modality}_tokens")
+    return module
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,25 +297,27 @@ def forward_flops(
         training: with DropToken and dropout.
 
     Returns:
-        For "video", "audio", "text" and "heads": part → operations.
+        For each modality of the model, and for "heads": part → operations.
     """
     model, inputs = plan.model.train(training), plan.inputs(clip, drop=training)
     parts = parts_of(model)
     found: dict[str, dict[str, Flops]] = {}
     with torch.no_grad():
-        for modality in MODALITIES:
+        for modality in modalities_of(model):
             with FlopCounter(parts, f"{modality}_tokens", of=FakeTensor) as counter:
                 run_backbone(model, modality, inputs)
             found[modality] = counter.by_part
-        features = model.features(inputs)
+        heads = heads_of(model, inputs)
         with FlopCounter(parts, HEADS, of=FakeTensor) as counter:
-            model.project(features)
+            heads()
     model.eval()
     return found | {HEADS: counter.by_part}
 
 
-def run_backbone(model: Vatt, modality: Modality, inputs: Inputs) -> Tensor:
+def run_backbone(model: Vatt | Classifier, modality: Modality, inputs: Inputs) -> Tensor:
     """Features of one modality of a batch."""
+    if isinstance(model, Classifier):
+        return model.features(inputs.frames if modality == "video" else inputs.audio, inputs.draw)
     if modality == "video":
         return model.video_features(inputs.frames, inputs.draw)
     if modality == "audio":
@@ -302,18 +325,26 @@ def run_backbone(model: Vatt, modality: Modality, inputs: Inputs) -> Tensor:
     return model.text_features(inputs.word_ids.flatten(0, 1))
 
 
+def heads_of(model: Vatt | Classifier, inputs: Inputs) -> Callable[[], object]:
+    """What follows the backbones, which have run: projections, or a classifier's linear layer."""
+    if isinstance(model, Classifier):
+        return partial(model.classify, run_backbone(model, model.config.modality, inputs))
+    return partial(model.project, model.features(inputs))
+
+
 def count_tokens(plan: Blueprint, clip: ClipSpec, *, training: bool) -> dict[str, int]:
     """Tokens that enter each backbone, the aggregation token included (words of linear text)."""
-    inputs, counts = plan.inputs(clip, drop=training), dict.fromkeys(MODALITIES, clip.words)
+    inputs, modalities = plan.inputs(clip, drop=training), modalities_of(plan.model)
+    counts = dict.fromkeys(modalities, clip.words)
     with ExitStack() as hooks, torch.no_grad():
-        for modality in MODALITIES:
+        for modality in modalities:
 
             def note(_: nn.Module, __: Any, out: Any, modality: Modality = modality) -> None:
                 tokens = out[0] if isinstance(out, tuple) else out
                 if tokens.ndim == 3:
                     counts[modality] = tokens.shape[1]
 
-            module = getattr(plan.model, f"{modality}_tokens")
+            module = tokens_of(plan.model, modality)
             hooks.callback(module.register_forward_hook(note).remove)
             run_backbone(plan.model, modality, inputs)
     return {str(modality): count for modality, count in counts.items()}

@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vatt.contracts import ClipSpec
-from vatt.models.counting import Blueprint, count_parameters
+from vatt.models.counting import Blueprint, count_parameters, heads_of
 
 BYTES = 4  # of a float32
 ADAM_MOMENTS = 2
@@ -41,9 +41,9 @@ class TrainingMemory:
 
 
 def training_memory(plan: Blueprint, clip: ClipSpec) -> TrainingMemory:
-    """Memory of pre-training with DropToken and dropout as configured; the loss is left out."""
+    """Memory of training with DropToken and dropout as configured; the loss is left out."""
     model, inputs = plan.model.train(), plan.inputs(clip, drop=True)
-    kept, attention = saved_bytes(lambda: model(inputs), model)
+    kept, attention = saved_bytes(lambda: heads_of(model, inputs)(), model)
     model.eval()
     parameters = count_parameters(model)
     return TrainingMemory(

@@ -17,6 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from vatt.contracts import ClipSpec
+from vatt.models.classifier import ClassifierConfig
 from vatt.models.counting import (
     Blueprint,
     FlopCounter,
@@ -27,7 +28,7 @@ from vatt.models.counting import (
 from vatt.models.official import as_official
 from vatt.models.settings import ModelConfig, VideoConfig
 from vatt.models.tokens import keep_tokens
-from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, TransformerConfig, dense
+from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, Transformer, TransformerConfig
 
 CLASSES_OF_TABLE_1, CLASSES = 600, 400  # Kinetics-600 and -400
 VIEWS = 4 * 3  # clips × crops at test time (§4.3)
@@ -62,16 +63,16 @@ class PaperRow:
 
 def paper_rows() -> list[PaperRow]:
     """Every number of the four tables, counted now on our modules."""
-    plans = {name: _video_plan(size) for name, size in SIZES.items()}
+    plans = {name: _classifier_plan(size) for name, size in SIZES.items()}
     high = {
         (name, drop): _classifier_flops(plans[name], (32, 320), drop)
         for name, drop in [("Base", 0.0), ("Large", 0.0), *(("Medium", d) for d in TABLE_13)]
     }
-    rows = [_parameters_row(name, plan) for name, plan in plans.items()]
+    rows = [_parameters_row(name) for name in SIZES]
     for name, paper in TABLE_2.items():
         rows.append(_row(2, f"VATT-{name}", "TFLOPs", paper, high[name, 0.0], VIEWS / 1e12))
     for drop, paper in TABLE_13.items():
-        flops = _multimodal_flops(plans["Medium"], drop)
+        flops = _multimodal_flops(drop)
         rows.append(_row(13, "Multimodal GFLOPs", f"{drop:.0%}", paper, flops, 1e-9))
     for size, papers in TABLE_14.items():
         for drop, paper in papers.items():
@@ -85,15 +86,19 @@ def paper_rows() -> list[PaperRow]:
     return rows
 
 
-def _video_plan(size: TransformerConfig) -> Blueprint:
+def _model(size: TransformerConfig) -> ModelConfig:
     """The official model with a video backbone of this size, Base for sound, Small for text."""
-    return blueprint(as_official(ModelConfig(video=VideoConfig(transformer=size))))
+    return as_official(ModelConfig(video=VideoConfig(transformer=size)))
 
 
-def _parameters_row(name: str, plan: Blueprint) -> PaperRow:
+def _classifier_plan(size: TransformerConfig, classes: int = CLASSES) -> Blueprint:
+    return blueprint(ClassifierConfig(modality="video", classes=classes, model=_model(size)))
+
+
+def _parameters_row(name: str) -> PaperRow:
     """Table 1: the video backbone, its tokens, and a classifier of Kinetics-600."""
-    video = plan.model.video_tokens, plan.model.backbones["video"]
-    millions = count_parameters(*video, _classifier(plan, CLASSES_OF_TABLE_1)).all / 1e6
+    plan = _classifier_plan(SIZES[name], CLASSES_OF_TABLE_1)
+    millions = count_parameters(plan.model).all / 1e6
     return PaperRow(1, name, "Params (M)", TABLE_1[name], millions, millions)
 
 
@@ -101,25 +106,18 @@ def _row(table: int, row: str, column: str, paper: float, flops: Flops, unit: fl
     return PaperRow(table, row, column, paper, flops.as_paper * unit, flops.full * unit)
 
 
-def _classifier(plan: Blueprint, classes: int) -> nn.Linear:
-    with torch.device("meta"):
-        layer = dense(plan.model.config.video.transformer.width, classes, bias=True)
-    with plan.mode:
-        return layer.to_empty(device="cpu")
-
-
 def _classifier_flops(plan: Blueprint, size: tuple[int, int], drop: float) -> Flops:
     """Tables 2 and 14: video of (frames, side) to the logits of Kinetics-400."""
     frames, side = size
     clip = replace(PRETRAINING, frames=frames, height=side, width=side)
-    classifier = _classifier(plan, CLASSES)
     with _computing_as_official(plan, drop, training=drop > 0) as counter:
-        classifier(plan.model.video_features(plan.inputs(clip).frames))
+        plan.model(plan.inputs(clip).frames)
     return counter.total
 
 
-def _multimodal_flops(plan: Blueprint, drop: float) -> Flops:
+def _multimodal_flops(drop: float) -> Flops:
     """Table 13: video, sound and one text to both common spaces, in training at every rate."""
+    plan = blueprint(_model(MEDIUM))
     with _computing_as_official(plan, drop, training=True) as counter:
         plan.model(plan.inputs(PRETRAINING))
     return counter.total
@@ -139,8 +137,9 @@ def _computing_as_official(
             tokens = tokens[:, : 1 + kept.shape[1]]
         return (tokens,), kwargs | {"only_first": False}
 
+    backbones = [part for part in plan.model.modules() if isinstance(part, Transformer)]
     with ExitStack() as hooks, torch.no_grad():
-        for backbone in plan.model.backbones.values():
+        for backbone in backbones:
             hook = backbone.register_forward_pre_hook(official, with_kwargs=True)
             hooks.callback(hook.remove)
         hooks.callback(plan.model.eval)

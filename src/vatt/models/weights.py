@@ -1,8 +1,8 @@
 """A trained model on disk: a folder that loads alone.
 
-`model.safetensors` holds the weights, `config.json` all that is needed to use them: the model's
-settings, what a clip is, and what the caller adds. Text needs `tokenizer.json` too, which the
-caller puts beside them.
+`model.safetensors` holds the weights, `config.json` all that is needed to use them: the settings of
+the model or classifier, what a clip is, and what the caller adds. Text needs `tokenizer.json` too,
+which the caller puts beside them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,28 @@ from torch import Tensor
 from vatt.config import from_values, to_values
 from vatt.contracts import ClipSpec
 from vatt.errors import CheckpointError
+from vatt.models.classifier import Classifier, ClassifierConfig
 from vatt.models.heads import SumOverRanks, alone
 from vatt.models.settings import ModelConfig
 from vatt.models.vatt import Vatt
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"  # 1.1: classifiers
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+Settings = ModelConfig | ClassifierConfig
+KINDS: Mapping[str, type[Settings]] = {"model": ModelConfig, "classifier": ClassifierConfig}
+
+
+def build(settings: Settings, *, sum_over_ranks: SumOverRanks = alone) -> Vatt | Classifier:
+    """An untrained model of these settings."""
+    if isinstance(settings, ClassifierConfig):
+        return Classifier(settings)
+    return Vatt(settings, sum_over_ranks=sum_over_ranks)
 
 
 def save_model(
     folder: Path,
-    model: Vatt,
-    model_config: ModelConfig,
+    model: Vatt | Classifier,
     clip: ClipSpec,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
@@ -39,26 +49,23 @@ def save_model(
 
     Args:
         folder: where to; a caller who needs all or nothing writes aside and renames.
-        model: weights and batch norm statistics.
-        model_config: what `model` was built from.
+        model: weights and batch norm statistics, and the settings it was built from.
         clip: what it was trained on.
         extra: JSON values to keep beside them, e.g. the step.
     """
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
-    save_settings(folder, model_config, clip, extra)
+    save_settings(folder, model.config, clip, extra)
 
 
 def save_settings(
-    folder: Path,
-    model_config: ModelConfig,
-    clip: ClipSpec,
-    extra: Mapping[str, Any] | None = None,
+    folder: Path, settings: Settings, clip: ClipSpec, extra: Mapping[str, Any] | None = None
 ) -> None:
     """Write config.json alone; the arguments are those of `save_model`."""
+    kind = next(key for key, cls in KINDS.items() if isinstance(settings, cls))
     values = {
         "format_version": FORMAT_VERSION,
-        "model": to_values(model_config),
+        kind: to_values(settings),
         "clip": to_values(clip),
         "extra": dict(extra or {}),
     }
@@ -66,33 +73,60 @@ def save_settings(
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def load_model(
+def load_any(
     folder: Path, device: torch.device | str = "cpu", *, sum_over_ranks: SumOverRanks = alone
-) -> tuple[Vatt, ModelConfig, ClipSpec, dict[str, Any]]:
-    """Read a model in evaluation mode, its settings, what a clip is, and the writer's extras.
+) -> tuple[Vatt | Classifier, ClipSpec]:
+    """Read a pre-trained model or a classifier, in evaluation mode, and what a clip is.
 
     Raises:
         CheckpointError: a file is missing, damaged, of a newer format, or does not fit the other.
     """
-    config, clip, extra = read_settings(folder)
-    model = Vatt(config, sum_over_ranks=sum_over_ranks)
+    settings, clip, _ = read_settings(folder)
+    model = build(settings, sum_over_ranks=sum_over_ranks)
+    load_weights(model, folder)
+    return model.to(device).eval(), clip
+
+
+def load_model(
+    folder: Path, device: torch.device | str = "cpu", *, sum_over_ranks: SumOverRanks = alone
+) -> tuple[Vatt, ClipSpec]:
+    """As `load_any`, of a pre-trained model.
+
+    Raises:
+        CheckpointError: it is a classifier; or as `load_any`.
+    """
+    model, clip = load_any(folder, device, sum_over_ranks=sum_over_ranks)
+    if isinstance(model, Classifier):
+        raise CheckpointError(
+            f"{folder}: is a classifier, expected a model with both common spaces, as "
+            "`vatt pretrain` makes it"
+        )
+    return model, clip
+
+
+def load_weights(model: Vatt | Classifier, folder: Path) -> None:
+    """Fill a model with the weights in a model folder.
+
+    Raises:
+        CheckpointError: they are missing, damaged, or of a model of other sizes.
+    """
     tensors = _read_weights(folder / WEIGHTS)
     _check_same_tensors(tensors, model.state_dict(), folder / WEIGHTS)
     model.load_state_dict(tensors)
-    return model.to(device).eval(), config, clip, extra
 
 
-def read_settings(folder: Path) -> tuple[ModelConfig, ClipSpec, dict[str, Any]]:
-    """What `load_model` says of a model beside its weights, which are not read.
+def read_settings(folder: Path) -> tuple[Settings, ClipSpec, dict[str, Any]]:
+    """Settings of a model, what a clip is, and the writer's extras; weights are not read.
 
     Raises:
         CheckpointError: config.json is missing, damaged or of a newer format.
     """
     values = _read_config(folder / CONFIG)
     where = str(folder / CONFIG)
-    config = from_values(ModelConfig, values["model"], where=f"{where}: model")
+    kind = next(key for key in KINDS if key in values)
+    settings = from_values(KINDS[kind], values[kind], where=f"{where}: {kind}")
     clip = from_values(ClipSpec, values["clip"], where=f"{where}: clip")
-    return config, clip, dict(values.get("extra", {}))
+    return settings, clip, dict(values.get("extra", {}))
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -105,10 +139,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(values, dict) or not {"format_version", "model", "clip"} <= values.keys():
+    if (
+        not isinstance(values, dict)
+        or not {"format_version", "clip"} <= values.keys()
+        or not KINDS.keys() & values.keys()
+    ):
         raise CheckpointError(
             f"{path}: is not the settings file of a vatt model; expected the keys format_version, "
-            "model and clip"
+            "clip, and model or classifier"
         )
     version = str(values["format_version"])
     if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from tyro.conf import Positional
 
+from vatt.convert import names, slots
 from vatt.convert.bundle import Bundle
-from vatt.convert.folder import write_folder
+from vatt.convert.folder import Later, model_tensors, num_bytes, write_settings, write_tensors
 from vatt.convert.official import Plan, plan
+from vatt.convert.slots import optimiser_tensors, steps_made
 from vatt.data.words import WordTokenizer
 from vatt.errors import ConfigError, ConversionError
-from vatt.training.checkpoint import written_whole
+from vatt.models.classifier import ClassifierConfig
+from vatt.models.weights import WEIGHTS, Settings
+from vatt.training.checkpoint import OPTIMISER, STATE, TrainingState, write_state, written_whole
 
 MODALITIES = ("video", "audio", "text")
 
@@ -33,6 +48,8 @@ class ConvertConfig:
     the text backbone is read from the checkpoint."""
     vocabulary: Path | None = None
     """The official word list, e.g. howto100m_en.txt, so that strings can be encoded."""
+    optimizer: bool = False
+    """Keep the optimiser's slots too, so that training can go on (docs/convert.md)."""
     dry_run: bool = False
     """Show what would become of every variable; read no data and write nothing."""
 
@@ -44,15 +61,21 @@ class ConvertConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertResult:
-    """What was found, and the fate of every variable."""
+    """What was found, and the fate of every variable.
+
+    step: updates that its training had made, where the slots were kept.
+    problem: why no model can be made of it (only after --dry-run; otherwise an error).
+    """
 
     kind: str
     out: Path | None
     vocabulary: bool
     weights: int
+    step: int | None
     index_sha256: str
     backbones: Mapping[str, Mapping[str, int]]
     variables: list[dict[str, Any]]
+    problem: str | None
 
 
 def run(config: ConvertConfig) -> ConvertResult:
@@ -66,11 +89,20 @@ def run(config: ConvertConfig) -> ConvertResult:
         raise ConversionError(f"{config.out}: is there already; give --out a new folder")
     bundle = Bundle(config.prefix)
     found = plan(bundle, head_widths(config.head_width))
+    if found.problem and not config.dry_run:
+        raise ConversionError(
+            f"{bundle.index}: offset 0: {found.problem}; --dry-run shows the fate of each"
+        )
     tokenizer = None if config.vocabulary is None else _tokenizer(config.vocabulary, found)
+    files = {WEIGHTS: model_tensors(bundle, found)}
+    if config.optimizer:
+        files[OPTIMISER] = optimiser_tensors(bundle, found)
+    step = steps_made(bundle) if config.optimizer else None
     if config.out is not None and not config.dry_run:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(config.out) as folder:
-            write_folder(folder, bundle, found, has_vocabulary=tokenizer is not None)
+        with _written(config.out, files) as folder:
+            write_settings(folder, bundle, found, has_vocabulary=tokenizer is not None)
+            if step is not None:
+                write_state(folder, TrainingState(step=step, facts={"failures": []}))
             if tokenizer is not None:
                 tokenizer.save(folder / "tokenizer.json")
     return ConvertResult(
@@ -78,9 +110,34 @@ def run(config: ConvertConfig) -> ConvertResult:
         out=None if config.dry_run else config.out,
         vocabulary=tokenizer is not None,
         weights=sum(math.prod(shape) for shape in found.shapes.values()),
+        step=step,
         index_sha256=bundle.index_hash(),
-        backbones=_backbones(found),
-        variables=_variables(bundle, found),
+        backbones=_backbones(found.settings),
+        variables=_variables(bundle, found, optimiser=config.optimizer),
+        problem=found.problem,
+    )
+
+
+@contextmanager
+def _written(out: Path, files: Mapping[str, Mapping[str, Later]]) -> Iterator[Path]:
+    """A folder with files of tensors in it, to which more may be added; it appears whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(out) as folder:
+        with _progress() as progress:
+            task = progress.add_task("converting", total=sum(map(num_bytes, files.values())))
+            for name, tensors in files.items():
+                write_tensors(folder / name, tensors, wrote=partial(progress.advance, task))
+        yield folder
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
 
 
@@ -104,8 +161,10 @@ def head_widths(text: str | None) -> dict[str, int]:
 
 
 def _tokenizer(path: Path, found: Plan) -> WordTokenizer:
+    if isinstance(found.settings, ClassifierConfig):
+        raise ConversionError(f"{path}: is no use for a {found.kind}; leave --vocabulary out")
     tokenizer = WordTokenizer.read_list(path)
-    size = found.model.text.vocabulary
+    size = found.settings.text.vocabulary
     if tokenizer.vocabulary_size > size:
         raise ConversionError(
             f"{path}: has {tokenizer.vocabulary_size} words, but the model's word table has {size} "
@@ -114,12 +173,15 @@ def _tokenizer(path: Path, found: Plan) -> WordTokenizer:
     return tokenizer
 
 
-def _backbones(found: Plan) -> dict[str, dict[str, int]]:
+def _backbones(settings: Settings) -> dict[str, dict[str, int]]:
+    model = settings.model if isinstance(settings, ClassifierConfig) else settings
     configs = {
-        "video": found.model.video.transformer,
-        "audio": found.model.audio.transformer,
-        "text": found.model.text.transformer,
+        "video": model.video.transformer,
+        "audio": model.audio.transformer,
+        "text": model.text.transformer,
     }
+    if isinstance(settings, ClassifierConfig):
+        configs = {settings.modality: configs[settings.modality]}
     return {
         modality: {
             "layers": size.layers,
@@ -132,14 +194,22 @@ def _backbones(found: Plan) -> dict[str, dict[str, int]]:
     }
 
 
-def _variables(bundle: Bundle, found: Plan) -> list[dict[str, Any]]:
+def _variables(bundle: Bundle, found: Plan, *, optimiser: bool) -> list[dict[str, Any]]:
     places = {source: ours for ours, sources in found.names.items() for source in sources}
-    return [
+    kept = slots.places(bundle, found) | {names.STEPS: STATE} if optimiser else {}
+    status = dict.fromkeys(set(found.skipped) - kept.keys(), "skipped")
+    status |= dict.fromkeys(found.unknown, "unknown")
+    places |= kept
+    rows: list[dict[str, Any]] = [
         {
             "variable": name,
             "shape": "×".join(map(str, entry.shape)) or "scalar",
-            "status": "mapped" if name in places else "skipped",
+            "status": status.get(name, "mapped"),
             "becomes": places.get(name),
         }
         for name, entry in bundle.entries.items()
+    ]
+    return rows + [
+        {"variable": name, "shape": None, "status": "missing", "becomes": places[name]}
+        for name in found.missing
     ]

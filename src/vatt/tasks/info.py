@@ -14,7 +14,6 @@ from vatt.encoder import model_folder
 from vatt.errors import ConfigError
 from vatt.models.counting import (
     HEADS,
-    MODALITIES,
     Blueprint,
     Flops,
     blueprint,
@@ -26,7 +25,7 @@ from vatt.models.counting import (
 from vatt.models.memory import TrainingMemory, training_memory
 from vatt.models.paper_tables import PaperRow, paper_rows
 from vatt.models.settings import ModelConfig
-from vatt.models.weights import read_settings
+from vatt.models.weights import Settings, read_settings
 
 TITLES = {
     1: ("Table 1: million parameters", 1),
@@ -128,11 +127,12 @@ def run(config: InfoConfig) -> InfoResult | PaperTables:
     if config.paper_tables:
         return PaperTables(rows=paper_rows())
     folder, vocabulary = None, None
-    model, clip = config.model, config.clip
+    model: Settings = config.model
+    clip = config.clip
     if config.run is not None:
         folder = model_folder(config.run)
         model, clip, _ = read_settings(folder)
-        vocabulary = _vocabulary(folder)
+        vocabulary = _vocabulary(folder) if isinstance(model, ModelConfig) else None
     plan = blueprint(model)
     flops = [forward_flops(plan, clip, training=training) for training in (False, True)]
     return InfoResult(
@@ -187,7 +187,7 @@ def _modalities(
             "gflops": _gflops(evaluation[modality].values()),
             "gflops_in_training": _gflops(training[modality].values()),
         }
-        for modality in MODALITIES
+        for modality in tokens
     }
 
 

@@ -356,5 +356,5 @@ def _joined(parts: Sequence[Batch]) -> Batch:
 
 def write_model(folder: Path, *, model: Vatt, clip: ClipSpec, tokenizer: WordTokenizer) -> None:
     """Write a model folder that loads alone: weights, settings, vocabulary."""
-    save_model(folder, model, model.config, clip)
+    save_model(folder, model, clip)
     tokenizer.save(folder / "tokenizer.json")

@@ -112,7 +112,7 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
 def before_training(subject: Subject, seed: int) -> Encoder:
     """The same vocabulary and clips with the untrained network."""
     encoder = subject.encoder
-    module = untrained(encoder.module.config, seed=seed).to(encoder.device)
+    module = untrained(encoder.vatt.config, seed=seed).to(encoder.device)
     return Encoder(module, encoder.spec, encoder.tokenizer, encoder.folder)
 
 

@@ -24,6 +24,7 @@ from vatt.errors import CheckpointError
 from vatt.training.optim import Optimiser
 
 FORMAT_VERSION = "1.0"
+OPTIMISER, STATE = "optimiser.safetensors", "state.json"
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -93,10 +94,15 @@ def save(
     path = folder / f"step-{state.step:06d}"
     with written_whole(path) as aside:
         write_model(aside)
-        save_file(optimiser.state(), aside / "optimiser.safetensors")
-        record = {"format_version": FORMAT_VERSION, "step": state.step, "facts": dict(state.facts)}
-        (aside / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        save_file(optimiser.state(), aside / OPTIMISER)
+        write_state(aside, state)
     return path
+
+
+def write_state(folder: Path, state: TrainingState) -> None:
+    """Write `state.json` into a folder that holds a model and its optimiser's tensors."""
+    record = {"format_version": FORMAT_VERSION, "step": state.step, "facts": dict(state.facts)}
+    (folder / STATE).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def all_saved(folder: Path) -> list[Path]:
@@ -125,7 +131,7 @@ def load_training(path: Path, optimiser: Optimiser) -> TrainingState:
         CheckpointError: the folder is damaged, of a newer format, or of another model.
     """
     try:
-        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        record = json.loads((path / STATE).read_text(encoding="utf-8"))
         version = str(record["format_version"])
         if int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0]):
             raise CheckpointError(
@@ -133,7 +139,7 @@ def load_training(path: Path, optimiser: Optimiser) -> TrainingState:
                 "it was written by a newer vatt: upgrade to continue this run"
             )
         state = TrainingState(step=record["step"], facts=record["facts"])
-        optimiser.load_state(load_file(path / "optimiser.safetensors"))
+        optimiser.load_state(load_file(path / OPTIMISER))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a whole checkpoint ({error}); delete this folder to continue from the "
