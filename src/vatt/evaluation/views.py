@@ -80,7 +80,7 @@ def mean_over_views(logits: Tensor, num_views: int) -> Tensor:
             f"views: found logits of {len(logits)} views, expected a multiple of {num_views}; "
             "some view of a video is missing"
         )
-    return logits.unflatten(0, (-1, num_views)).mean(1)
+    return logits.reshape(-1, num_views, logits.shape[1]).mean(1)
 
 
 def _is_taller(frames: Tensor, height: int, width: int) -> bool:
