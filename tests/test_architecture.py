@@ -26,6 +26,7 @@ ARROWS = {
         "media",
         "models",
         "losses",
+        "class_losses",
         "demo",
     },
     "evaluation": {"encoder", "data", "models", "training.precision"},
@@ -38,12 +39,13 @@ ARROWS = {
     "media": set(),
     "models": set(),
     "losses": set(),
+    "class_losses": set(),
     "contracts": set(),
     "config": set(),
     "errors": set(),
     "distributed": set(),
 }
-KNOW_NO_RANKS = {"media", "models", "losses", "contracts", "config", "errors"}
+KNOW_NO_RANKS = {"media", "models", "losses", "class_losses", "contracts", "config", "errors"}
 
 
 def part(module: str) -> str:

@@ -2,13 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.parity.recordings import arrays, assert_near
 from vatt.errors import DataError
 from vatt.evaluation.metrics import chance_recalls
 from vatt.evaluation.retrieval import (
     Pool,
+    WindowAverage,
     ceiling,
     draw_pool,
     judge,
@@ -16,6 +19,8 @@ from vatt.evaluation.retrieval import (
     one_clip_per_text,
     similarities,
 )
+
+RECORDED = arrays("misc/eval_and_classification_losses.npz")
 
 
 def pool_of(n: int) -> Pool:
@@ -89,3 +94,34 @@ def test_the_ceiling_of_four_clips_that_fit_is_one_in_four():
     assert found["ceiling_R@1"] == pytest.approx(25.0)
     assert found["ceiling_R@5"] == 100.0
     assert found["ceiling_MedR"] == 2.5
+
+
+@pytest.mark.parametrize("average", ["embeddings", "similarities"])
+def test_retrieval_over_several_windows_is_that_of_the_official_code(average: WindowAverage):
+    key = f"retrieval/average_{average}"
+    texts, windows = RECORDED["retrieval/text"].numpy(), RECORDED["retrieval/video"].numpy()
+    videos = windows.reshape(-1, int(RECORDED["retrieval/num_windows"]), windows.shape[1])
+    scores = similarities(texts, videos, average)
+    expected = RECORDED[f"{key}/similarity"]
+    assert_near(torch.from_numpy(scores), expected, f"{key}/similarity", atol=1e-6, rtol=1e-5)
+    found = judge(scores, pool_of(len(scores)))
+    for k in (1, 5, 10):
+        assert found[f"R@{k}"] == pytest.approx(100 * float(RECORDED[f"{key}/R{k}"]))
+    assert found["MedR"] == float(RECORDED[f"{key}/MedianRank"])
+
+
+def test_windows_that_see_the_same_are_as_one_window_in_both_ways():
+    rng = np.random.default_rng(0)
+    queries, items = rng.normal(size=(6, 4)), rng.normal(size=(5, 1, 4))
+    same = np.repeat(items, 3, axis=1).astype(np.float32)
+    one_window = similarities(queries.astype(np.float32), same[:, 0])
+    for average in ("embeddings", "similarities"):
+        found = similarities(queries.astype(np.float32), same, average)
+        np.testing.assert_allclose(found, one_window, atol=1e-6)
+
+
+def test_a_longer_window_counts_more_only_in_the_mean_of_embeddings():
+    windows = np.array([[[9.0, 0.0], [0.0, 1.0]]], np.float32)
+    query = np.array([[1.0, 0.0]], np.float32)
+    assert similarities(query, windows)[0, 0] == pytest.approx(9 / 82**0.5)
+    assert similarities(query, windows, "similarities")[0, 0] == pytest.approx(0.5)

@@ -1,17 +1,20 @@
 """Numbers that judge a model: pure functions of arrays, safe under ties, refusing NaN.
 
-Ties are broken at random in thought: every rank, recall and top-k accuracy is the expectation
-over all orders of tied items. A constant score therefore measures exactly chance, where a sort
-would have measured the order of the files.
+Ties are broken at random in thought: every rank, recall, top-k accuracy and AUC is the expectation
+over all orders of tied items; average precision takes tied items together. A constant score
+therefore measures exactly chance, where a sort would have measured the order of the files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from vatt.errors import DataError
 
@@ -106,6 +109,70 @@ def top_k_accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer], k:
     true = np.zeros(logits.shape, dtype=bool)
     true[np.arange(len(labels)), labels] = True
     return float(rank_relevant(logits, true).within(k).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class MultiLabel:
+    """How well scores tell several labels of each clip: means over the classes evaluated (§4.4.2).
+
+    mean_ap: mAP; mean_auc: mean area under the ROC curve (AUC); both in [0, 1].
+    d_prime_of_mean_auc: √2 Φ⁻¹(AUC), "directly calculated based on AUC" (paper).
+    mean_of_d_primes: the mean of √2 Φ⁻¹(AUC_c) over classes (official code).
+    num_evaluated: classes with both positives and negatives; the others have no AUC.
+    not_evaluated: the names of those others.
+    d_prime_bounded: classes whose AUC is exactly 0 or 1, where d′ would be infinite: both d′ take
+        it as half a pair of clips in the wrong order, or half a pair in the right one.
+    """
+
+    mean_ap: float
+    mean_auc: float
+    d_prime_of_mean_auc: float
+    mean_of_d_primes: float
+    num_evaluated: int
+    not_evaluated: tuple[str, ...]
+    d_prime_bounded: tuple[str, ...]
+
+
+def judge_labels(
+    scores: NDArray[np.floating], true: NDArray[np.bool_], names: Sequence[str]
+) -> MultiLabel:
+    """Judge scores of several labels per clip.
+
+    Args:
+        scores: [N, classes]; any increasing function of a class's scores gives the same numbers.
+        true: bool [N, classes], the labels of each clip.
+        names: of the classes.
+
+    Raises:
+        DataError: a score is NaN, or no class has both positives and negatives.
+    """
+    refuse_nan(scores, "label scores")
+    positives = true.sum(axis=0)
+    usable = (positives > 0) & (positives < len(true))
+    if not usable.any():
+        raise DataError(
+            f"label scores: found {len(true)} clips in which each of the {len(names)} classes is "
+            "always or never true, expected a class with both; evaluate more clips"
+        )
+    scores = np.clip(scores[:, usable].astype(np.float64), -1e300, 1e300)  # scikit-learn: no inf
+    true, positives = true[:, usable], positives[usable]
+    aucs = np.asarray(roc_auc_score(true, scores, average=None), dtype=np.float64).reshape(-1)
+    half_pair = 0.5 / (positives * (len(true) - positives))
+    bounded = np.clip(aucs, half_pair, 1.0 - half_pair)
+    return MultiLabel(
+        mean_ap=float(average_precision_score(true, scores, average="macro")),
+        mean_auc=float(aucs.mean()),
+        d_prime_of_mean_auc=d_prime(float(bounded.mean())),
+        mean_of_d_primes=float(np.mean([d_prime(auc) for auc in bounded.tolist()])),
+        num_evaluated=int(usable.sum()),
+        not_evaluated=tuple(compress(names, ~usable)),
+        d_prime_bounded=tuple(compress(compress(names, usable), bounded != aucs)),
+    )
+
+
+def d_prime(auc: float) -> float:
+    """Distance, in deviations, of two equal Gaussians that an AUC in (0, 1) tells apart."""
+    return 2**0.5 * NormalDist().inv_cdf(auc)
 
 
 def balanced_accuracy(predicted: Names, true: Names) -> float:

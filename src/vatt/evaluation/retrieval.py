@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from vatt.errors import DataError
 from vatt.evaluation.metrics import RECALLS, Ranks, chance_recalls, rank_relevant, recalls
 
 Rows = NDArray[np.int64]
+WindowAverage = Literal["embeddings", "similarities"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,24 @@ def num_sharing(texts: Sequence[str]) -> int:
     return sum(count for text, count in Counter(texts).items() if text and count > 1)
 
 
-def similarities(queries: NDArray[np.float32], items: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosines [Q, M] of raw vectors [Q, E] and [M, E]."""
-    scores: NDArray[np.float32] = unit_rows(queries) @ unit_rows(items).T
+def similarities(
+    queries: NDArray[np.float32],
+    items: NDArray[np.float32],
+    average: WindowAverage = "embeddings",
+) -> NDArray[np.float32]:
+    """Cosines [Q, M] of raw vectors.
+
+    Args:
+        queries: [Q, E].
+        items: [M, E], or [M, W, E] when each was seen through W windows.
+        average: what is averaged over the windows: their raw embeddings, before they are scaled to
+            length one (paper, §4.3), or the cosines of each (the official code's other way).
+    """
+    windows = items if items.ndim == 3 else items[:, None]
+    if average == "embeddings":
+        windows = windows.mean(axis=1, keepdims=True)
+    mean_rows = unit_rows(windows).mean(axis=1)  # a mean of cosines is the product with the mean
+    scores: NDArray[np.float32] = unit_rows(queries) @ mean_rows.T
     return scores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ class OptimConfig:
     schedule: Literal["quarter_cosine", "half_cosine"] = "quarter_cosine"
     """From learning_rate to final_learning_rate: quarter_cosine as the paper says, half_cosine as
     the official code does."""
+    levels: tuple[tuple[int, float], ...] = ()
+    """(step, rate) pairs passed on the way, in the order of steps; from each to the next it goes
+    as `schedule` says, and so from the last to final_learning_rate."""
     warmup_steps: int = 10_000
     """Linear from warmup_learning_rate; the first step (number 0) has exactly that rate."""
     warmup_learning_rate: float = 0.0
@@ -50,6 +54,11 @@ class OptimConfig:
             _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         for name in fractions:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        steps = [self.warmup_steps, *(step for step, _ in self.levels)]
+        ascending = all(before < after for before, after in itertools.pairwise(steps))
+        _require(ascending, "levels", self.levels, "ascending steps after warmup_steps")
+        rates_good = all(rate >= 0 for _, rate in self.levels)
+        _require(rates_good, "levels", self.levels, "rates >= 0")
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0")
 
 
@@ -59,16 +68,27 @@ def _require(holds: bool, name: str, found: object, expected: str) -> None:
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Learning rate of the update number `step`, counted from 0, of a training of `steps`."""
-    start, peak, end = config.warmup_learning_rate, config.learning_rate, config.final_learning_rate
+    """Learning rate of the update number `step`, counted from 0, of a training of `steps`.
+
+    At `step` = `steps`, which no update has, it is final_learning_rate (and stays there); the
+    official code gives NaN there when its last level ends with the training.
+    """
     if step < config.warmup_steps:
-        return start + (peak - start) * step / config.warmup_steps
-    progress = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
+        climbed = step / config.warmup_steps
+        start = config.warmup_learning_rate
+        return start + (config.learning_rate - start) * climbed
+    first, last = (config.warmup_steps, config.learning_rate), (steps, config.final_learning_rate)
+    for (left, high), (right, low) in itertools.pairwise((first, *config.levels, last)):
+        if step < right:
+            return low + (high - low) * _remaining(config, (step - left) / (right - left))
+    return config.final_learning_rate
+
+
+def _remaining(config: OptimConfig, progress: float) -> float:
+    """From 1 to 0 as progress goes from 0 to 1."""
     if config.schedule == "quarter_cosine":
-        share = math.cos(math.pi / 2 * progress)
-    else:
-        share = (1 + math.cos(math.pi * progress)) / 2
-    return end + (peak - end) * share
+        return math.cos(math.pi / 2 * progress)
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 class Optimiser:
@@ -83,12 +103,17 @@ class Optimiser:
         """Prepare to train the named parameters that need gradients, for `steps` updates.
 
         Raises:
-            ConfigError: the warm-up is longer than the training.
+            ConfigError: the warm-up or the levels are longer than the training.
         """
         if config.warmup_steps > steps:
             raise ConfigError(
                 f"optim.warmup_steps: found {config.warmup_steps}, expected <= the number of steps "
                 f"({steps}); warm up for fewer steps or train for more"
+            )
+        if config.levels and config.levels[-1][0] >= steps:
+            raise ConfigError(
+                f"optim.levels: found the last one at step {config.levels[-1][0]}, expected it "
+                f"before the last step ({steps}); the rate at the end is final_learning_rate"
             )
         self.config = config
         self.steps = steps
