@@ -1,6 +1,7 @@
 """Official models of the recordings, converted by `vatt convert` and opened again."""
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,22 +16,37 @@ from vatt.convert.bundle import Bundle
 from vatt.convert.names import oriented
 from vatt.convert.official import Plan, plan
 from vatt.encoder import Encoder
+from vatt.models.classifier import Classifier, ClassifierConfig
 from vatt.models.settings import ModelConfig
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_model
+from vatt.models.weights import Settings, build
 from vatt.tasks.convert import ConvertConfig, head_widths, run
 
-HEAD_WIDTHS = {
+PRETRAINED = {
     "tx_fac": "video=16,audio=16,text=12",
     "ut_fac": "16",
     "tx_fac_spectrogram": "video=16,audio=12,text=8",
 }
-CHECKPOINTS = [
-    (name, step)
-    for name in HEAD_WIDTHS
-    for step in (0, 5)
-    if (FOLDER / name / f"ckpt-{step}.index").is_file()
-]
+CLASSIFIERS = {
+    "finetune_video": "16",
+    "finetune_audio": "16",
+    "finetune_audio_spectrogram": "12",
+    "finetune_video_from_agnostic": "16",
+    "finetune_audio_from_agnostic": "16",
+}
+HEAD_WIDTHS = PRETRAINED | CLASSIFIERS
+
+
+def checkpoints(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Those that there are: (model, step)."""
+    steps = [(name, step) for name in names for step in (0, 4, 5)]
+    return [(name, step) for name, step in steps if has_checkpoint(name, step)]
+
+
+def has_checkpoint(name: str, step: int) -> bool:
+    return (FOLDER / name / f"ckpt-{step}.index").is_file()
+
+
 _kept = tempfile.TemporaryDirectory(prefix="vatt-parity-")  # until the process ends
 
 
@@ -50,25 +66,40 @@ def found_plan(name: str) -> Plan:
     return plan(Bundle(FOLDER / name / "ckpt-0"), head_widths(HEAD_WIDTHS[name]))
 
 
-def without_dropout(config: ModelConfig) -> ModelConfig:
+def without_dropout(settings: Settings) -> Settings:
     """As the recordings were made."""
+    if isinstance(settings, ClassifierConfig):
+        model = without_dropout(settings.model)
+        assert isinstance(model, ModelConfig)
+        return replace(settings, dropout=0.0, model=model)
 
     def silent(part):
         return replace(part, transformer=replace(part.transformer, dropout=0.0))
 
     return replace(
-        config,
-        video=silent(config.video),
-        audio=silent(config.audio),
-        text=silent(config.text),
+        settings,
+        video=silent(settings.video),
+        audio=silent(settings.audio),
+        text=silent(settings.text),
     )
 
 
 def trainable(name: str, step: int = 0) -> Vatt:
     """A fresh copy in training mode, without dropout."""
-    module, _ = load_model(folder(name, step))
-    copy = Vatt(without_dropout(module.config))
-    copy.load_state_dict(module.state_dict())
+    copy = _trainable(name, step)
+    assert isinstance(copy, Vatt)
+    return copy
+
+
+def trainable_classifier(name: str, step: int = 0) -> Classifier:
+    copy = _trainable(name, step)
+    assert isinstance(copy, Classifier)
+    return copy
+
+
+def _trainable(name: str, step: int) -> Vatt | Classifier:
+    copy = build(without_dropout(encoder(name, step).module.config))
+    copy.load_state_dict(encoder(name, step).module.state_dict())
     return copy.train()
 
 

@@ -25,8 +25,16 @@ class Recording(dict[str, torch.Tensor]):
 
     def __init__(self, name: str) -> None:
         with np.load(FOLDER / name) as file:
-            super().__init__({key: torch.from_numpy(np.array(file[key])) for key in file.files})
+            values = {key: np.array(file[key]) for key in file.files}
+        self._texts = {key: list(map(str, v)) for key, v in values.items() if v.dtype.kind == "U"}
+        numbers = values.keys() - self._texts.keys()
+        super().__init__({key: torch.from_numpy(values[key]) for key in values if key in numbers})
         self.read = READ.setdefault(name, set())
+
+    def texts(self, key: str) -> list[str]:
+        """An array of strings; those are not among the others."""
+        self.read.add(key)
+        return self._texts[key]
 
     def __getitem__(self, key: str) -> torch.Tensor:
         self.read.add(key)
