@@ -1,5 +1,6 @@
 import colorsys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,7 +188,7 @@ def test_frames_without_and_with_all_changes_are_those_of_the_official_code():
     assert_near(found, RECORDED["color/final"], "color/final", rtol=0, atol=3e-6)
 
 
-def official_frames(changes: dict[str, float]) -> torch.Tensor:
+def official_frames(changes: dict[str, Any]) -> torch.Tensor:
     batch = batch_of(Augmentation(**changes))
     return apply(replace(batch, frames=RECORDED["normalize/in"][None]), SPEC).frames[0]
 
