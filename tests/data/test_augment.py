@@ -1,5 +1,6 @@
 import colorsys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.testing import assert_close
 
-from tests.data.parity import official
+from tests.parity.recordings import arrays, assert_near
 from vatt.contracts import Augmentation, Batch, ClipSpec, Crop
 from vatt.data.augment import (
     AugmentConfig,
@@ -22,6 +23,7 @@ from vatt.data.augment import (
 )
 from vatt.errors import ConfigError
 
+RECORDED = arrays("misc/data_ops.npz")
 T, H, W, S = 2, 9, 13, 50
 SPEC = ClipSpec(frames=T, height=H, width=W)
 OFF = AugmentConfig(
@@ -154,24 +156,41 @@ def _unclipped(pixel, change: Augmentation):
     return np.array(colorsys.hsv_to_rgb(hue, min(saturation * change.saturation, 1.0), value))
 
 
-def test_colours_are_those_of_the_official_code():
-    """Brightness +0.08, saturation x1.25, contrast x0.7, hue -0.13: step by step, and at once."""
-    recorded = {name: torch.from_numpy(a) for name, a in official("misc/data_ops.npz").items()}
-    saturated = saturate(recorded["color/brightness"], torch.tensor(1.25))
-    assert_close(saturated, recorded["color/saturation"], rtol=0, atol=1e-6)
-    turned = turn_hue(recorded["color/contrast"], torch.tensor(-0.13))
-    assert_close(turned, recorded["color/hue"], rtol=0, atol=1e-6)
-    change = Augmentation(brightness=0.08, saturation=1.25, contrast=0.7, hue=-0.13)
-    batch = replace(batch_of(change), frames=recorded["normalize/in"][None])
-    assert_close(apply(batch, SPEC).frames[0], recorded["color/final"], rtol=0, atol=3e-6)
+def test_saturation_and_hue_are_those_of_the_official_code():
+    saturated = saturate(RECORDED["color/brightness"], torch.tensor(1.25))
+    assert_near(saturated, RECORDED["color/saturation"], "color/saturation", rtol=0, atol=1e-6)
+    turned = turn_hue(RECORDED["color/contrast"], torch.tensor(-0.13))
+    assert_near(turned, RECORDED["color/hue"], "color/hue", rtol=0, atol=1e-6)
 
 
-def test_unchanged_frames_are_those_of_the_official_code():
-    recorded = official("misc/data_ops.npz")
-    batch = batch_of(Augmentation())
-    batch = replace(batch, frames=torch.from_numpy(recorded["normalize/in"])[None])
-    expected = torch.from_numpy(recorded["normalize/zero_centered"])
-    assert_close(apply(batch, SPEC).frames[0], expected, rtol=0, atol=1e-6)
+OFFICIAL_CHANGES = {"brightness": 0.08, "saturation": 1.25, "contrast": 0.7, "hue": -0.13}
+
+
+@pytest.mark.parametrize(
+    ("number", "key"),
+    [
+        (0, "normalize/zero_one"),
+        (0, "color/zero_one"),
+        *((number, f"color/{name}") for number, name in enumerate(OFFICIAL_CHANGES, 1)),
+    ],
+)
+def test_frames_after_each_colour_change_are_those_of_the_official_code(number, key):
+    """After the first changes of the official order; it clips after the last, ours after any."""
+    found = official_frames(dict(list(OFFICIAL_CHANGES.items())[:number]))
+    expected = RECORDED[key].clamp(0, 1) * 2 - 1
+    assert_near(found, expected, key, rtol=0, atol=3e-6 if number else 1e-6)  # float32
+
+
+def test_frames_without_and_with_all_changes_are_those_of_the_official_code():
+    key = "normalize/zero_centered"
+    assert_near(official_frames({}), RECORDED[key], key, rtol=0, atol=1e-6)
+    found = official_frames(OFFICIAL_CHANGES)
+    assert_near(found, RECORDED["color/final"], "color/final", rtol=0, atol=3e-6)
+
+
+def official_frames(changes: dict[str, Any]) -> torch.Tensor:
+    batch = batch_of(Augmentation(**changes))
+    return apply(replace(batch, frames=RECORDED["normalize/in"][None]), SPEC).frames[0]
 
 
 def test_the_mean_of_contrast_is_of_one_frame_and_channel():
@@ -184,7 +203,7 @@ def test_the_mean_of_contrast_is_of_one_frame_and_channel():
 @given(st.integers(0, 2**63 - 1), st.floats(0.3, 3.0))
 def test_draws_stay_in_their_ranges(seed, aspect):
     config = AugmentConfig(gain=1.0)
-    change = draw(config, np.random.default_rng(seed), aspect)
+    change = draw(config, np.random.default_rng(seed), aspect, SPEC)
     crop = change.crop
     assert 0 <= crop.top <= crop.top + crop.height <= 1 + 1e-9
     assert 0 <= crop.left <= crop.left + crop.width <= 1 + 1e-9
@@ -196,12 +215,12 @@ def test_draws_stay_in_their_ranges(seed, aspect):
     assert abs(change.contrast - 1) <= 0.4
     assert abs(change.hue) <= 0.2
     assert 0.5 <= change.gain <= 2
-    assert change == draw(config, np.random.default_rng(seed), aspect)
+    assert change == draw(config, np.random.default_rng(seed), aspect, SPEC)
 
 
 def test_draws_are_spread_over_their_ranges():
     config = AugmentConfig(gain=1.0)
-    changes = [draw(config, np.random.default_rng(seed), 4 / 3) for seed in range(2000)]
+    changes = [draw(config, np.random.default_rng(seed), 4 / 3, SPEC) for seed in range(2000)]
     assert np.mean([change.flip for change in changes]) == pytest.approx(0.5, abs=0.05)
     coloured = [change for change in changes if change.hue]
     assert len(coloured) / 2000 == pytest.approx(0.8, abs=0.04)
@@ -217,11 +236,51 @@ def test_draws_are_spread_over_their_ranges():
         assert values.max() > high - 0.02 * (high - low)
 
 
+SMALLER_SIDE = AugmentConfig(crop_style="smaller_side")
+JITTERED = (0.8 / 1.2, 1.2 / 0.8)  # from one side least and the other most, to the reverse
+
+
+@given(st.integers(0, 2**63 - 1), st.floats(0.3, 3.0), st.integers(1, 60), st.integers(1, 60))
+def test_a_smaller_side_crop_is_as_large_as_fits_and_of_the_models_aspect_up_to_the_jitter(
+    seed, aspect, height, width
+):
+    spec = ClipSpec(height=height, width=width)
+    crop = draw(SMALLER_SIDE, np.random.default_rng(seed), aspect, spec).crop
+    assert max(crop.height, crop.width) == 1.0
+    assert 0 <= crop.top <= crop.top + crop.height <= 1 + 1e-9
+    assert 0 <= crop.left <= crop.left + crop.width <= 1 + 1e-9
+    stretched = width / height / (crop.width * aspect / crop.height)
+    assert JITTERED[0] - 1e-9 <= stretched <= JITTERED[1] + 1e-9
+
+
+def test_smaller_side_crops_are_jittered_four_times_in_five_and_lie_everywhere():
+    crops = [
+        draw(SMALLER_SIDE, np.random.default_rng(seed), 2.0, ClipSpec()).crop
+        for seed in range(2000)
+    ]
+    widths = np.array([crop.width for crop in crops])  # 1 / 2 of the frame, before the jitter
+    plain = widths == 0.5
+    assert plain.mean() == pytest.approx(0.2, abs=0.04)
+    assert widths.min() < 0.5 * (JITTERED[0] + 0.04)
+    assert widths.max() > 0.5 * (JITTERED[1] - 0.08)
+    # log(U / U') of two uniform stretches: as often narrower as wider
+    assert (widths[~plain] < 0.5).mean() == pytest.approx(0.5, abs=0.04)
+    places = np.array([crop.left / (1 - crop.width) for crop in crops])
+    assert np.histogram(places, bins=4, range=(0, 1))[0] / 2000 == pytest.approx(0.25, abs=0.04)
+
+
+@pytest.mark.parametrize("style", ["area", "smaller_side"])
+def test_both_styles_of_crop_take_as_many_random_numbers(style):
+    rng = np.random.default_rng(0)
+    draw(AugmentConfig(crop_style=style), rng, 1.3, SPEC)
+    assert rng.random() == np.random.default_rng(0).random(48)[47]
+
+
 def test_parts_that_are_switched_off_are_not_drawn():
     rng = np.random.default_rng(0)
-    assert all(draw(OFF, rng, 1.3) == Augmentation() for _ in range(50))
+    assert all(draw(OFF, rng, 1.3, SPEC) == Augmentation() for _ in range(50))
     uncoloured = replace(AugmentConfig(), colour_probability=0.0)
-    assert all(draw(uncoloured, rng, 1.3).hue == 0 for _ in range(50))
+    assert all(draw(uncoloured, rng, 1.3, SPEC).hue == 0 for _ in range(50))
 
 
 @pytest.mark.parametrize("aspect", [0.5, 1.0, 4 / 3, 16 / 9])

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from tests.data.parity import official
+from tests.parity.recordings import FOLDER, arrays
 from vatt.contracts import ClipSpec
 from vatt.data.sampling import (
     TOLERANCE_S,
@@ -20,6 +21,8 @@ from vatt.data.sampling import (
     window_starts,
 )
 
+RECORDED = arrays("misc/data_ops.npz")
+FACTS = json.loads((FOLDER / "misc/data_ops.json").read_text())
 SPEC = ClipSpec(frames=8, fps=10, sample_rate_hz=1000)  # 0.8 s
 seconds = st.floats(0.0, 60.0)
 
@@ -153,19 +156,30 @@ def test_windows_cover_the_video_from_start_to_end():
     assert window_starts(2.0, spec, 4).tolist() == [0.0] * 4
 
 
-@pytest.mark.parametrize(
-    ("name", "windows", "frames"),
-    [("long/linspace", 4, 250), ("long/middle", 1, 250), ("exact/linspace", 4, 64)],
-)
-def test_windows_hold_the_frames_that_the_official_sampler_takes(name, windows, frames):
-    expected = official("misc/data_ops.npz")[f"sample_{name}"]
-    spec = ClipSpec(frames=32, fps=12.5)  # stride 2 of 25 fps
-    starts_s = window_starts(frames / 25, spec, windows)
-    times = np.concatenate([clip_times(spec, start_s, frames / 25) for start_s in starts_s])
-    assert_array_equal(np.floor(times * 25 + 1e-6), expected)
+def assert_takes_the_recorded_frames(name: str, facts: dict[str, int], windows: int) -> None:
+    """Numbers of the frames that ours takes, compared with the recorded ones."""
+    rate = 25  # any: the recordings count frames
+    spec = ClipSpec(frames=facts["steps"], fps=rate / facts["stride"])
+    duration_s = facts["length"] / rate
+    starts_s = window_starts(duration_s, spec, windows)
+    times = np.concatenate([clip_times(spec, start_s, duration_s) for start_s in starts_s])
+    assert_array_equal(np.floor(times * rate + 1e-6), RECORDED[name].numpy(), err_msg=name)
 
 
-def test_short_videos_repeat_as_in_the_official_sampler():
-    expected = official("misc/data_ops.npz")["sample_short/middle"]  # 32 of 40 frames, stride 2
-    times = clip_times(ClipSpec(frames=32, fps=12.5), 0.0, 40 / 25)
-    assert_array_equal(np.floor(times * 25 + 1e-6), expected)
+@pytest.mark.parametrize("case", [name for name in FACTS if name.startswith("sample_")])
+def test_windows_hold_the_frames_that_the_official_sampler_takes(case):
+    """Videos longer than a clip, as long as one, and shorter: then they repeat."""
+    assert_takes_the_recorded_frames(f"{case}/linspace", FACTS[case], FACTS[case]["clips"])
+    assert_takes_the_recorded_frames(f"{case}/middle", FACTS[case], 1)
+
+
+@pytest.mark.parametrize("which", ["linspace", "middle"])
+def test_windows_hold_the_samples_that_the_official_sampler_takes(which):
+    """It takes every second sample; ours takes every sample of a track of half the rate."""
+    facts = FACTS["sample_audio"]
+    track = np.arange(0, facts["length"], facts["stride"], dtype=np.int16)
+    spec = ClipSpec(frames=facts["steps"], fps=100, sample_rate_hz=100)  # a sample for each frame
+    starts_s = window_starts(len(track) / 100, spec, facts["clips"] if which == "linspace" else 1)
+    found = [clip_samples(track, spec, start_s, len(track) / 100) for start_s in starts_s]
+    key = f"sample_audio/{which}"
+    assert_array_equal(np.concatenate(found), RECORDED[key].numpy(), err_msg=key)

@@ -6,9 +6,8 @@ from typing import Literal
 import pytest
 import torch
 from torch import Tensor
-from torch.testing import assert_close
 
-from tests.parity.recordings import FOLDER, arrays
+from tests.parity.recordings import FOLDER, arrays, assert_near
 from vatt.contracts import Embeddings
 from vatt.losses import LossConfig, contrast
 
@@ -68,7 +67,8 @@ def test_losses_and_gradients_are_those_of_the_official_code(case, name, chunk):
         return RECORDED[f"{case}/{name}/{key}"]
 
     def assert_recorded(found: Tensor, key: str) -> None:
-        assert_close(found, recorded(key), atol=1e-5, rtol=1e-5)  # float32, other order of sums
+        what = f"{case}/{name}/{key}"
+        assert_near(found, recorded(key), what, atol=1e-5, rtol=1e-5)  # another order of sums
 
     totals = torch.stack([share.total for share in shares])
     assert_recorded(totals * replicas, "loss_per_replica")
@@ -80,4 +80,5 @@ def test_losses_and_gradients_are_those_of_the_official_code(case, name, chunk):
     gradients = torch.autograd.grad(totals.sum(), list(rows.values()))
     for key, gradient in zip(rows, gradients, strict=True):
         expected = recorded(f"grad_{key}")
-        assert_close(gradient, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-5)
+        atol = 1e-5 * float(expected.abs().max())
+        assert_near(gradient, expected, f"{case}/{name}/grad_{key}", atol=atol, rtol=1e-5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, Inputs
 from vatt.errors import ConfigError
 
 CROP_ATTEMPTS = 10
+JITTER_PROBABILITY, JITTER = 0.8, (0.8, 1.2)  # of crop_style "smaller_side" (official code)
 CLIPS_AT_ONCE = 4
 UNCHANGED = (0.0, 1.0, 1.0, 0.0)  # brightness, saturation, contrast, hue
 
@@ -26,6 +28,10 @@ UNCHANGED = (0.0, 1.0, 1.0, 0.0)  # brightness, saturation, contrast, hue
 class AugmentConfig:
     """How far frames and waveform may be changed; 0 (for crop_area: 1 1) switches a part off."""
 
+    crop_style: Literal["area", "smaller_side"] = "area"
+    """area: a box of random area and aspect (§4.3). smaller_side: a box of the model's aspect, as
+    large as fits, after both sides were stretched by 0.8 to 1.2 (the official code's default); the
+    next two settings are then not used."""
     crop_area: tuple[float, float] = (0.08, 1.0)  # share of the frame (§4.3)
     crop_aspect: tuple[float, float] = (0.5, 2.0)  # width / height of the crop, in pixels (§4.3)
     flip: bool = True  # left for right, every second clip (§4.3)
@@ -52,17 +58,23 @@ class AugmentConfig:
             raise ConfigError(f"augment.{name}: found {getattr(self, name)}, expected {expected}")
 
 
-def draw(config: AugmentConfig, rng: np.random.Generator, aspect: float) -> Augmentation:
+def draw(
+    config: AugmentConfig, rng: np.random.Generator, aspect: float, spec: ClipSpec
+) -> Augmentation:
     """Draw the changes of one clip.
 
     Args:
         config: their ranges.
         rng: where the randomness comes from; how much is taken depends on `config` alone.
         aspect: width / height of the video as it is shown.
+        spec: gives the model's aspect.
     """
     spots = rng.random((CROP_ATTEMPTS, 4))
     flip, colour, brightness, saturation, contrast, hue, gain = rng.random(7)
-    crop = _draw_crop(config, spots, aspect)
+    if config.crop_style == "area":
+        crop = _draw_area(config, spots, aspect)
+    else:
+        crop = _draw_smaller_side(spots[0], aspect, spec)
     flipped = config.flip and bool(flip < 0.5)
     loudness = 2.0 ** _between(-config.gain, config.gain, gain)
     if colour >= config.colour_probability:
@@ -82,7 +94,7 @@ def _between(low: float, high: float, position: float) -> float:
     return low + (high - low) * float(position)
 
 
-def _draw_crop(config: AugmentConfig, spots: NDArray[np.float64], aspect: float) -> Crop:
+def _draw_area(config: AugmentConfig, spots: NDArray[np.float64], aspect: float) -> Crop:
     """Area and aspect uniform, then the place; boxes larger than the frame are drawn again."""
     if config.crop_area == (1.0, 1.0):
         return Crop()
@@ -94,6 +106,21 @@ def _draw_crop(config: AugmentConfig, spots: NDArray[np.float64], aspect: float)
             top, left = float(top_spot) * (1.0 - height), float(left_spot) * (1.0 - width)
             return Crop(top=top, left=left, height=height, width=width)
     return Crop()  # as TensorFlow's sampler does when nothing fits
+
+
+def _draw_smaller_side(spots: NDArray[np.float64], aspect: float, spec: ClipSpec) -> Crop:
+    """The official crop as a box of the frame before its sides are stretched.
+
+    Stretched, the smaller side is resized to the model's, and a box of the model's size is cut at a
+    random place. Of the two stretches only their ratio is left in the end: a change of the aspect.
+    """
+    jitters, stretch_height, stretch_width, place = spots.tolist()
+    if jitters < JITTER_PROBABILITY:
+        aspect *= _between(*JITTER, stretch_width) / _between(*JITTER, stretch_height)
+    share = spec.width / spec.height / aspect
+    if share <= 1.0:
+        return Crop(left=place * (1.0 - share), width=share)
+    return Crop(top=place * (1.0 - 1.0 / share), height=1.0 / share)
 
 
 def centre_crop(aspect: float, spec: ClipSpec) -> Augmentation:

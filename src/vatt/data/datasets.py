@@ -313,7 +313,7 @@ class ClipDataset(torch.utils.data.Dataset[Clip]):
         rng = np.random.default_rng(draw)
         reader, segment = self._readers[place.source], place.segment
         start_s = segment.clip_start(place.clip, rng.random(), self.spec.duration_s)
-        changes = augment.draw(self._augmentation, rng, reader.aspect(place.row))
+        changes = augment.draw(self._augmentation, rng, reader.aspect(place.row), self.spec)
         clip = reader.read(place.row, start_s, segment.end_s, changes, draw)
         if clip.has_audio and self._augmentation.audio_noise:
             noisy = augment.add_noise(clip.waveform, self._augmentation.audio_noise, rng)
