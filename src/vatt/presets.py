@@ -1,22 +1,27 @@
 """The paper as data, and what fits a laptop: named settings for `vatt pretrain --preset NAME`.
 
-A preset says only what differs from the defaults, which are the paper's pre-training (§4.3).
+A preset says only what differs from the defaults, which are the paper's pre-training (§4.3). A
+bundle then sets all options in which paper and official code differ to one side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from vatt.config import to_values
+from vatt.config import from_values, to_values
 from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
+from vatt.errors import ConfigError
 from vatt.losses import LossConfig
 from vatt.models.heads import HeadsConfig
+from vatt.models.official import as_official, as_paper
 from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, TransformerConfig
+from vatt.models.weights import read_settings
 from vatt.training.optim import OptimConfig
 
 Values = dict[str, Any]
@@ -163,3 +168,58 @@ PRESETS: dict[str, Callable[[], Values]] = {
     "demo-spectrogram": demo_spectrogram,
     "tiny": tiny,
 }
+
+
+def of_folder(folder: Path) -> Values:
+    """Model, clip and weights of a run, a checkpoint or a converted model, to train on from.
+
+    Raises:
+        CheckpointError: there is no model in the folder.
+        ConfigError: it is a classifier.
+    """
+    settings, clip, _ = read_settings(folder)
+    if not isinstance(settings, ModelConfig):
+        raise ConfigError(
+            f"--preset {folder}: is a classifier, expected a model with both common spaces"
+        )
+    return {"model": to_values(settings), "clip": to_values(clip), "start_from": str(folder)}
+
+
+PAPER: Values = {
+    "loss": {"form": "paper", "total": "sum", "mask_normaliser": "global"},
+    "optim": {
+        "warmup_steps": 10_000,
+        "schedule": "quarter_cosine",
+        "epsilon_form": "hat",
+        "decay_form": "scaled",
+    },
+    "augment": {"crop_style": "area", "colour_probability": 0.8, "audio_noise": 0.01},
+    "standardise": "unit",
+}
+OFFICIAL: Values = {
+    "loss": {"form": "official", "total": "mean", "mask_normaliser": "local"},
+    "optim": {
+        "warmup_steps": 5000,
+        "schedule": "half_cosine",
+        "epsilon_form": "hat",
+        "decay_form": "plain",
+    },
+    "augment": {"crop_style": "smaller_side", "colour_probability": 0.8, "audio_noise": 0.01},
+    "standardise": "unit",
+}
+
+
+def bundle(name: str, values: Values) -> Values:
+    """One side of every difference between paper and official code (docs/paper-vs-code.md).
+
+    Args:
+        name: "paper" or "official".
+        values: settings so far; those of the model say which differences there are.
+    """
+    form = {"paper": as_paper, "official": as_official}[name]
+    model = from_values(ModelConfig, values.get("model", {}), where="model")
+    rest = {"paper": PAPER, "official": OFFICIAL}[name]
+    return {"model": to_values(form(model))} | rest
+
+
+BUNDLES = ("paper", "official")

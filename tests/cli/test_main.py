@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,20 +49,16 @@ def run_vatt(*args: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
-def test_help_lists_every_command_quickly_and_without_torch():
+def test_help_lists_every_command_without_importing_what_takes_long():
+    slow = ("torch", "numpy", "tyro", "pydantic", "av", "pyarrow")
     script = (
         "import sys; from vatt.cli.main import main; code = main(['--help']);"
-        "print(code, [name for name in ('torch', 'tyro', 'pydantic') if name in sys.modules])"
+        f"print(code, [name for name in {slow} if name in sys.modules])"
     )
     command = [sys.executable, "-c", script]
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert all(f"  {name} " in done.stdout for name in cli.COMMANDS)
     assert done.stdout.splitlines()[-1] == "0 []"
-    assert min(times) < 0.3
 
 
 def test_every_command_of_the_table_exists_and_explains_itself():
@@ -78,9 +73,9 @@ def test_every_command_of_the_table_exists_and_explains_itself():
 def test_later_sources_win_and_each_value_knows_its_origin(tmp_path):
     file = tmp_path / "lab.toml"
     file.write_text('[optim]\nsteps = 50\nwarmup_steps = 20\nclip_norm = "none"\n')
-    preset = ("small", {"optim": {"steps": 5, "clip_norm": 1.0}, "names": ["p", "q"]})
+    preset = ("preset small", {"optim": {"steps": 5, "clip_norm": 1.0}, "names": ["p", "q"]})
     resolved = resolve(
-        "--out", "o", "--no_flip", "--optim.warmup-steps=40", preset=preset, file=str(file)
+        "--out", "o", "--no_flip", "--optim.warmup-steps=40", presets=[preset], file=str(file)
     )
     optim = Optim(steps=50, warmup_steps=40, clip_norm=None)
     assert resolved.config == Config(out=Path("o"), names=("p", "q"), flip=False, optim=optim)
@@ -143,7 +138,7 @@ def test_options_of_every_command_are_taken_out_wherever_they_stand():
     [
         ([], 2, "usage: vatt COMMAND"),
         (["pretain"], 2, "perhaps you meant: vatt pretrain"),
-        (["pretrain", "--preset", "huge"], 2, "--preset: found 'huge'; expected one of"),
+        (["pretrain", "--preset", "huge"], 2, "--preset: found 'huge'; expected a model folder"),
         (["pretrain", "--no-such-setting", "1"], 2, "no-such-setting"),
         (["prepare", "nowhere", "--out", "OUT"], 1, "nowhere"),
         (["report", "nowhere"], 1, "nowhere"),

@@ -9,6 +9,9 @@ import pytest
 
 from vatt.config import flatten, from_values, to_values
 from vatt.errors import ConfigError
+from vatt.models.official import as_official
+from vatt.models.settings import ModelConfig
+from vatt.presets import bundle, ma_medium
 from vatt.tasks.pretrain import PretrainConfig
 
 PAGE = Path(__file__).parents[2] / "docs" / "paper-vs-code.md"
@@ -52,3 +55,35 @@ def test_page_has_a_row_for_most_differences_and_wrong_values_would_be_noticed()
     assert len(OPTIONS) >= 25
     with pytest.raises(ConfigError):
         from_values(PretrainConfig, {"out": "x", "loss": {"form": "other"}}, where="test")
+
+
+SIZES = {"data.batch_size", "clip.texts"}  # of an experiment, not of a form: in no bundle
+SPECTROGRAM = {"model": {"audio": {"kind": "spectrogram"}}}
+SHARED = {"model": to_values(as_official(from_values(ModelConfig, ma_medium()["model"], where="")))}
+
+
+def bundled(name: str, values: dict[str, Any]) -> dict[str, Any]:
+    return flatten(bundle(name, values))
+
+
+def test_the_paper_bundle_has_the_default_of_every_option_of_the_page():
+    options = {option.values[0] for option in OPTIONS} - SIZES
+    for start in ({}, SPECTROGRAM, SHARED, {"loss": {"form": "official"}}):
+        found = bundled("paper", start)
+        assert {option: found[option] for option in options} == {
+            option: DEFAULTS[option] for option in options
+        }
+
+
+def test_the_official_bundle_turns_every_option_that_has_another_side():
+    values = [bundled("official", start) for start in ({}, SPECTROGRAM, SHARED)]
+    same = {"augment.colour_probability", "augment.audio_noise", "optim.epsilon_form"}
+    same |= {"standardise", "model.video.transformer.dropout", "model.text.relative_max_distance"}
+    for option in {option.values[0] for option in OPTIONS} - SIZES:
+        turned = any(found[option] != DEFAULTS[option] for found in values)
+        assert turned == (option not in same), option
+
+
+def test_both_bundles_set_the_same_options():
+    for start in ({}, SPECTROGRAM, SHARED):
+        assert bundled("paper", start).keys() == bundled("official", start).keys()

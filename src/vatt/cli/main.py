@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from vatt.cli import render
@@ -98,6 +99,7 @@ class Options:
     """What every command takes beside its own settings."""
 
     preset: str | None = None
+    bundle: str | None = None
     config: str | None = None
     print_config: bool = False
     json: bool = False
@@ -175,7 +177,7 @@ def _run(name: str, args: Sequence[str]) -> int:
         config_class,
         rest,
         prog=f"vatt {name}",
-        preset=preset(options.preset),
+        presets=presets(options),
         file=options.config,
         notes=options_help(presets=command.presets),
     )
@@ -195,19 +197,33 @@ def _show(run: Callable[[Any], Any], config: Any, *, as_json: bool) -> int:
     return FAILED if problem else DONE
 
 
-def preset(name: str | None) -> tuple[str, Any] | None:
-    """A preset's name and values.
+def presets(options: Options) -> list[tuple[str, Any]]:
+    """The preset and the bundle that are asked for: name and values.
 
     Raises:
-        ConfigError: there is no preset of that name.
+        ConfigError: there is no preset or bundle of that name.
     """
-    if name is None:
-        return None
-    from vatt.presets import PRESETS
+    if options.preset is None and options.bundle is None:
+        return []
+    from vatt.presets import BUNDLES, PRESETS, bundle, of_folder
 
-    if name not in PRESETS:
-        raise ConfigError(f"--preset: found {name!r}; expected one of: {', '.join(PRESETS)}")
-    return name, PRESETS[name]()
+    found: list[tuple[str, Any]] = []
+    name = options.preset
+    if name in PRESETS:
+        found.append((f"preset {name}", PRESETS[name]()))
+    elif name is not None and (Path(name) / "config.json").is_file():
+        found.append((f"preset {name}", of_folder(Path(name))))
+    elif name is not None:
+        raise ConfigError(
+            f"--preset: found {name!r}; expected a model folder (with config.json), or one of: "
+            f"{', '.join(PRESETS)}"
+        )
+    if options.bundle is not None:
+        if options.bundle not in BUNDLES:
+            raise ConfigError(f"--bundle: found {options.bundle!r}; expected paper or official")
+        so_far = found[0][1] if found else {}
+        found.append((f"bundle {options.bundle}", bundle(options.bundle, so_far)))
+    return found
 
 
 def split_options(args: Sequence[str], *, presets: bool) -> tuple[Options, list[str]]:
@@ -216,7 +232,7 @@ def split_options(args: Sequence[str], *, presets: bool) -> tuple[Options, list[
     Raises:
         ConfigError: an option that needs a value has none.
     """
-    valued = ("--preset", "--config") if presets else ("--config",)
+    valued = ("--preset", "--bundle", "--config") if presets else ("--config",)
     flags = ("--print-config", "--json")
     found: dict[str, Any] = {}
     rest: list[str] = []
@@ -238,11 +254,14 @@ def split_options(args: Sequence[str], *, presets: bool) -> tuple[Options, list[
 
 def options_help(*, presets: bool) -> str:
     """What `vatt COMMAND --help` says about the options of every command."""
-    preset = "--preset NAME (start from it), " if presets else ""
+    own = (
+        "--preset NAME or model folder (start from it), --bundle paper|official (one side of all "
+        "their differences), "
+    )
     return (
-        f"Every command also takes: {preset}--config FILE (TOML with the settings below, laid over "
-        "the preset), --print-config (show each value and where it comes from, do nothing), "
-        "--json (the result as one JSON line on stdout)."
+        f"Every command also takes: {own if presets else ''}--config FILE (TOML with the settings "
+        "below, laid over presets), --print-config (show each value and where it comes from, do "
+        "nothing), --json (the result as one JSON line on stdout)."
     )
 
 

@@ -32,17 +32,17 @@ def resolve(
     args: Sequence[str],
     *,
     prog: str,
-    preset: tuple[str, Mapping[str, Any]] | None = None,
+    presets: Sequence[tuple[str, Mapping[str, Any]]] = (),
     file: str | None = None,
     notes: str = "",
 ) -> Resolved:
-    """Merge preset, file and command line in that order, then build and check once.
+    """Merge presets, file and command line in that order, then build and check once.
 
     Args:
         cls: the command's config dataclass.
         args: what is left of the command line, `--data.batch_size 512 …`.
         prog: the command's name in help and errors.
-        preset: its name and values; presets are of pre-training, others take what they know.
+        presets: names and values; they are of pre-training, others take what they know.
         file: path of a TOML file.
         notes: a paragraph for `--help`.
 
@@ -51,10 +51,9 @@ def resolve(
         SystemExit: 2 when `args` do not parse, 0 after `--help`.
     """
     sources: list[tuple[str, Mapping[str, Any]]] = []
-    if preset is not None:
-        name, given = preset
-        tables = {field.name for field in dataclasses.fields(cls)}
-        sources.append((f"preset {name}", {key: given[key] for key in given if key in tables}))
+    tables = {field.name for field in dataclasses.fields(cls)}
+    for name, given in presets:
+        sources.append((name, {key: given[key] for key in given if key in tables}))
     if file is not None:
         sources.append((file, configs.read_toml(Path(file))))
     merged: dict[str, Any] = {}

@@ -17,7 +17,6 @@ from vatt.convert.sizes import Kind, Variables
 from vatt.errors import ConfigError
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.official import as_official
-from vatt.models.settings import ModelConfig
 from vatt.models.weights import Settings, build
 
 _NOT_WEIGHTS = re.compile(r"/\.OPTIMIZER_SLOT/|^optimizer/|^save_counter$|^_CHECKPOINTABLE_")
@@ -108,22 +107,11 @@ def tensor(bundle: Bundle, sources: Sequence[str], *, slot: str = "") -> NDArray
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
-def as_published(model: ModelConfig) -> ModelConfig:
-    """The official form of a model, with the sizes of words and projections it came with."""
-    official = as_official(model)
-    return replace(
-        official,
-        text=replace(official.text, word_width=model.text.word_width),
-        pre_projection=official.pre_projection or model.pre_projection,
-        post_projection=model.post_projection,
-    )
-
-
 def _settings(found: Variables, kind: Kind) -> Settings:
     if kind.endswith("classifier"):
         classifier = found.classifier()
-        return replace(classifier, model=as_published(classifier.model))
-    return as_published(found.agnostic() if kind == "modality-agnostic" else found.specific())
+        return replace(classifier, model=as_official(classifier.model))
+    return as_official(found.agnostic() if kind == "modality-agnostic" else found.specific())
 
 
 def _names(settings: Settings) -> names.Names:

@@ -20,13 +20,13 @@ from vatt.data import augment
 from vatt.data.augment import AugmentConfig
 from vatt.data.datasets import ClipDataset, DataConfig, Failure
 from vatt.data.loader import StepLoader, make_loader
-from vatt.data.shards import Dataset
+from vatt.data.vocabulary import vocabulary
 from vatt.data.words import WordTokenizer
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
 from vatt.models.settings import ModelConfig
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_model, save_model
+from vatt.models.weights import load_model, load_weights, read_settings, save_model
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
 from vatt.training.loop import (
@@ -64,6 +64,9 @@ class PretrainConfig:
 
     out: Path
     """Run folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints/ and model/."""
+    start_from: Path | None = None
+    """Model folder whose weights and words a new run begins with; with the state of an optimiser
+    in it (a checkpoint, `vatt convert --optimizer`), training goes on from its step."""
     data: DataConfig = field(default_factory=DataConfig)
     clip: ClipSpec = field(default_factory=ClipSpec)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -157,15 +160,20 @@ def run(config: PretrainConfig) -> PretrainResult:
 
 def _run(config: PretrainConfig, device: torch.device) -> PretrainResult:
     claim_folder(config)
-    tokenizer = vocabulary(config)
+    tokenizer = vocabulary(
+        config.out,
+        config.data,
+        max_words=config.model.text.vocabulary,
+        start_from=config.start_from,
+    )
     dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
     saved = checkpoint.latest(config.out / "checkpoints")
     if saved is None:
         model = new_model(config, dataset).to(device)
     else:
-        model, *_ = load_model(saved, device, sum_over_ranks=distributed.sum_over_ranks)
+        model, _ = load_model(saved, device, sum_over_ranks=distributed.sum_over_ranks)
     optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
-    step, failures = _resume(saved, optimiser)
+    step, failures = _resume(saved or config.start_from, optimiser)
     loader = _loader(config, dataset, device=device, start_step=step, failures=failures)
     learner = Learner(
         objective=Objective(model.train(), config.clip, config.loss, config.train.autocast),
@@ -199,7 +207,7 @@ def all_failures(loader: StepLoader) -> list[dict[str, Any]]:
 
 
 def _resume(saved: Path | None, optimiser: Optimiser) -> tuple[int, list[Failure]]:
-    if saved is None:
+    if saved is None or not checkpoint.has_training(saved):
         return 0, []
     state = checkpoint.load_training(saved, optimiser)
     logger.info("continuing from %s", saved)
@@ -260,40 +268,14 @@ def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> N
             )
 
 
-def vocabulary(config: PretrainConfig) -> WordTokenizer:
-    """The words of the training captions, at most model.text.vocabulary of them (§4.3).
-
-    Built once by the main rank and kept in the run folder; a continued run reads it.
-    """
-    path = config.out / "tokenizer.json"
-    if distributed.is_main() and not path.exists():
-        texts = training_captions(config.data)
-        if not texts:
-            logger.warning(
-                "no captions in split %r: the model learns from pictures and sound alone",
-                config.data.split,
-            )
-        tokenizer = WordTokenizer.build(texts, max_words=config.model.text.vocabulary)
-        aside = path.with_suffix(".part")
-        tokenizer.save(aside)
-        aside.replace(path)
-    distributed.barrier()
-    return WordTokenizer.load(path)
-
-
-def training_captions(data: DataConfig) -> list[str]:
-    """The captions of the split to train on, in shard order."""
-    datasets = [Dataset.open(folder) for folder in data.shards]
-    return [
-        caption.text
-        for dataset in datasets
-        for row in dataset.rows(data.split)
-        for caption in dataset.read_record(int(row)).captions
-    ]
-
-
 def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
-    """An untrained model, its weights a function of the seed; standardises as `config` says."""
+    """The model before training: its weights a function of the seed, or those of `start_from`.
+
+    It standardises as `config` says.
+
+    Raises:
+        CheckpointError: the model to start from is of other sizes.
+    """
     sizes = config.model
     if config.standardise == "measured":
         mean, std = measure_frames(dataset, STATISTICS_CLIPS)
@@ -301,7 +283,20 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
         logger.info("frames in [-1, 1]: mean %s, deviation %s", mean, std)
     with torch.random.fork_rng(own_accelerator()):
         torch.manual_seed(draw_bits(config.seed, -1))
-        return Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
+        model = Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
+    if config.start_from is not None:
+        load_weights(model, config.start_from)
+        _say_differences(sizes, config.start_from)
+    return model
+
+
+def _say_differences(sizes: ModelConfig, start_from: Path) -> None:
+    """Settings may differ where sizes do not; nobody should learn of it from the results."""
+    before = configs.flatten(configs.to_values(read_settings(start_from)[0]))
+    now = configs.flatten(configs.to_values(sizes))
+    for key in sorted(before.keys() & now.keys()):
+        if before[key] != now[key]:
+            logger.warning("%s: model.%s was %r, is %r", start_from, key, before[key], now[key])
 
 
 Colour = tuple[float, float, float]
@@ -339,7 +334,7 @@ def replay(capture: Path) -> dict[str, float]:
     config = configs.from_values(PretrainConfig, configs.read_toml(where), where=str(where))
     device = pick_device(config.train.device)
     parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
-    model, *_ = load_model(capture / "rank-0", device)
+    model, _ = load_model(capture / "rank-0", device)
     objective = Objective(model.train(), config.clip, config.loss, config.train.autocast)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
         return whole_batch(objective(_joined(parts).to(device)))

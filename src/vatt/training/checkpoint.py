@@ -124,6 +124,11 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path)
 
 
+def has_training(path: Path) -> bool:
+    """Whether a model folder holds what training needs to go on."""
+    return (path / STATE).is_file() and (path / OPTIMISER).is_file()
+
+
 def load_training(path: Path, optimiser: Optimiser) -> TrainingState:
     """Read everything of a checkpoint but its model: fills `optimiser`, returns the state.
 
