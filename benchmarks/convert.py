@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' writer of checkpoints
 
-from tests.convert.bundle_writer import entry, field, table
+from tests.convert.bundle_writer import entry, field, official_shapes, table
 from vatt import __version__
 from vatt.convert import names
 from vatt.convert.bundle import SUFFIX
@@ -42,17 +42,9 @@ def variables() -> dict[str, tuple[int, ...]]:
     """Shapes of the official variables of Large video, Base audio and Small text."""
     model = as_official(ModelConfig(video=VideoConfig(transformer=LARGE)))
     with torch.device("meta"):
-        ours = {name: tuple(value.shape) for name, value in Vatt(model).state_dict().items()}
-    layers = {"video": 24, "audio": 12, "text": 6}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, sources in names.specific(layers=layers, spectrogram=False).items():
-        rows, *rest = ours[name]
-        for source in sources:
-            part = rows // len(sources)
-            inward = {"voxel_to_patch": (4, 16, 16, 3), "wave_to_patch": (128, 1)}
-            into = inward.get(source.split("/")[-2], tuple(rest))
-            shapes[source] = (*into, part) if source.endswith("/kernel") else (part, *rest)
-    return shapes
+        large = Vatt(model)
+    theirs = names.specific(layers={"video": 24, "audio": 12, "text": 6}, spectrogram=False)
+    return {name: shape for name, (_, shape) in official_shapes(large, theirs).items()}
 
 
 def write_checkpoint(prefix: Path) -> int:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
+import torch
 
 from vatt.convert.bundle import SUFFIX
+from vatt.convert.names import Names
 from vatt.convert.table import MAGIC
 from vatt.convert.wire import masked
+from vatt.models.classifier import Classifier
+from vatt.models.vatt import Vatt
 
 NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "bool": 10, "float16": 19}
 
@@ -68,6 +72,41 @@ def table(items: list[tuple[bytes, bytes]], *, per_block: int = 20) -> bytes:
     index = [(part[-1][0], put(block(part))) for part in parts]
     handles = put(block([])) + put(block(index))
     return bytes(out) + handles.ljust(40, b"\0") + struct.pack("<Q", MAGIC)
+
+
+def official_shapes(
+    model: Vatt | Classifier, theirs: Names
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Of every official variable: our tensor that it is a part of, and its own shape."""
+    signals = model.config.model if isinstance(model, Classifier) else model.config
+    inward = {
+        "voxel_to_patch": (*signals.video.patch, 3),
+        "wave_to_patch": (signals.audio.patch, 1),
+        "spectrum_to_patch": (*signals.audio.spectrogram.patch, 1),
+    }
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    ours = model.state_dict()
+    for name, sources in theirs.items():
+        rows, *rest = ours[name].shape
+        for source in sources:
+            part = rows // len(sources)
+            into = inward.get(source.split("/")[-2], tuple(rest))
+            shapes[source] = name, (*into, part) if source.endswith("/kernel") else (part, *rest)
+    return shapes
+
+
+def official_values(
+    model: Vatt | Classifier, theirs: Names, values: Mapping[str, torch.Tensor]
+) -> dict[str, np.ndarray]:
+    """Tensors by our names as the official variables that `vatt convert` makes them of."""
+    found: dict[str, np.ndarray] = {}
+    for source, (name, shape) in official_shapes(model, theirs).items():
+        if name in values:
+            sources = theirs[name]
+            part = values[name].chunk(len(sources))[sources.index(source)].numpy()
+            turned = part.T if source.endswith("/kernel") else part
+            found[source] = np.ascontiguousarray(turned).reshape(shape)
+    return found
 
 
 def write_bundle(

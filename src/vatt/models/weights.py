@@ -104,14 +104,19 @@ def load_model(
     return model, clip
 
 
-def load_weights(model: Vatt | Classifier, folder: Path) -> None:
+def load_weights(model: Vatt | Classifier, folder: Path, *, settings: str = CONFIG) -> None:
     """Fill a model with the weights in a model folder.
+
+    Args:
+        model: to be filled.
+        folder: where the weights are.
+        settings: what errors call the settings that the model was built from.
 
     Raises:
         CheckpointError: they are missing, damaged, or of a model of other sizes.
     """
     tensors = _read_weights(folder / WEIGHTS)
-    _check_same_tensors(tensors, model.state_dict(), folder / WEIGHTS)
+    _check_same_tensors(tensors, model.state_dict(), folder / WEIGHTS, settings)
     model.load_state_dict(tensors)
 
 
@@ -165,18 +170,18 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_same_tensors(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, settings: str
 ) -> None:
     missing = sorted(expected.keys() - found.keys())
     unknown = sorted(found.keys() - expected.keys())
     if missing or unknown:
         raise CheckpointError(
-            f"{path}: does not hold the tensors that {CONFIG} describes: {len(missing)} missing "
-            f"{missing[:3]}, {len(unknown)} unknown {unknown[:3]}; do the files belong together?"
+            f"{path}: does not hold the tensors that {settings} describes: {len(missing)} missing "
+            f"{missing[:3]}, {len(unknown)} unknown {unknown[:3]}; do they belong together?"
         )
     for name, tensor in expected.items():
         if found[name].shape != tensor.shape:
             raise CheckpointError(
                 f"{path}: {name}: found shape {tuple(found[name].shape)}, expected "
-                f"{tuple(tensor.shape)} from {CONFIG}; do the files belong together?"
+                f"{tuple(tensor.shape)} from {settings}; do they belong together?"
             )

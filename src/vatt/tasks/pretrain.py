@@ -285,7 +285,7 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
         torch.manual_seed(draw_bits(config.seed, -1))
         model = Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
     if config.start_from is not None:
-        load_weights(model, config.start_from)
+        load_weights(model, config.start_from, settings="this run's settings")
         _say_differences(sizes, config.start_from)
     return model
 
