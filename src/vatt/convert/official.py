@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vatt.contracts import ClipSpec
@@ -17,7 +16,7 @@ from vatt.convert.sizes import Kind, Variables
 from vatt.errors import ConfigError
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.official import as_official
-from vatt.models.weights import Settings, build
+from vatt.models.weights import Settings, build_empty
 
 _NOT_WEIGHTS = re.compile(r"/\.OPTIMIZER_SLOT/|^optimizer/|^save_counter$|^_CHECKPOINTABLE_")
 PRETRAINING_HZ, FINE_TUNING_HZ = 48_000, 24_000  # §4.3
@@ -74,8 +73,7 @@ def plan(bundle: Bundle, head_widths: Mapping[str, int] | None = None) -> Plan:
     try:
         settings = _settings(found, kind)
         clip = _clip(settings)
-        with torch.device("meta"):  # no memory: shapes alone
-            model = build(settings)
+        model = build_empty(settings)
     except ConfigError as error:
         raise found.error(f"its sizes make no model: {error}") from error
     theirs, tensors = _names(settings), model.state_dict()

@@ -22,7 +22,7 @@ from vatt.contracts import ClipSpec, Inputs
 from vatt.models.classifier import Classifier
 from vatt.models.settings import Modality
 from vatt.models.vatt import Vatt
-from vatt.models.weights import Settings, build
+from vatt.models.weights import Settings, build_empty
 
 MODALITIES: tuple[Modality, ...] = ("video", "audio", "text")
 HEADS = "heads"
@@ -234,8 +234,7 @@ class Blueprint:
 
 def blueprint(settings: Settings) -> Blueprint:
     """The model or classifier of these settings, without weights."""
-    with torch.device("meta"):
-        model = build(settings).eval()
+    model = build_empty(settings).eval()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:  # on the CPU as far as the model knows: the meta device has no autocast
         model.to_empty(device="cpu")

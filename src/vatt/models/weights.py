@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from vatt.config import from_values, to_values
 from vatt.contracts import ClipSpec
@@ -37,6 +38,25 @@ def build(settings: Settings, *, sum_over_ranks: SumOverRanks = alone) -> Vatt |
     if isinstance(settings, ClassifierConfig):
         return Classifier(settings)
     return Vatt(settings, sum_over_ranks=sum_over_ranks)
+
+
+def build_empty(settings: Settings) -> Vatt | Classifier:
+    """As `build`, on the meta device: tensors have shapes, and no numbers or memory."""
+    with torch.device("meta"), _Undrawn():
+        return build(settings)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no numbers: torch would first import seconds' worth of code to draw none of them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Pass on every call but those that fill a tensor at random."""
+        kwargs = kwargs or {}
+        if func.__name__ in ("kaiming_uniform_", "uniform_", "normal_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def save_model(
