@@ -10,12 +10,10 @@ import pytest
 
 from tests.parity.recordings import FOLDER, READ
 
-FOLDERS = ("misc", "schedules", "losses")
-FILES = [
-    path.relative_to(FOLDER).as_posix()
-    for name in FOLDERS
-    for path in sorted((FOLDER / name).rglob("*.npz"))
-]
+FILES = [path.relative_to(FOLDER).as_posix() for path in sorted(FOLDER.rglob("*.npz"))]
+# Keras's approximations over 200 thresholds, of one small batch with mixed labels; the official
+# evaluation's exact ones are in misc.
+APPROXIMATE = ("step/mAP", "step/AUC")
 TESTS = Path(__file__).parents[1]
 READERS = [path for path in sorted(TESTS.rglob("test_*.py")) if "tests.parity." in path.read_text()]
 EXEMPT = ("slow", "gpu", "network")  # left out by default
@@ -41,5 +39,6 @@ def test_every_recorded_array_was_looked_at(request, deselected):
     unread = []
     for name in FILES:
         with np.load(FOLDER / name) as file:
-            unread += [f"{name}: {key}" for key in sorted(set(file.files) - READ.get(name, set()))]
-    assert not unread
+            answers = [key for key in file.files if not key.startswith("in/")]
+        unread += [f"{name}: {key}" for key in answers if key not in READ.get(name, set())]
+    assert [item for item in unread if not item.endswith(APPROXIMATE)] == []

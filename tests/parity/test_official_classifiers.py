@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.parity.converted import (
@@ -211,6 +212,10 @@ def assert_step(
         for k in (1, 5):
             found = top_k_accuracy(logits.numpy(), true, k)
             assert found == pytest.approx(float(recorded[f"step/top_{k}_accuracy"][step]))
+    else:
+        mean = F.binary_cross_entropy_with_logits(logits, labels)
+        expected = recorded["step/binary_cross_entropy"][step].float()
+        assert_near(mean, expected, f"step/binary_cross_entropy {step}", atol=0, rtol=1e-3)
 
 
 def assert_same_training(name: str, model: Classifier, velocities: dict[str, Tensor]) -> None:
