@@ -37,10 +37,9 @@ CLASSIFIERS = {
 HEAD_WIDTHS = PRETRAINED | CLASSIFIERS
 
 
-def checkpoints(names: Iterable[str]) -> list[tuple[str, int]]:
-    """Those that there are: (model, step)."""
-    steps = [(name, step) for name in names for step in (0, 4, 5)]
-    return [(name, step) for name, step in steps if has_checkpoint(name, step)]
+def having(file: str, names: Iterable[str]) -> list[str]:
+    """Those of the models that have a recorded file; the reduced recordings have not all."""
+    return [name for name in names if (FOLDER / name / file).is_file()]
 
 
 def has_checkpoint(name: str, step: int) -> bool:

@@ -6,18 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch.testing import assert_close
 
 REDUCED = Path(__file__).parent / "data"
 FULL = Path(os.environ.get("VATT_PARITY_DIR", Path(__file__).parents[3] / "shared" / "parity"))
 FOLDER = FULL if FULL.is_dir() else REDUCED
-
-needs_full_recordings = pytest.mark.skipif(
-    not FULL.is_dir(),
-    reason=f"not in the reduced recordings; the full ones are not at {FULL}: set VATT_PARITY_DIR",
-)
 
 
 class Recording(dict[str, torch.Tensor]):

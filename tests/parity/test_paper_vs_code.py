@@ -24,11 +24,8 @@ def rows() -> list[list[str]]:
     return [row for row in cells if len(row) == 5 and row[3].startswith("`")]
 
 
-OPTIONS = [
-    pytest.param(option, row, id=option)
-    for row in rows()
-    for option in re.findall("`(.+?)`", row[3])
-]
+NAMED = [(option, row) for row in rows() for option in re.findall("`(.+?)`", row[3])]
+OPTIONS = [pytest.param(option, row, id=option) for option, row in NAMED]
 
 
 def nested(option: str, value: Any) -> dict[str, Any]:
@@ -67,7 +64,7 @@ def bundled(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_paper_bundle_has_the_default_of_every_option_of_the_page():
-    options = {option.values[0] for option in OPTIONS} - SIZES
+    options = {option for option, _ in NAMED} - SIZES
     for start in ({}, SPECTROGRAM, SHARED, {"loss": {"form": "official"}}):
         found = bundled("paper", start)
         assert {option: found[option] for option in options} == {
@@ -79,7 +76,7 @@ def test_the_official_bundle_turns_every_option_that_has_another_side():
     values = [bundled("official", start) for start in ({}, SPECTROGRAM, SHARED)]
     same = {"augment.colour_probability", "augment.audio_noise", "optim.epsilon_form"}
     same |= {"standardise", "model.video.transformer.dropout", "model.text.relative_max_distance"}
-    for option in {option.values[0] for option in OPTIONS} - SIZES:
+    for option in {option for option, _ in NAMED} - SIZES:
         turned = any(found[option] != DEFAULTS[option] for found in values)
         assert turned == (option not in same), option
 
