@@ -18,7 +18,7 @@ from vatt.errors import ConversionError
 INDEX, DATA = "ckpt-0.index", "ckpt-0.data-00000-of-00001"
 FILES = {name: (FOLDER / "tx_fac_spectrogram" / name).read_bytes() for name in (INDEX, DATA)}
 HEADS = {"video": 16, "audio": 12}
-CASES, MOST_S = 240, 120.0
+CASES, MOST_S = 300, 120.0
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:

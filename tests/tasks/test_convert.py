@@ -11,7 +11,7 @@ from tests.convert.bundle_writer import write_bundle
 from tests.parity.recordings import FOLDER
 from vatt.cli.main import main
 from vatt.convert.bundle import Bundle
-from vatt.errors import ConfigError
+from vatt.errors import CheckpointError, ConfigError
 from vatt.tasks.convert import ConvertConfig, head_widths, run
 
 PREFIX = FOLDER / "tx_fac_spectrogram" / "ckpt-5"
@@ -170,3 +170,75 @@ def test_head_widths():
 
 def test_out_is_needed_unless_dry():
     assert main(["convert", str(PREFIX)]) == 2
+
+
+CLASSIFIER = FOLDER / "finetune_audio_spectrogram" / "ckpt-4"
+
+
+def test_a_classifier_is_converted_with_its_velocities(tmp_path, capsys):
+    options = ["--head-width", "12", "--out", str(tmp_path / "m"), "--optimizer", "--json"]
+    assert main(["convert", str(CLASSIFIER), *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["kind"], result["step"], result["problem"]) == (
+        "spectrogram classifier",
+        4,
+        None,
+    )
+    assert result["backbones"].keys() == {"audio"}
+    rows = {row["variable"]: row for row in result["variables"]}
+    slot = "model/layer_with_weights-0/_ops/cls/kernel/.OPTIMIZER_SLOT/optimizer/momentum"
+    assert rows[slot]["becomes"] == "linear.weight/momentum_buffer"
+    assert rows["optimizer/iter"]["becomes"] == "state.json"
+    names = {path.name for path in (tmp_path / "m").iterdir()}
+    assert names >= {"model.safetensors", "optimiser.safetensors", "state.json"}
+    model = vatt.load(tmp_path / "m", "cpu")
+    assert main(["info", str(tmp_path / "m"), "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["parts"]["total"]["parameters"] == sum(p.numel() for p in model.module.parameters())
+    assert info["vocabulary"] is None
+    with pytest.raises(ConfigError, match="is a classifier of audio, found video"):
+        model.encode_video(torch.zeros(1, 4, 16, 16, 3))
+    with pytest.raises(CheckpointError, match="is a classifier of audio, expected a pre-trained"):
+        model.encode_text(torch.zeros(1, 4, dtype=torch.long))
+
+
+def test_a_vocabulary_is_no_use_for_a_classifier(tmp_path, capsys):
+    (tmp_path / "words").write_text("<pad>\n<unk>\n")
+    options = ["--head-width", "12", "--dry-run", "--vocabulary", str(tmp_path / "words")]
+    assert main(["convert", str(CLASSIFIER), *options]) == 1
+    assert "no use for a spectrogram classifier" in " ".join(capsys.readouterr().err.split())
+
+
+def test_slots_that_are_missing_are_named(tmp_path, capsys):
+    assert main(["convert", str(PREFIX.with_name("ckpt-0")), "--head-width", HEADS, "--dry-run",
+                 "--optimizer"]) == 1  # fmt: skip
+    assert "has no optimiser slots" in " ".join(capsys.readouterr().err.split())
+    tensors = tensors_of(PREFIX) | {"optimizer/iter": np.array(5, np.int64)}
+    bias = "model/layer_with_weights-0/_head_layer/_bridge_heads/0/aud_to_va/bias"
+    del tensors[f"{bias}/.OPTIMIZER_SLOT/optimizer/v"]
+    write_bundle(tmp_path / "ckpt", tensors)
+    assert convert(tmp_path / "ckpt", "--out", tmp_path / "m", "--optimizer") == 1
+    error = "".join(capsys.readouterr().err.split())
+    assert f"{bias}/.OPTIMIZER_SLOT/optimizer/v:foundnothing" in error
+    assert not (tmp_path / "m").exists()
+
+
+def test_dry_run_shows_the_whole_table_even_when_variables_have_no_place(tmp_path, capsys):
+    tensors = tensors_of(PREFIX) | {"model/more": np.zeros(3, np.float32)}
+    bias = "model/layer_with_weights-0/_head_layer/_bridge_heads/0/aud_to_va/bias"
+    del tensors[bias]
+    write_bundle(tmp_path / "ckpt", tensors)
+    assert convert(tmp_path / "ckpt", "--dry-run", "--json") == 1
+    printed = capsys.readouterr()
+    rows = {row["variable"]: row["status"] for row in json.loads(printed.out)["variables"]}
+    assert (rows["model/more"], rows[bias], rows[STEM]) == ("unknown", "missing", "mapped")
+    error = "".join(printed.err.split())
+    assert f"1variablesaremissing:{bias};1variablesareunknown:model/more" in error
+
+
+def test_more_layers_than_any_model_has_are_refused_at_once(tmp_path, capsys):
+    layer = "model/layer_with_weights-0/_base_layer/vid_backbone/_base/tx/layers"
+    names = {f"{layer}/{n}/layer_norm/beta": np.zeros(1, np.float32) for n in range(1001)}
+    write_bundle(tmp_path / "ckpt", tensors_of(PREFIX) | names)
+    assert convert(tmp_path / "ckpt", "--dry-run") == 1
+    assert "1001 layers, expected at most 1000" in " ".join(capsys.readouterr().err.split())
