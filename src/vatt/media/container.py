@@ -76,11 +76,13 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """The first sound track."""
-    for stream in container.streams.audio:
+    """The sound track that the file marks as its default, else the first."""
+    tracks = container.streams.audio
+    stream = next((t for t in tracks if t.disposition & Disposition.default), None)
+    stream = stream or next(iter(tracks), None)
+    if stream is not None:
         _refuse_unknown_codec(stream)
-        return stream
-    return None
+    return stream
 
 
 def _refuse_unknown_codec(stream: VideoStream | AudioStream) -> None:

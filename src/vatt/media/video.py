@@ -17,7 +17,6 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -30,6 +29,7 @@ from vatt.media.container import (
     opened,
     video_stream,
 )
+from vatt.media.pictures import PictureConverter, deinterlaced, orientation
 
 # Containers such as Matroska round times to milliseconds: a frame that starts this much after the
 # asked time is taken as on screen already.
@@ -37,6 +37,7 @@ EPSILON_S = 0.001
 _SEEK_AFTER_S = 2.0  # nearer than this, decoding on is cheaper than seeking
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats with trustworthy indexes
 _MAX_HELD_S = 600.0  # that one frame may stay on screen: damaged times must not fill the disk
+_MAX_BACK_S = 1.0  # that a frame's time may lie before that of the frame shown before it
 _MAX_DECODED_BYTES = 8 * 2**30  # of one `decode_all_frames`
 
 
@@ -44,8 +45,9 @@ _MAX_DECODED_BYTES = 8 * 2**30  # of one `decode_all_frames`
 class VideoFacts:
     """The picture stream as stored: width and height before `rotation` is applied.
 
-    rotation is the counter-clockwise turn (0, 90, 180 or 270°) that sets the picture upright.
-    frames is the container's own count, 0 when it does not say.
+    rotation is the counter-clockwise turn (0, 90, 180 or 270°) that sets the picture upright, after
+    a flip of left and right when it is mirrored. frames is the container's own count, 0 when it
+    does not say. interlaced is said by the first frame.
     """
 
     codec: str
@@ -56,15 +58,19 @@ class VideoFacts:
     rotation: int
     pix_fmt: str
     sample_aspect: Fraction
+    mirrored: bool = False
+    interlaced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFacts:
-    """The sound track as stored."""
+    """The sound track as stored: number `track`, from 0, of `tracks` in the file."""
 
     codec: str
     sample_rate_hz: int
     channels: int
+    track: int = 0
+    tracks: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +102,12 @@ def probe(source: Source) -> MediaFacts:
             reader = VideoReader(container, source)
             player_zero_s = (container.start_time or 0) / av.time_base
             start_s = min(player_zero_s - reader.zero_s, 0.0)
-            video_facts = _video_facts(video, reader.first)
+            video_facts = _video_facts(video, reader)
         return MediaFacts(
             duration_s=_duration_s(container, video or audio),
             start_s=start_s,
             video=video_facts,
-            audio=_audio_facts(audio) if audio is not None else None,
+            audio=_audio_facts(container, audio) if audio is not None else None,
         )
 
 
@@ -112,24 +118,31 @@ def _duration_s(container: InputContainer, stream: VideoStream | AudioStream | N
     return (container.duration or 0) / av.time_base
 
 
-def _video_facts(stream: VideoStream, first: VideoFrame) -> VideoFacts:
-    rate = stream.average_rate or stream.guessed_rate
+def _video_facts(stream: VideoStream, reader: VideoReader) -> VideoFacts:
+    rate, first = stream.average_rate or stream.guessed_rate, reader.first
+    upright = orientation(first)
     return VideoFacts(
         codec=stream.codec_context.name,
         width=first.width,
         height=first.height,
         fps=rate if rate else None,
         frames=stream.frames,
-        rotation=first.rotation % 360,
+        rotation=upright.quarter_turns * 90,
         pix_fmt=first.format.name,
         sample_aspect=stream.sample_aspect_ratio or Fraction(1),
+        mirrored=upright.mirrored,
+        interlaced=reader.interlaced,
     )
 
 
-def _audio_facts(stream: AudioStream) -> AudioFacts:
-    context = stream.codec_context
+def _audio_facts(container: InputContainer, stream: AudioStream) -> AudioFacts:
+    context, tracks = stream.codec_context, container.streams.audio
     return AudioFacts(
-        codec=context.name, sample_rate_hz=context.sample_rate, channels=context.channels
+        codec=context.name,
+        sample_rate_hz=context.sample_rate,
+        channels=context.channels,
+        track=[track.index for track in tracks].index(stream.index),
+        tracks=len(tracks),
     )
 
 
@@ -155,11 +168,13 @@ class VideoReader:
         assert stream.time_base is not None
         self._container, self._stream, self._source = container, stream, source
         self._tick_s = float(stream.time_base)
-        self._rest = self._decoded()
-        first = next(self._rest, None)
+        decoded = self._decoded()
+        first = next(decoded, None)
         if first is None:
             raise MediaError(f"{describe(source)}: no frame of its picture can be decoded")
-        self.first = first
+        self.interlaced = first.interlaced_frame
+        self._rest = deinterlaced(chain([first], decoded))
+        self.first = next(self._rest, first)
         self._zero = self._timestamp(first)
         self.end_s = 0.0  # when the last frame read so far leaves the screen
 
@@ -182,7 +197,13 @@ class VideoReader:
         for back_s in (0.0, 10.0, float("inf")):
             target = self._zero + int(max(time_s - back_s, 0.0) / self._tick_s)
             self._container.seek(target, stream=self._stream, backward=True)
-            landed = dropwhile(lambda frame: not frame.key_frame, self._decoded())
+            decoded = dropwhile(lambda frame: not frame.key_frame, self._decoded())
+            key = next(decoded, None)
+            if key is None:
+                continue
+            landed = deinterlaced(chain([key], decoded))
+            if key.interlaced_frame and self._timestamp(key) > self._zero:
+                next(landed, None)  # made without the frame before it: other bytes
             first = next(landed, None)
             if first is not None and self._seconds(first) <= time_s + EPSILON_S:
                 return self._timed(chain([first], landed))
@@ -217,6 +238,7 @@ class VideoReader:
         for frame in frames:
             start_s = self._seconds(frame)
             if last_s is not None and start_s <= last_s:
+                self._refuse_jump_back(start_s - last_s)
                 continue  # a repeated time: the first frame with it is shown
             lasts_s = frame.duration * self._tick_s if frame.duration else usual_s
             held_s = max(lasts_s, start_s - last_s if last_s is not None else 0.0)
@@ -227,6 +249,13 @@ class VideoReader:
                 )
             last_s, self.end_s = start_s, start_s + lasts_s
             yield TimedFrame(start_s, self.end_s, frame)
+
+    def _refuse_jump_back(self, by_s: float) -> None:
+        if by_s < -_MAX_BACK_S:
+            raise MediaError(
+                f"{describe(self._source)}: its times jump back by {-by_s:.1f} s; it was joined "
+                "from several recordings or is damaged: remux it with new times"
+            )
 
 
 def on_screen(frames: Iterable[TimedFrame], times_s: Iterable[float]) -> Iterator[TimedFrame]:
@@ -250,22 +279,11 @@ class FrameConverter:
     """Decoded frame → uint8 [H, W, 3], RGB, upright; one scaler for all frames of a video."""
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self._size = size
-        self._reformatter = VideoReformatter()
+        self._convert = PictureConverter(size, "rgb24")
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """The picture at `size` (H, W), averaged over the area that each new pixel covers."""
-        turns = frame.rotation % 360 // 90
-        height, width = self._size[::-1] if turns % 2 else self._size
-        scaled = self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="rgb24",
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
-        return np.rot90(scaled.to_ndarray(), turns)
+        return np.asarray(self._convert(frame).to_ndarray(), np.uint8)
 
 
 def decode_frames(

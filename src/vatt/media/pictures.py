@@ -1,0 +1,215 @@
+"""Right pictures: whatever a decoder gives becomes an upright, progressive picture in SDR colours.
+
+Colours follow the stream's tags (BT.601, BT.709, BT.2020; full or limited range). HDR (PQ, HLG)
+and wide gamut are mapped to BT.709 by libswscale's perceptual intent. What is transparent is
+shown over black. Interlaced frames are made whole by FFmpeg's `bwdif`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import SideData
+from av.video.frame import VideoFrame
+from av.video.reformatter import (
+    ColorPrimaries,
+    ColorRange,
+    Colorspace,
+    ColorTrc,
+    Interpolation,
+    VideoReformatter,
+)
+
+BT709, BT601, _UNSPECIFIED = 1, 6, 2  # matrices as H.273, and so FFmpeg, numbers them
+_HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+_GRAPH_TIME = Fraction(1, 1000)  # any: pictures pass through one by one
+
+
+class Orientation(NamedTuple):
+    """How a stored picture is set upright: mirrored left to right first, then turned."""
+
+    mirrored: bool
+    quarter_turns: int  # counter-clockwise, 0 to 3
+
+
+def orientation(frame: VideoFrame) -> Orientation:
+    """What the display matrix of a frame asks for, to the nearest quarter turn."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return Orientation(mirrored=False, quarter_turns=0)
+    # A point (x, y) of the picture, y downwards, is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    mirrored = a * d - b * c < 0
+    right, down = (-a, -b) if mirrored else (a, b)  # where the picture's right side goes
+    return Orientation(mirrored, round(math.atan2(-down, right) / (math.pi / 2)) % 4)
+
+
+def color_matrix(frame: VideoFrame) -> int:
+    """The YUV matrix of a frame (as in H.273); untagged ones are BT.709 from 720p on, else BT.601.
+
+    This is what players do with files that do not say.
+    """
+    if frame.colorspace != _UNSPECIFIED:
+        return frame.colorspace
+    return BT709 if frame.width >= 1280 or frame.height > 576 else BT601
+
+
+class PictureConverter:
+    """Decoded frame → upright SDR picture of one size; one scaler for all frames of a video.
+
+    Each frame is converted alone, averaged over the area that each new pixel covers, so that the
+    same frame gives the same bytes however it was reached.
+    """
+
+    def __init__(self, size: tuple[int, int], pix_fmt: Literal["rgb24", "yuv420p"]) -> None:
+        """Pictures of `size` (H, W): RGB, or planes in BT.709 limited range."""
+        self._size, self._pix_fmt = size, pix_fmt
+        self._form: tuple[object, ...] | None = None
+        self._convert: Callable[[VideoFrame], VideoFrame] = self._plain
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> VideoFrame:
+        """The picture; the frame itself when nothing is to be done."""
+        frame.colorspace = color_matrix(frame)
+        upright = orientation(frame)
+        form = (
+            (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range),
+            (frame.color_trc, frame.color_primaries, upright),
+        )
+        if form != self._form:
+            steps = self._steps(frame, upright)
+            self._convert = _through_graph(frame, steps) if steps else self._plain
+            self._form = form
+        return self._convert(frame)
+
+    def _plain(self, frame: VideoFrame) -> VideoFrame:
+        height, width = self._size
+        return self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format=self._pix_fmt,
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG if self._pix_fmt == "yuv420p" else None,
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
+
+    def _steps(self, frame: VideoFrame, upright: Orientation) -> list[tuple[str, str]]:
+        """The filters (name, options) for what scaling alone does not do; none for most videos."""
+        transparent = frame.format.has_palette or any(
+            component.is_alpha for component in frame.format.components
+        )
+        vivid = frame.color_trc in _HDR or frame.color_primaries == ColorPrimaries.BT2020
+        if not transparent and not vivid and upright == (False, 0):
+            return []
+        height, width = self._size[::-1] if upright.quarter_turns % 2 else self._size
+        scale = f"{width}:{height}:flags=area"
+        if self._pix_fmt == "yuv420p":
+            scale += ":out_color_matrix=bt709:out_range=tv"
+        if vivid:
+            scale += ":intent=perceptual:out_transfer=bt709:out_primaries=bt709"
+        over_black = [("format", "gbrap"), ("premultiply", "inplace=1")] if transparent else []
+        mirror = [("hflip", "")] if upright.mirrored else []
+        turn = [("transpose", "cclock")] * upright.quarter_turns
+        return [*over_black, ("scale", scale), ("format", self._pix_fmt), *mirror, *turn]
+
+
+def _through_graph(
+    frame: VideoFrame, steps: Iterable[tuple[str, str]]
+) -> Callable[[VideoFrame], VideoFrame]:
+    """A function that sends frames like this one through filters that give one for each."""
+    graph = _graph(frame, steps)
+
+    def convert(frame: VideoFrame) -> VideoFrame:
+        graph.vpush(frame)
+        return graph.vpull()
+
+    return convert
+
+
+def _graph(frame: VideoFrame, steps: Iterable[tuple[str, str]]) -> Graph:
+    graph = Graph()
+    graph.threads = 1
+    source = graph.add(
+        "buffer",
+        f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}"
+        f":time_base={frame.time_base or _GRAPH_TIME}"
+        f":colorspace={color_matrix(frame)}:range={frame.color_range}",
+    )
+    filters = [graph.add(name, options or None) for name, options in steps]
+    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+    return graph
+
+
+def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames with those that are interlaced made whole, at their own times.
+
+    Each is made from itself and its neighbours. Progressive frames come through untouched.
+    """
+    weaver: _Weaver | None = None
+    before: VideoFrame | None = None
+    for frame in frames:
+        if weaver is not None and not weaver.fits(frame):
+            yield from weaver.finish()
+            weaver, before = None, None
+        if weaver is None and frame.interlaced_frame:
+            weaver = _Weaver(frame, after=before)
+        before = frame
+        if weaver is None:
+            yield frame
+        else:
+            yield from weaver.add(frame)
+    if weaver is not None:
+        yield from weaver.finish()
+
+
+class _Weaver:
+    """`bwdif` for frames of one form."""
+
+    def __init__(self, frame: VideoFrame, *, after: VideoFrame | None) -> None:
+        self._form = _form(frame)
+        self._graph = _graph(frame, [("bwdif", "mode=send_frame:deint=interlaced")])
+        self._waiting: deque[VideoFrame] = deque()
+        self._skipped = 0
+        if after is not None and self.fits(after):  # only to be the neighbour of the first
+            self._skipped = 1
+            self._waiting.append(after)
+            self._graph.vpush(after)
+
+    def fits(self, frame: VideoFrame) -> bool:
+        return _form(frame) == self._form
+
+    def add(self, frame: VideoFrame) -> Iterator[VideoFrame]:
+        self._waiting.append(frame)
+        self._graph.vpush(frame)
+        return self._ready()
+
+    def finish(self) -> Iterator[VideoFrame]:
+        self._graph.vpush(None)
+        return self._ready()
+
+    def _ready(self) -> Iterator[VideoFrame]:
+        while self._waiting:
+            try:
+                whole = self._graph.vpull()
+            except (av.BlockingIOError, av.EOFError):
+                return
+            source = self._waiting.popleft()
+            if self._skipped:
+                self._skipped -= 1
+                continue
+            whole.pts, whole.time_base = source.pts, source.time_base
+            whole.duration = source.duration
+            yield whole if source.interlaced_frame else source
+
+
+def _form(frame: VideoFrame) -> tuple[object, ...]:
+    return frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
