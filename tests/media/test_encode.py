@@ -11,7 +11,8 @@ import pytest
 
 from tests.media.clips import Recipe, flashes, numbers, write
 from vatt.errors import MediaError
-from vatt.media.encode import StoredForm, encode, has_stored_form, stored_fps, stored_size
+from vatt.media.copying import has_stored_form
+from vatt.media.encode import StoredForm, encode, encode_parts, stored_fps, stored_size
 from vatt.media.video import VideoFacts, decode_all_frames, probe
 
 FORM = StoredForm(short_side=256, fps=Fraction(10), gop=16)
@@ -149,5 +150,6 @@ def test_a_source_that_is_cut_off_is_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_no_fault_of_the_video(tmp_path: Path) -> None:
     source = write(tmp_path / "a.mp4", PLAIN)
+    (tmp_path / "part-0000.mp4").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
-        encode(source, Path("/dev/full"), FORM)
+        list(encode_parts(source, tmp_path, FORM))

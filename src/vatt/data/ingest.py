@@ -21,7 +21,8 @@ from vatt.data.manifest import ManifestEntry, read_manifest
 from vatt.data.records import SampleRecord
 from vatt.errors import DataError, MediaError
 from vatt.media.captions import Caption, CaptionError, find_sidecars, read_captions
-from vatt.media.encode import StoredForm, encode, has_stored_form
+from vatt.media.copying import has_stored_form
+from vatt.media.encode import StoredForm, encode
 from vatt.media.video import MediaFacts, probe
 
 # fmt: off

@@ -115,7 +115,7 @@ class SoundReader:
     def __init__(self, container: InputContainer, *, zero_s: float, sample_rate_hz: int) -> None:
         """Read the sound track whose zero is the container's time `zero_s`."""
         self._placed = _placed(_decoded(container, sample_rate_hz), zero_s, sample_rate_hz)
-        self._position = 0  # of the next sample to give
+        self.position = 0  # number of the sample that is given next
         self._start, self._samples = next(self._placed, (0, np.zeros(0, np.int16)))
 
     @property
@@ -130,16 +130,16 @@ class SoundReader:
             MediaError: by way of `opened`, when the sound cannot be decoded.
         """
         pieces = []
-        while self._position < end and not self.ended:
-            if self._start > self._position:
-                gap = min(self._start, end) - self._position
+        while self.position < end and not self.ended:
+            if self._start > self.position:
+                gap = min(self._start, end) - self.position
                 pieces.append(np.zeros(gap, np.int16))
-                self._position += gap
+                self.position += gap
                 continue
-            taken, rest = np.split(self._samples, [end - self._position])
+            taken, rest = np.split(self._samples, [end - self.position])
             pieces.append(taken)
-            self._position += len(taken)
-            self._start, self._samples = self._position, rest
+            self.position += len(taken)
+            self._start, self._samples = self.position, rest
             if not len(rest):
                 self._start, self._samples = next(self._placed, (0, rest))
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)

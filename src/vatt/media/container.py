@@ -44,7 +44,8 @@ def opened(source: Source) -> Iterator[InputContainer]:
         MediaError: the source cannot be opened, or what the block reads cannot be decoded.
         OSError: the disk on which the block writes is full.
     """
-    file = str(source) if isinstance(source, Path) else io.BytesIO(source)
+    # "file:": else a name such as "talk: intro.mp4" asks for a protocol called "talk"
+    file = f"file:{source}" if isinstance(source, Path) else io.BytesIO(source)
     try:
         container = av.open(file, mode="r", options=_OPTIONS, metadata_errors="ignore")
     except (av.FFmpegError, OSError, ValueError) as error:

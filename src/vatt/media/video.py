@@ -94,21 +94,23 @@ def probe(source: Source) -> MediaFacts:
             cannot be decoded.
     """
     with opened(source) as container:
-        video, audio = video_stream(container), audio_stream(container)
-        if video is None and audio is None:
+        if video_stream(container) is not None:
+            return facts_of(container, VideoReader(container, source))
+        if audio_stream(container) is None:
             raise MediaError(f"{describe(source)}: holds neither picture nor sound")
-        start_s, video_facts = 0.0, None
-        if video is not None:
-            reader = VideoReader(container, source)
-            player_zero_s = (container.start_time or 0) / av.time_base
-            start_s = min(player_zero_s - reader.zero_s, 0.0)
-            video_facts = _video_facts(video, reader)
-        return MediaFacts(
-            duration_s=_duration_s(container, video or audio),
-            start_s=start_s,
-            video=video_facts,
-            audio=_audio_facts(container, audio) if audio is not None else None,
-        )
+        return facts_of(container, None)
+
+
+def facts_of(container: InputContainer, reader: VideoReader | None) -> MediaFacts:
+    """What an open container holds; `reader` reads its picture, if it has one."""
+    audio = audio_stream(container)
+    player_zero_s = (container.start_time or 0) / av.time_base
+    return MediaFacts(
+        duration_s=_duration_s(container, reader.stream if reader else audio),
+        start_s=min(player_zero_s - reader.zero_s, 0.0) if reader else 0.0,
+        video=_video_facts(reader) if reader else None,
+        audio=_audio_facts(container, audio) if audio is not None else None,
+    )
 
 
 def _duration_s(container: InputContainer, stream: VideoStream | AudioStream | None) -> float:
@@ -118,9 +120,9 @@ def _duration_s(container: InputContainer, stream: VideoStream | AudioStream | N
     return (container.duration or 0) / av.time_base
 
 
-def _video_facts(stream: VideoStream, reader: VideoReader) -> VideoFacts:
-    rate, first = stream.average_rate or stream.guessed_rate, reader.first
-    upright = orientation(first)
+def _video_facts(reader: VideoReader) -> VideoFacts:
+    stream, first = reader.stream, reader.first
+    rate, upright = stream.average_rate or stream.guessed_rate, orientation(first)
     return VideoFacts(
         codec=stream.codec_context.name,
         width=first.width,
@@ -166,7 +168,7 @@ class VideoReader:
         if stream is None:
             raise MediaError(f"{describe(source)}: holds no picture, only sound")
         assert stream.time_base is not None
-        self._container, self._stream, self._source = container, stream, source
+        self._container, self.stream, self._source = container, stream, source
         self._tick_s = float(stream.time_base)
         decoded = self._decoded()
         first = next(decoded, None)
@@ -196,7 +198,7 @@ class VideoReader:
         """The frames from a key frame at or before `time_s` on, after a seek."""
         for back_s in (0.0, 10.0, float("inf")):
             target = self._zero + int(max(time_s - back_s, 0.0) / self._tick_s)
-            self._container.seek(target, stream=self._stream, backward=True)
+            self._container.seek(target, stream=self.stream, backward=True)
             decoded = dropwhile(lambda frame: not frame.key_frame, self._decoded())
             key = next(decoded, None)
             if key is None:
@@ -213,7 +215,7 @@ class VideoReader:
         )
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        for frame in self._container.decode(self._stream):
+        for frame in self._container.decode(self.stream):
             if frame.is_corrupt:
                 raise MediaError(f"{describe(self._source)}: damaged at {frame.time} s")
             if frame.width * frame.height > MAX_PIXELS:
@@ -233,7 +235,7 @@ class VideoReader:
         return (self._timestamp(frame) - self._zero) * self._tick_s
 
     def _timed(self, frames: Iterable[VideoFrame]) -> Iterator[TimedFrame]:
-        usual_s = 1 / float(self._stream.average_rate or self._stream.guessed_rate or 25)
+        usual_s = 1 / float(self.stream.average_rate or self.stream.guessed_rate or 25)
         last_s: float | None = None
         for frame in frames:
             start_s = self._seconds(frame)

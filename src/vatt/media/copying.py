@@ -1,0 +1,107 @@
+"""Telling whether a file can be stored as it is, byte for byte."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
+
+from vatt.errors import MediaError
+from vatt.media.container import Source, audio_stream, describe, opened, video_stream
+from vatt.media.encode import (
+    PART_S,
+    SAMPLE_RATE_HZ,
+    SHORTEST_PART,
+    StoredForm,
+    stored_fps,
+    stored_size,
+)
+from vatt.media.pictures import BT601, BT709, color_matrix
+from vatt.media.video import MediaFacts
+
+_STRICT = {"err_detect": "explode"}  # no hiding of errors
+_COPIED_MATRICES = (BT601, 5, BT709)  # 5 is BT.601 too, for 625 lines
+_COPIED_CURVES = (ColorTrc.UNSPECIFIED, ColorTrc.BT709, ColorTrc.SMPTE170M, ColorTrc.IEC61966_2_1)
+
+
+def has_stored_form(
+    source: Source, facts: MediaFacts, form: StoredForm, *, part_s: float = PART_S
+) -> bool:
+    """Whether a file can be kept byte for byte: already in the stored form, or a smaller one.
+
+    Its packets are read, and when they are as they should be, all of its picture and sound is
+    decoded, strictly: a file with an error that players hide is not kept (but can be encoded).
+
+    Raises:
+        MediaError: the packets cannot be read, or are fewer than the file's own table says.
+    """
+    video, audio = facts.video, facts.audio
+    if video is None or video.fps is None or video.codec != "h264" or video.pix_fmt != "yuv420p":
+        return False
+    if audio is not None and (audio.codec, audio.sample_rate_hz) != ("aac", SAMPLE_RATE_HZ):
+        return False
+    return (
+        (video.height, video.width) == stored_size(video, form)
+        and video.fps == stored_fps(video, form)
+        and (video.rotation, video.mirrored) == (0, False)
+        and facts.duration_s < part_s * (1 + SHORTEST_PART)
+        and _evenly_coded(source, form.gop)
+        and _decodes_as_it_is(source)
+    )
+
+
+def _evenly_coded(source: Source, gop: int) -> bool:
+    """MP4 with a constant rate, no B-frames, and a key frame at least every `gop` frames."""
+    times, since_key = [], 0
+    with opened(source) as container:
+        stream = video_stream(container)
+        assert stream is not None
+        if "mp4" not in container.format.name.split(","):
+            return False
+        for packet in container.demux(stream):
+            if packet.pts is None:
+                continue  # the end
+            times.append(packet.pts)
+            since_key = 1 if packet.is_keyframe else since_key + 1
+            if since_key > gop or packet.is_discard or packet.is_corrupt:
+                return False
+    if stream.frames and len(times) < stream.frames:
+        raise MediaError(
+            f"{describe(source)}: holds {len(times)} of {stream.frames} frames; it is cut off or "
+            "damaged: get it again"
+        )
+    steps = np.diff(times)
+    return len(times) > 0 and len(np.unique(steps)) <= 1 and bool((steps > 0).all())
+
+
+def _decodes_as_it_is(source: Source) -> bool:
+    """Whether all of it decodes without an error, to upright pictures in plain colours."""
+    try:
+        with opened(source) as container:
+            picture = video_stream(container)
+            assert picture is not None
+            picture.codec_context.options |= _STRICT
+            if not all(map(_is_plain, container.decode(picture))):
+                return False
+        with opened(source) as container:
+            sound = audio_stream(container)
+            if sound is not None:
+                sound.codec_context.options |= _STRICT
+                deque(container.decode(sound), maxlen=0)
+    except MediaError:
+        return False
+    return True
+
+
+def _is_plain(frame: VideoFrame) -> bool:
+    """Progressive, in colours that need no conversion but by the matrix they are tagged with."""
+    return (
+        not frame.is_corrupt
+        and not frame.interlaced_frame
+        and color_matrix(frame) in _COPIED_MATRICES
+        and frame.color_range in (ColorRange.UNSPECIFIED, ColorRange.MPEG)
+        and frame.color_trc in _COPIED_CURVES
+        and frame.color_primaries != ColorPrimaries.BT2020
+    )
