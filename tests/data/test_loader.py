@@ -10,8 +10,9 @@ from torch import Tensor
 from tests.data.small_shards import FPS, Video, damage, write_shards
 from vatt.contracts import Batch, ClipSpec
 from vatt.data.augment import AugmentConfig
-from vatt.data.datasets import ClipDataset, DataConfig, EvalDataset, Failure, Window
+from vatt.data.datasets import ClipDataset, EvalDataset, Failure, Window
 from vatt.data.loader import make_eval_loader, make_loader
+from vatt.data.settings import DataConfig
 from vatt.data.shards import Dataset
 from vatt.data.words import WordTokenizer
 from vatt.errors import DataError
@@ -37,6 +38,7 @@ def data(tmp_path_factory) -> Dataset:
 def dataset_of(data: Dataset, **settings) -> ClipDataset:
     values: dict[str, Any] = {
         "shards": (data.folder,),
+        "decode": "rgb",
         "decode_size": (24, 32),
         "batch_size": 6,
         "workers": 0,
