@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 HEIGHT, WIDTH = 48, 64
@@ -75,6 +76,30 @@ def write(path: Path, recipe: Recipe) -> Path:
         output.start_encoding()
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             output.mux(packet)
+    return path
+
+
+def write_frames(
+    path: Path,
+    frames: Sequence[av.VideoFrame],
+    *,
+    codec: str,
+    fps: int = 10,
+    first: int = 0,
+    options: dict[str, str] | None = None,
+    configure: Callable[[VideoStream], None] = lambda stream: None,
+) -> Path:
+    """Write frames as they are, in their own pixel format; `first` is the number of the first."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=fps, options=options)
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width = frames[0].height, frames[0].width
+        stream.pix_fmt = frames[0].format.name
+        configure(stream)
+        for number, frame in enumerate(frames, first):
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
     return path
 
 
