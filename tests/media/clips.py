@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -35,6 +36,7 @@ class Recipe:
     sound_s: float | None = None  # default: as long as the picture
     silent_gap_s: tuple[float, float] | None = None  # a stretch whose packets are missing
     flash: int | None = None  # number of the white frame; a click sounds when it appears
+    edit_list_skips_s: float = 0.0  # of an MP4 file: what its edit list leaves out at the start
 
 
 def picture(number: int, *, size: tuple[int, int] = (HEIGHT, WIDTH), flash: bool = False):
@@ -76,7 +78,21 @@ def write(path: Path, recipe: Recipe) -> Path:
         output.start_encoding()
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             output.mux(packet)
+    if recipe.edit_list_skips_s:
+        path.write_bytes(_later_edits(path.read_bytes(), recipe.edit_list_skips_s))
     return path
+
+
+def _later_edits(content: bytes, by_s: float) -> bytes:
+    """The MP4 file with each track's edit list beginning later in its media."""
+    edited, at = bytearray(content), 0
+    (movie_scale,) = struct.unpack_from(">I", content, content.index(b"mvhd") + 16)
+    while (at := content.find(b"elst", at + 1)) > 0:
+        (timescale,) = struct.unpack_from(">I", content, content.index(b"mdhd", at) + 16)
+        lasts, media_time = struct.unpack_from(">II", content, at + 12)  # of its only entry
+        later = lasts - round(by_s * movie_scale), media_time + round(by_s * timescale)
+        struct.pack_into(">II", edited, at + 12, *later)
+    return bytes(edited)
 
 
 def write_frames(
