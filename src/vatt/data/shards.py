@@ -29,36 +29,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vatt.data.records import SampleRecord
+from vatt.data.index import INDEX_SCHEMA, index_row, index_table, totals
+from vatt.data.records import SampleRecord, json_bytes
+from vatt.data.whole import finish, write_whole
 from vatt.errors import DataError
 
-FORMAT_VERSION = "1.0"  # a reader refuses a newer major version
+FORMAT_VERSION = "1.1"  # a reader refuses a newer major version
 INDEX_FILE, DATASET_FILE, FAILURES_FILE = "index.parquet", "dataset.json", "failures.jsonl"
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots: WebDataset cuts names at the first one
 _SHARD = re.compile(r"[A-Za-z0-9_.-]{1,200}\.tar")
 _MAX_RECORD_BYTES = 64 * 2**20
-
-_INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("video_offset", pa.int64()),
-        ("video_size", pa.int64()),
-        ("json_offset", pa.int64()),
-        ("json_size", pa.int64()),
-        ("duration_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("has_audio", pa.bool_()),
-        ("captions", pa.int32()),  # how many
-        ("labels", pa.int32()),  # how many
-        ("cuts", pa.list_(pa.float64())),  # seconds; no clip may cross them
-        ("sha256", pa.string()),  # of the video member
-        ("split", pa.string()),
-    ]
-)
 
 
 class ShardWriter:
@@ -67,6 +48,7 @@ class ShardWriter:
     def __init__(self, path: Path) -> None:
         assert _SHARD.fullmatch(path.name), path.name
         self.path = path
+        self.rows: list[dict[str, Any]] = []  # of the index, one for each video so far
         self._aside = path.with_name(path.name + ".part")
         self._file = self._aside.open("wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 closed in __exit__
@@ -83,14 +65,19 @@ class ShardWriter:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
             size = content.seek(0, os.SEEK_END)
             content.seek(0)
-            self._member(f"{record.key}.mp4", content, size)
-        text = replace(record, sha256=digest).to_json()
-        self._member(f"{record.key}.json", BytesIO(text), len(text))
+            video_at = self._member(f"{record.key}.mp4", content, size)
+        record = replace(record, sha256=digest)
+        text = record.to_json()
+        text_at = self._member(f"{record.key}.json", BytesIO(text), len(text))
+        self.rows.append(index_row(self.path.name, record, video_at, text_at))
 
-    def _member(self, name: str, content: BinaryIO, size: int) -> None:
+    def _member(self, name: str, content: BinaryIO, size: int) -> tuple[int, int]:
+        """Append a file; returns where its content lies: offset and size."""
         member = tarfile.TarInfo(name)  # time and owner stay 0: the same videos, the same bytes
         member.size = size
         self._tar.addfile(member, content)
+        padding = -size % tarfile.BLOCKSIZE
+        return self._file.tell() - size - padding, size
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -98,31 +85,7 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._tar.close()
-        _finish(self._file, self._aside, self.path if kind is None else None)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it to the disk and rename it: it is whole or absent."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        file.write(content)
-        _finish(file, aside, path)
-
-
-def _finish(file: BinaryIO, aside: Path, path: Path | None) -> None:
-    if path is None:
-        file.close()
-        aside.unlink(missing_ok=True)
-        return
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+        finish(self._file, self._aside, self.path if kind is None else None)
 
 
 def shard_paths(folder: Path) -> list[Path]:
@@ -142,7 +105,8 @@ def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
                 text = tar.next()
                 record = _read_pair(path, tar, video, text)
                 assert text is not None
-                yield record, _index_row(path.name, record, video, text)
+                video_at, text_at = ((one.offset_data, one.size) for one in (video, text))
+                yield record, index_row(path.name, record, video_at, text_at)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
             f"{path}: not a whole tar file ({error}); remove it and prepare again"
@@ -166,32 +130,12 @@ def _read_pair(
     return SampleRecord.from_json(content.read(), where=f"{path}: {text.name}")
 
 
-def _index_row(
-    shard: str, record: SampleRecord, video: tarfile.TarInfo, text: tarfile.TarInfo
-) -> dict[str, Any]:
-    picture = record.facts.video
-    return {
-        "key": record.key,
-        "shard": shard,
-        "video_offset": video.offset_data,
-        "video_size": video.size,
-        "json_offset": text.offset_data,
-        "json_size": text.size,
-        "duration_s": record.facts.duration_s,
-        "fps": float(picture.fps or 0) if picture else 0.0,
-        "width": picture.width if picture else 0,
-        "height": picture.height if picture else 0,
-        "has_audio": record.facts.audio is not None,
-        "captions": len(record.captions),
-        "labels": len(record.labels),
-        "cuts": list(record.cuts),
-        "sha256": record.sha256,
-        "split": record.split,
-    }
-
-
 def write_index(
-    folder: Path, *, made: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = ()
+    folder: Path,
+    *,
+    made: Mapping[str, Any],
+    failures: Sequence[Mapping[str, Any]] = (),
+    table: pa.Table | None = None,
 ) -> dict[str, Any]:
     """Make index.parquet, failures.jsonl and, last, dataset.json from the shards of a folder.
 
@@ -199,44 +143,26 @@ def write_index(
         folder: holds the shards.
         made: how they were made (settings, versions), kept in dataset.json.
         failures: one mapping per skipped item, with at least `source` and `cause`.
+        table: the rows of all videos, in the order of the shards; when None the shards are read.
 
     Returns:
         What dataset.json holds.
     """
-    rows, missing = [], Counter[str]()
-    for path in shard_paths(folder):
-        for record, row in read_shard(path):
-            rows.append(row)
-            missing.update(record.missing.keys())
-    splits = sorted({row["split"] for row in rows})
+    if table is None:
+        table = index_table([row for path in shard_paths(folder) for _, row in read_shard(path)])
     info = {
         "format": "vatt-shards",
         "format_version": FORMAT_VERSION,
-        "shards": len(shard_paths(folder)),
-        **_totals(rows),
-        "splits": {name: _totals([row for row in rows if row["split"] == name]) for name in splits},
-        "missing": dict(sorted(missing.items())),
+        **totals(table),
         "skipped": dict(sorted(Counter(item["cause"] for item in failures).items())),
         "made": dict(made),
     }
-    table = BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA), table)
-    write_whole(folder / INDEX_FILE, table.getvalue())
-    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in failures)
-    write_whole(folder / FAILURES_FILE, lines.encode())
+    content = BytesIO()
+    pq.write_table(table, content)
+    write_whole(folder / INDEX_FILE, content.getvalue())
+    write_whole(folder / FAILURES_FILE, b"".join(json_bytes(item) + b"\n" for item in failures))
     write_whole(folder / DATASET_FILE, json.dumps(info, ensure_ascii=False, indent=2).encode())
     return info
-
-
-def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "videos": len(rows),
-        "hours": sum(row["duration_s"] for row in rows) / 3600,
-        "bytes": sum(row["video_size"] for row in rows),
-        "with_audio": sum(row["has_audio"] for row in rows),
-        "captions": sum(row["captions"] for row in rows),
-        "labels": sum(row["labels"] for row in rows),
-    }
 
 
 class Dataset:
@@ -259,8 +185,8 @@ class Dataset:
         """
         info = _read_info(folder)
         try:
-            index = pq.read_table(folder / INDEX_FILE).select(_INDEX_SCHEMA.names)
-            index = index.cast(_INDEX_SCHEMA)
+            index = pq.read_table(folder / INDEX_FILE).select(INDEX_SCHEMA.names)
+            index = index.cast(INDEX_SCHEMA)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{folder / INDEX_FILE}: cannot be read ({error}); run `vatt prepare` again with "
