@@ -170,11 +170,11 @@ class VideoReader:
         assert stream.time_base is not None
         self._container, self.stream, self._source = container, stream, source
         self._tick_s = float(stream.time_base)
+        self.interlaced = False  # whether any frame read so far is
         decoded = self._decoded()
         first = next(decoded, None)
         if first is None:
             raise MediaError(f"{describe(source)}: no frame of its picture can be decoded")
-        self.interlaced = first.interlaced_frame
         self._rest = deinterlaced(chain([first], decoded))
         self.first = next(self._rest, first)
         self._zero = self._timestamp(first)
@@ -223,6 +223,7 @@ class VideoReader:
                     f"{describe(self._source)}: frames of {frame.width}x{frame.height}, expected "
                     f"at most {MAX_PIXELS:,} pixels"
                 )
+            self.interlaced |= frame.interlaced_frame
             yield frame
 
     def _timestamp(self, frame: VideoFrame) -> int:
