@@ -199,7 +199,7 @@ class VideoReader:
         for back_s in (0.0, 10.0, float("inf")):
             target = self._zero + int(max(time_s - back_s, 0.0) / self._tick_s)
             self._container.seek(target, stream=self.stream, backward=True)
-            decoded = dropwhile(lambda frame: not frame.key_frame, self._decoded())
+            decoded = dropwhile(self._lacks_its_key_frame, self._decoded())
             key = next(decoded, None)
             if key is None:
                 continue
@@ -213,6 +213,10 @@ class VideoReader:
             f"{describe(self._source)}: cannot seek to {time_s:.2f} s; its index is damaged: "
             "store the file anew, for instance with `vatt prepare`"
         )
+
+    def _lacks_its_key_frame(self, landed: VideoFrame) -> bool:
+        """Not the very first one, whose key frame may be hidden by an edit list."""
+        return not landed.key_frame and self._timestamp(landed) != self._zero
 
     def _decoded(self) -> Iterator[VideoFrame]:
         for frame in self._container.decode(self.stream):
