@@ -70,7 +70,7 @@ def glorot_normal_(weight: Tensor, *, fan_in: int, fan_out: int) -> Tensor:
 
 
 class RMSNorm(nn.RMSNorm):
-    """RMS norm in the precision of its weight: bfloat16 tokens of autocast are not squared as such."""
+    """RMS norm in the precision of its weight, so that autocast does not square bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis; same dtype as `x`."""
