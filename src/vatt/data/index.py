@@ -41,6 +41,8 @@ WRITTEN_SCHEMA = pa.schema(
         ("source_bytes", pa.int64()),
         ("source_sha256", pa.string()),
         ("missing", pa.list_(pa.string())),
+        ("captions_from", pa.string()),  # file, stream, or the program that heard them
+        ("language", pa.string()),
     ]
 )
 
@@ -73,6 +75,8 @@ def index_row(
         "source_bytes": record.source_bytes,
         "source_sha256": record.source_sha256,
         "missing": sorted(record.missing),
+        "captions_from": record.captions_kind,
+        "language": record.language,
     }
 
 
@@ -96,6 +100,14 @@ def totals(table: pa.Table) -> dict[str, Any]:
         "splits": {name: _totals(table.filter(pc.equal(table["split"], name))) for name in splits},
         "missing": counts(pc.list_flatten(table["missing"])),
     }
+
+
+def caption_sources(table: pa.Table) -> dict[str, int]:
+    """How many videos have captions of which origin and language, such as {"file, en": 3}."""
+    captioned = pc.and_(pc.equal(table["part"], 0), pc.not_equal(table["captions_from"], ""))
+    found = table.filter(captioned)
+    languages = pc.if_else(pc.equal(found["language"], ""), "language unknown", found["language"])
+    return counts(pc.binary_join_element_wise(found["captions_from"], languages, ", "))
 
 
 def num_sources(table: pa.Table) -> int:

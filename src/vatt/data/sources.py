@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vatt.data.manifest import ManifestEntry, read_manifest
 from vatt.errors import DataError
-from vatt.media.captions import SUFFIXES as CAPTION_SUFFIXES
+from vatt.media.subtitles import SUFFIXES as CAPTION_SUFFIXES
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
