@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vatt.media.cues import MAX_WORDS, Caption, Word, caption, clean, tidy, within, words_of
+from vatt.media.cues import (
+    MAX_WORDS,
+    Caption,
+    Word,
+    caption,
+    clean,
+    of_part,
+    on_clock,
+    tidy,
+    words_of,
+)
 
 WORDS = [f"{letter}{number}" for letter in "abcdefgh" for number in range(9)]
 
@@ -100,10 +110,20 @@ def test_each_caption_of_a_cut_video_is_in_one_part(captions, lengths) -> None:
     borders.append(1e4)
     found = []
     for start, end in pairwise(borders):
-        part = list(within(captions, -start, end - start))
+        part = list(of_part(captions, start, end))
         assert all(0 <= one.start_s <= one.end_s <= end - start for one in part)
         found += [one.text for one in part]
     assert found == [one.text for one in captions]
+
+
+def test_captions_are_cut_where_their_video_begins_and_ends() -> None:
+    words = (Word(0.25, 0.625, "before"), Word(0.625, 2.0, "after"))
+    early, late = Caption(0.2, 2.0, "before after", words), Caption(2.5, 9.0, "to the end")
+    gone = Caption(0.0, 0.4, "gone")
+    assert list(on_clock([gone, early, late], -0.5, 3.0)) == [
+        Caption(0.0, 1.5, "before after", (Word(0.0, 0.125, "before"), Word(0.125, 1.5, "after"))),
+        Caption(2.0, 3.0, "to the end"),
+    ]
 
 
 def test_comparisons_are_no_markup() -> None:

@@ -16,7 +16,7 @@ from vatt.data.sources import Failure, Item, file_sha256
 from vatt.errors import MediaError
 from vatt.media.captions import CaptionChoice, FoundCaptions, find_captions
 from vatt.media.copying import has_stored_form
-from vatt.media.cues import within
+from vatt.media.cues import of_part, on_clock
 from vatt.media.encode import PART_S, Part, StoredForm, encode_parts
 from vatt.media.video import MediaFacts, probe
 
@@ -125,6 +125,7 @@ def _records(
     item: Item, source: _Source, parts: Sequence[Part], facts: Sequence[MediaFacts]
 ) -> Iterator[SampleRecord]:
     found = source.captions
+    captions = list(on_clock(found.captions, source.facts.start_s, parts[-1].end_s))
     entry = item.entry or ManifestEntry()
     for number, (part, stored) in enumerate(zip(parts, facts, strict=True)):
         missing = {"captions": found.problem} if found.problem else {}
@@ -143,7 +144,7 @@ def _records(
             split=item.split,
             facts=stored,
             source_facts=source.facts,
-            captions=tuple(within(found.captions, shift_s, end_s)),
+            captions=tuple(of_part(captions, part.start_s, part.start_s + end_s)),
             labels=tuple(_labels_within(entry.labels, shift_s, end_s)),
             cuts=tuple(cut_s for cut_s in cuts if 0 < cut_s < end_s),
             missing=missing,

@@ -91,24 +91,29 @@ def tidy(captions: Iterable[Caption]) -> list[Caption]:
     return list(_joined(ordered)) if _is_word_by_word(ordered) else ordered
 
 
-def within(captions: Iterable[Caption], shift_s: float, end_s: float) -> Iterator[Caption]:
-    """Captions moved by `shift_s`, as far as they are in [0, end_s).
+def on_clock(captions: Iterable[Caption], shift_s: float, end_s: float) -> Iterator[Caption]:
+    """Captions moved by `shift_s`, as far as they are in [0, end_s)."""
+    for one in captions:
+        if one.end_s + shift_s > 0 and one.start_s + shift_s < end_s:
+            yield _moved(one, shift_s, end_s)
 
-    A caption that is heard on both sides of a border is on the side of its middle, so that it is
-    whole, and there once.
+
+def of_part(captions: Iterable[Caption], start_s: float, end_s: float) -> Iterator[Caption]:
+    """The captions of a part [start_s, end_s) of a video, on its own clock.
+
+    One that is heard on both sides of a border is in the part of its middle: whole, and once.
     """
     for one in captions:
-        start, end = one.start_s + shift_s, one.end_s + shift_s
-        if 0 <= (start + end) / 2 < end_s:
-            words = tuple(
-                Word(*_clipped(word.start_s + shift_s, word.end_s + shift_s, end_s), word.text)
-                for word in one.words
-            )
-            yield Caption(*_clipped(start, end, end_s), one.text, words)
+        if start_s <= (one.start_s + one.end_s) / 2 < end_s:
+            yield _moved(one, -start_s, end_s - start_s)
 
 
-def _clipped(start: float, end: float, last: float) -> tuple[float, float]:
-    return min(max(start, 0.0), last), min(max(end, 0.0), last)
+def _moved(one: Caption, shift_s: float, end_s: float) -> Caption:
+    def time(time_s: float) -> float:
+        return min(max(time_s + shift_s, 0.0), end_s)
+
+    words = tuple(Word(time(word.start_s), time(word.end_s), word.text) for word in one.words)
+    return Caption(time(one.start_s), time(one.end_s), one.text, words)
 
 
 def _rolls_up(captions: Sequence[Caption]) -> bool:
