@@ -58,6 +58,11 @@ COMMANDS = {
         "turn folders of media and captions into shards with an index",
         resumes=True,
     ),
+    "audit": Command(
+        "vatt.tasks.audit",
+        "AuditConfig",
+        "check shards: bytes, pictures, sound, captions, duplicates, leaks between splits",
+    ),
     "pretrain": Command(
         "vatt.tasks.pretrain",
         "PretrainConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,14 +42,15 @@ WRITTEN_SCHEMA = pa.schema(
         ("source_bytes", pa.int64()),
         ("source_sha256", pa.string()),
         ("missing", pa.list_(pa.string())),
+        ("json_sha256", pa.string()),  # of the record
     ]
 )
 
 
 def index_row(
-    shard: str, record: SampleRecord, video_at: tuple[int, int], text_at: tuple[int, int]
+    shard: str, record: SampleRecord, video_at: tuple[int, int], text_at: tuple[int, bytes]
 ) -> dict[str, Any]:
-    """A row of the index; the places are offset and size of the members' contents."""
+    """A row of the index: the video's offset and size, the record's offset and content."""
     picture = record.facts.video
     return {
         "key": record.key,
@@ -56,7 +58,7 @@ def index_row(
         "video_offset": video_at[0],
         "video_size": video_at[1],
         "json_offset": text_at[0],
-        "json_size": text_at[1],
+        "json_size": len(text_at[1]),
         "duration_s": record.facts.duration_s,
         "fps": float(picture.fps or 0) if picture else 0.0,
         "width": picture.width if picture else 0,
@@ -73,6 +75,7 @@ def index_row(
         "source_bytes": record.source_bytes,
         "source_sha256": record.source_sha256,
         "missing": sorted(record.missing),
+        "json_sha256": hashlib.sha256(text_at[1]).hexdigest(),
     }
 
 
