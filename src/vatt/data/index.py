@@ -32,6 +32,8 @@ INDEX_SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
+# Of tars made by others, where the sound may lie in a member beside the video; null elsewhere.
+SOUND_SCHEMA = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
 # Columns since 1.1; a reader does without.
 WRITTEN_SCHEMA = pa.schema(
     [
@@ -43,6 +45,7 @@ WRITTEN_SCHEMA = pa.schema(
         ("source_sha256", pa.string()),
         ("missing", pa.list_(pa.string())),
         ("json_sha256", pa.string()),  # of the record
+        *SOUND_SCHEMA,
     ]
 )
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vatt.data.findings import Finding
-from vatt.data.index import INDEX_SCHEMA, WRITTEN_SCHEMA
+from vatt.data.index import INDEX_SCHEMA, SOUND_SCHEMA, WRITTEN_SCHEMA, totals
 from vatt.data.shards import INDEX_FILE, Dataset, shard_path, shard_paths
 from vatt.data.tars import COMPRESSED, DAMAGED, Member, Refused, read_members
 from vatt.errors import DataError
@@ -34,7 +34,8 @@ def open_index(folder: Path) -> Dataset:
         data.index.validate(full=True)
     except pa.ArrowException as error:
         raise DataError(f"{path}: damaged: {error}") from error
-    for name in INDEX_SCHEMA.names:
+    names = {*WRITTEN_SCHEMA.names} - {*SOUND_SCHEMA.names}
+    for name in INDEX_SCHEMA.names if data.info["format_version"] == "1.0" else sorted(names):
         if lacking := data.index[name].null_count:
             raise DataError(f"{path}: damaged: {lacking} rows without {name}")
     return data
@@ -149,6 +150,18 @@ def _finding(
         detail=detail,
         weight=weight,
     )
+
+
+def wrong_totals(data: Dataset) -> Iterator[Finding]:
+    """Counts in dataset.json that are not those of the index."""
+    expected = totals(data.index)
+    for name in ("shards", "videos", "bytes", "with_audio", "captions", "labels"):
+        if (found := data.info.get(name)) != expected[name]:
+            detail = f"dataset.json: {name}: found {found!r}, the index has {expected[name]:,}"
+            yield Finding(kind="index differs", folder=str(data.folder), detail=detail)
+    if [*(data.info.get("splits") or {})] != [*expected["splits"]]:
+        detail = f"dataset.json: other splits than the index, which has {[*expected['splits']]}"
+        yield Finding(kind="index differs", folder=str(data.folder), detail=detail)
 
 
 def repeated_keys(data: Dataset) -> Iterator[Finding]:

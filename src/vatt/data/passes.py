@@ -20,7 +20,7 @@ def one_pass(
     """Each item with what `job` makes of it, or `Lost` when its process died, in order.
 
     Args:
-        job: a function of a module, or a partial of one.
+        job: a function of a module, or a partial of one; it never returns None.
         items: made one by one when they are asked for, if there are many.
         workers: processes; 0 takes one per core.
         says: what is done, for the progress bar.

@@ -71,7 +71,7 @@ def prepare_item(item: Item, making: Making) -> Prepared | Failure:
         source = probe(item.path)
         if source.video is None:
             return _only_sound(item)
-        allow(making.item_s or _limit_s(source.duration_s, size))
+        allow(making.item_s or limit_s(source.duration_s, size))
         cause = "damaged"
         kept = making.copy and has_stored_form(item.path, source, making.form, part_s=making.part_s)
         folder = None if kept else making.folder / item.key
@@ -103,7 +103,8 @@ def _failure(item: Item, cause: str, reason: MediaError | str) -> Failure:
     return Failure(source=item.name, cause=cause, reason=str(reason))
 
 
-def _limit_s(duration_s: float, size: int) -> float:
+def limit_s(duration_s: float, size: int) -> float:
+    """What a file may take that declares a duration: seconds."""
     return _FLOOR_S + _PER_SECOND * min(duration_s, size / _LEAST_BYTES_PER_SECOND)
 
 
@@ -116,7 +117,7 @@ def _records(
     size: int,
     sha256: str,
 ) -> Iterator[SampleRecord]:
-    captions, no_captions = _captions(item.path)
+    captions, no_captions = sidecar_captions(item.path)
     entry = item.entry or ManifestEntry()
     for number, (part, stored) in enumerate(zip(parts, facts, strict=True)):
         missing = {"captions": no_captions} if no_captions else {}
@@ -132,7 +133,7 @@ def _records(
             split=item.split,
             facts=stored,
             source_facts=source,
-            captions=tuple(_within(captions, shift_s, end_s)),
+            captions=tuple(within(captions, shift_s, end_s)),
             labels=tuple(_labels_within(entry.labels, shift_s, end_s)),
             cuts=tuple(cut_s for cut_s in cuts if 0 < cut_s < end_s),
             missing=missing,
@@ -142,7 +143,7 @@ def _records(
         )
 
 
-def _captions(path: Path) -> tuple[list[Caption], str]:
+def sidecar_captions(path: Path) -> tuple[list[Caption], str]:
     """The captions of the first sidecar that can be read, or why there are none."""
     reason = "no caption file beside the video"
     for sidecar in find_sidecars(path):
@@ -155,7 +156,8 @@ def _captions(path: Path) -> tuple[list[Caption], str]:
     return [], reason
 
 
-def _within(captions: Iterable[Caption], shift_s: float, end_s: float) -> Iterator[Caption]:
+def within(captions: Iterable[Caption], shift_s: float, end_s: float) -> Iterator[Caption]:
+    """Captions moved by `shift_s`; what lies outside of a video that ends at `end_s` is cut."""
     for caption in captions:
         start, end = caption.start_s + shift_s, caption.end_s + shift_s
         if end > 0 and start < end_s:

@@ -30,10 +30,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vatt.data.index import INDEX_SCHEMA, index_row, index_table, totals
+from vatt.data.index import INDEX_SCHEMA, SOUND_SCHEMA, index_row, index_table, totals
 from vatt.data.records import SampleRecord, json_bytes
 from vatt.data.whole import finish, write_whole
 from vatt.errors import DataError
+from vatt.media.joining import join
 
 FORMAT_VERSION = "1.1"  # a reader refuses a newer major version
 INDEX_FILE, DATASET_FILE, FAILURES_FILE = "index.parquet", "dataset.json", "failures.jsonl"
@@ -96,13 +97,18 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("shard-*.tar") if _SHARD.fullmatch(path.name))
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a shard may be called so, relative to its folder."""
+    return _SHARD.fullmatch(name) is not None
+
+
 def shard_path(folder: Path, name: str) -> Path:
     """Where the shard of that name lies.
 
     Raises:
         DataError: it is no name of a shard; it could lead out of the folder.
     """
-    if not _SHARD.fullmatch(name):
+    if not is_shard_name(name):
         raise DataError(f"{folder / INDEX_FILE}: {name!r} is no name of a shard")
     return folder / name
 
@@ -217,6 +223,8 @@ class Dataset:
             DataError: dataset.json or the index is missing, damaged or of a newer format.
         """
         info = _read_info(folder)
+        if info.get("records"):
+            schema = pa.unify_schemas([schema, SOUND_SCHEMA])
         try:
             index = pq.read_table(folder / INDEX_FILE)
             for column in schema:
@@ -268,7 +276,18 @@ class Dataset:
         return found
 
     def read_video(self, row: int) -> bytes:
-        """The stored video file of a row.
+        """The video file of a row, with its sound, wherever that is stored.
+
+        Raises:
+            DataError: the shard ends before it.
+            MediaError: its sound lies beside it and cannot be joined with it.
+        """
+        beside = "sound_size" in self.index.column_names and self._value(row, "sound_size")
+        video = self.read_stored_video(row)
+        return join(video, self._read(row, "sound")) if beside else video
+
+    def read_stored_video(self, row: int) -> bytes:
+        """The video file of a row, byte for byte.
 
         Raises:
             DataError: the shard ends before it.
@@ -298,7 +317,7 @@ class Dataset:
         Raises:
             DataError: they differ.
         """
-        found = hashlib.sha256(self.read_video(row)).hexdigest()
+        found = hashlib.sha256(self.read_stored_video(row)).hexdigest()
         expected = self._value(row, "sha256")
         if found != expected:
             raise DataError(
@@ -314,13 +333,15 @@ class Dataset:
         if part == "json" and self.info.get("records"):
             path = self.folder / RECORDS_FILE
         offset, size = (self._value(row, f"{part}_{what}") for what in ("offset", "size"))
+        content = b""
         try:
             with path.open("rb") as file:
-                file.seek(offset)
-                content: bytes = file.read(size)
+                if 0 <= offset <= offset + size <= file.seek(0, os.SEEK_END):
+                    file.seek(offset)
+                    content = file.read(size)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        if len(content) < size:
+        if not content or len(content) != size:
             raise DataError(f"{path}: ends within {self._value(row, 'key')}; copy it again")
         return content
 

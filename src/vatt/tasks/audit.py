@@ -19,7 +19,7 @@ from vatt.config import to_values
 from vatt.data.auditing import Checks, Look, Subject, film, found, knows_languages, look
 from vatt.data.comparing import Entry, compare
 from vatt.data.findings import KINDS, Finding
-from vatt.data.layout import check_shard, open_index, repeated_keys, shard_subjects
+from vatt.data.layout import check_shard, open_index, repeated_keys, shard_subjects, wrong_totals
 from vatt.data.likeness import Likeness
 from vatt.data.passes import one_pass
 from vatt.data.pool import Lost
@@ -164,7 +164,7 @@ def _open_folders(config: AuditConfig, audit: _Audit) -> None:
             audit.findings.append(lost)
             continue
         audit.folders.append(data)
-        audit.findings += repeated_keys(data)
+        audit.findings += [*repeated_keys(data), *wrong_totals(data)]
         for cause, count in (data.info.get("skipped") or {}).items():
             audit.totals[f"skipped when made: {cause}"] += count
     if not knows_languages():
@@ -258,7 +258,7 @@ def _films(config: AuditConfig, audit: _Audit) -> dict[Place, NDArray[np.uint8]]
     films: dict[Place, NDArray[np.uint8]] = {}
     subjects = [subject for data in audit.folders for subject in _named(data, wanted)]
     for subject, frames in one_pass(film, subjects, workers=config.workers, says="pictures"):
-        if isinstance(frames, np.ndarray):
+        if isinstance(frames, np.ndarray) and len(frames):
             films[str(subject.folder), subject.row["key"]] = frames
     return films
 
