@@ -14,6 +14,7 @@ import pytest
 
 from tests.data.scenes import Scene, write_scenes
 from vatt.cli.main import main
+from vatt.data.findings import KINDS
 from vatt.errors import ConfigError
 from vatt.tasks.audit import AuditConfig, AuditResult, run
 
@@ -29,6 +30,12 @@ def found(result: AuditResult) -> dict[str, int]:
     counts = {row["kind"]: row["count"] for row in result.found}
     counts.pop("not looked at", None)
     return counts
+
+
+def test_the_page_explains_every_kind_of_finding() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    for name, kind in KINDS.items():
+        assert f"| `{name}` | {kind.severity} | {kind.means} | {kind.to_do} |" in text
 
 
 def test_a_clean_folder_gives_no_finding_and_says_what_was_checked(tmp_path, capfd) -> None:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-_CELLS, _BITS = 8, 64
+_CELLS = 8
+_THIRD = 21  # bits of a fingerprint that two alike ones share exactly, somewhere
 _FLAT = 2.0  # grey levels of standard deviation: a picture below it has no fingerprint
 _QUIET = 1e-4  # of full scale: sound below it has none
 _WIDEST_BUCKET = 64  # more videos than this in one bucket are compared with their neighbours only
@@ -39,8 +40,9 @@ class Fingerprint:
 class Likeness:
     """How alike two videos have to be, in bits out of 64 that may differ."""
 
-    picture_bits: float = 5.0
-    """Bits out of 64 that may differ between two pictures, on average over those compared."""
+    picture_bits: float = 10.0
+    """Bits out of 64 that may differ between two pictures, on average over those compared
+    (unrelated ones differ in 32)."""
     sound_bits: int = 14
     """Bits out of 64 that may differ between two sound tracks (unrelated ones differ in 32)."""
 
@@ -83,7 +85,7 @@ def _packed(bits: NDArray[np.bool_]) -> int:
 def alike(prints: Sequence[Fingerprint | None], likeness: Likeness) -> list[tuple[int, int, float]]:
     """Pairs of videos that look and sound alike.
 
-    Candidates share half of a picture's fingerprint at the same share of their duration; only
+    Candidates share a third of a picture's fingerprint at the same share of their duration; only
     these are compared, so that the work grows with the number of videos, not of pairs.
 
     Returns:
@@ -105,8 +107,9 @@ def _candidates(prints: Iterable[Fingerprint | None]) -> Iterator[tuple[int, int
     for place, found in enumerate(prints):
         for moment, bits in enumerate(found.pictures if found else ()):
             if bits is not None:
-                buckets[moment, 0, bits >> 32].append(place)
-                buckets[moment, 1, bits & 0xFFFFFFFF].append(place)
+                for third in range(3):
+                    piece = bits >> third * _THIRD & (1 << _THIRD) - 1
+                    buckets[moment, third, piece].append(place)
     for places in buckets.values():
         if len(places) <= _WIDEST_BUCKET:
             yield from combinations(places, 2)
