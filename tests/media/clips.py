@@ -35,6 +35,7 @@ class Recipe:
     sound_starts_s: float = 0.0
     sound_s: float | None = None  # default: as long as the picture
     silent_gap_s: tuple[float, float] | None = None  # a stretch whose packets are missing
+    noise: bool = False  # instead of silence
     flash: int | None = None  # number of the white frame; a click sounds when it appears
     edit_list_skips_s: float = 0.0  # of an MP4 file: what its edit list leaves out at the start
 
@@ -68,10 +69,10 @@ def starts_s(recipe: Recipe) -> list[float]:
     return [recipe.video_starts_s + time_s for time_s in own]
 
 
-def write(path: Path, recipe: Recipe) -> Path:
+def write(path: Path, recipe: Recipe, *, container_options: dict[str, str] | None = None) -> Path:
     """Write the video; the container is chosen by the file's name."""
     options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}  # as web videos are
-    with av.open(str(path), "w", options=options) as output:
+    with av.open(str(path), "w", options=options | (container_options or {})) as output:
         packets = _picture_packets(output, recipe)
         if recipe.audio_codec:
             packets += _sound_packets(output, recipe)
@@ -157,6 +158,9 @@ def sound(recipe: Recipe) -> NDArray[np.int16]:
     times = starts_s(recipe)
     lasts_s = recipe.sound_s or times[-1] + 1 / recipe.fps - recipe.sound_starts_s
     waveform = np.zeros(round(lasts_s * rate), np.int16)
+    if recipe.noise:  # below 2 kHz, so that AAC loses little of it
+        steps = np.random.default_rng(0).normal(0, 1, len(waveform) // 12 + 2)
+        waveform[:] = 5000 * np.interp(np.arange(len(waveform)) / 12, np.arange(len(steps)), steps)
     if recipe.flash is not None:
         start = round((times[recipe.flash] - recipe.sound_starts_s) * rate)
         click = np.sin(2 * np.pi * 2000 * np.arange(rate // 200) / rate)

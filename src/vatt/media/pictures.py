@@ -40,7 +40,11 @@ class Orientation(NamedTuple):
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """What the display matrix of a frame asks for, to the nearest quarter turn."""
+    """What the display matrix of a frame asks for, to the nearest quarter turn.
+
+    Not for every frame: PyAV's side data and their frame refer to each other, so that the frame
+    stays in memory until Python looks for cycles.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
         return Orientation(mirrored=False, quarter_turns=0)
@@ -78,13 +82,9 @@ class PictureConverter:
     def __call__(self, frame: VideoFrame) -> VideoFrame:
         """The picture; the frame itself when nothing is to be done."""
         frame.colorspace = color_matrix(frame)
-        upright = orientation(frame)
-        form = (
-            (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range),
-            (frame.color_trc, frame.color_primaries, upright),
-        )
+        form = (*_form(frame), frame.color_trc, frame.color_primaries, frame.rotation)
         if form != self._form:
-            steps = self._steps(frame, upright)
+            steps = self._steps(frame)
             self._convert = _through_graph(frame, steps) if steps else self._plain
             self._form = form
         return self._convert(frame)
@@ -102,8 +102,9 @@ class PictureConverter:
             threads=1,
         )
 
-    def _steps(self, frame: VideoFrame, upright: Orientation) -> list[tuple[str, str]]:
+    def _steps(self, frame: VideoFrame) -> list[tuple[str, str]]:
         """The filters (name, options) for what scaling alone does not do; none for most videos."""
+        upright = orientation(frame)
         transparent = frame.format.has_palette or any(
             component.is_alpha for component in frame.format.components
         )

@@ -194,6 +194,11 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePlan:
             if task is None:
                 work.write_index(_made(config))
         waiting = _finish_together(config, work, task) if task else []
+    except KeyboardInterrupt:
+        table = journal.read_state(config.out).table
+        counts = f"{num_sources(table)} videos in {totals(table)['shards']} shards"
+        logger.info("%s: stored so far: %s", config.out, counts)
+        raise
     except OSError as error:
         raise DataError(
             f"{error.filename or config.out}: {error.strerror}; what is stored so far is whole: "
@@ -332,7 +337,7 @@ def _result(
         seconds=seconds,
         rate=work.seconds / seconds,
         unfinished_tasks=list(map(str, waiting)),
-        problem=_too_many(config, num_sources(table), failures),
+        problem=None if waiting else _too_many(config, num_sources(table), failures),
     )
 
 
