@@ -58,6 +58,7 @@ def test_thousands_with_the_same_title_are_compared_with_neighbours_only() -> No
 def test_flat_pictures_and_missing_videos_are_like_nothing() -> None:
     black = Fingerprint(pictures=(None,) * 5, sound=1)
     assert alike([black, black, None, None], Likeness()) == []
+    assert alike([None], Likeness()) == alike([], Likeness()) == []
 
 
 def test_groups_are_what_is_connected_the_largest_first() -> None:

@@ -111,9 +111,11 @@ def test_a_folder_that_cannot_be_read_is_a_finding_and_the_others_go_on(
     assert result.checked["videos"] == {"expected": 1, "checked": 1}
 
 
-def test_a_folder_that_does_not_exist_is_wrong_usage(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_or_is_given_twice_is_wrong_usage(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         audit(tmp_path / "absent")
+    with pytest.raises(ConfigError, match="one twice"):
+        audit(tmp_path, tmp_path / "." / "")
 
 
 def test_ctrl_c_ends_an_audit_and_its_processes(tmp_path: Path) -> None:

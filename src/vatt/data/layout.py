@@ -159,7 +159,8 @@ def wrong_totals(data: Dataset) -> Iterator[Finding]:
         if (found := data.info.get(name)) != expected[name]:
             detail = f"dataset.json: {name}: found {found!r}, the index has {expected[name]:,}"
             yield Finding(kind="index differs", folder=str(data.folder), detail=detail)
-    if [*(data.info.get("splits") or {})] != [*expected["splits"]]:
+    splits = data.info.get("splits")
+    if not isinstance(splits, dict) or [*splits] != [*expected["splits"]]:
         detail = f"dataset.json: other splits than the index, which has {[*expected['splits']]}"
         yield Finding(kind="index differs", folder=str(data.folder), detail=detail)
 

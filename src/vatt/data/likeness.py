@@ -6,10 +6,8 @@ cells; a sound's where loudness moves between bands and moments. Both survive sc
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,49 +86,88 @@ def alike(prints: Sequence[Fingerprint | None], likeness: Likeness) -> list[tupl
     Candidates share a third of a picture's fingerprint at the same share of their duration; only
     these are compared, so that the work grows with the number of videos, not of pairs.
 
+    Args:
+        prints: all of the same number of moments; None is like nothing.
+        likeness: how alike they have to be.
+
     Returns:
         Places in `prints`, the smaller first, and the mean of differing bits; ascending.
     """
-    found = {}
-    for one, two in set(_candidates(prints)):
-        first, second = prints[one], prints[two]
-        assert first is not None
-        assert second is not None
-        bits = _distance(first, second, likeness)
-        if bits is not None:
-            found[one, two] = bits
+    table = _Table.of(prints)
+    found: dict[tuple[int, int], float] = {}
+    for moment in range(table.pictures.shape[1]):
+        places = np.flatnonzero(table.seen[:, moment])
+        for third in range(3):
+            pieces = table.pictures[places, moment] >> np.uint64(third * _THIRD)
+            order = np.argsort(pieces & np.uint64(2**_THIRD - 1), kind="stable")
+            pieces = (pieces & np.uint64(2**_THIRD - 1))[order]
+            for ones, twos in _candidates(places[order], pieces):
+                bits = table.distances(ones, twos, likeness)
+                good = np.flatnonzero(np.isfinite(bits))
+                pairs = zip(ones[good].tolist(), twos[good].tolist(), strict=True)
+                found |= zip(pairs, bits[good].tolist(), strict=True)
     return [(one, two, bits) for (one, two), bits in sorted(found.items())]
 
 
-def _candidates(prints: Iterable[Fingerprint | None]) -> Iterator[tuple[int, int]]:
-    buckets = defaultdict[tuple[int, int, int], list[int]](list)
-    for place, found in enumerate(prints):
-        for moment, bits in enumerate(found.pictures if found else ()):
-            if bits is not None:
-                for third in range(3):
-                    piece = bits >> third * _THIRD & (1 << _THIRD) - 1
-                    buckets[moment, third, piece].append(place)
-    for places in buckets.values():
-        if len(places) <= _WIDEST_BUCKET:
-            yield from combinations(places, 2)
-        else:  # the same opening title in thousands of videos
-            yield from pairwise(places)
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Fingerprints as arrays: pictures uint64 [N, T] and sound uint64 [N], and which there are."""
+
+    pictures: NDArray[np.uint64]
+    seen: NDArray[np.bool_]
+    sound: NDArray[np.uint64]
+    heard: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, prints: Sequence[Fingerprint | None]) -> _Table:
+        moments = max((len(one.pictures) for one in prints if one), default=0)
+        rows = [one.pictures if one else (None,) * moments for one in prints]
+        sounds = [one.sound if one else None for one in prints]
+        shape = len(rows), moments
+        return cls(
+            pictures=np.array([[bits or 0 for bits in row] for row in rows], np.uint64).reshape(
+                shape
+            ),
+            seen=np.array([[bits is not None for bits in row] for row in rows], bool).reshape(
+                shape
+            ),
+            sound=np.array([bits or 0 for bits in sounds], np.uint64),
+            heard=np.array([bits is not None for bits in sounds], bool),
+        )
+
+    def distances(
+        self, ones: NDArray[np.intp], twos: NDArray[np.intp], likeness: Likeness
+    ) -> NDArray[np.float64]:
+        """Differing bits of a picture, on average; infinite where two are not alike."""
+        both = self.seen[ones] & self.seen[twos]
+        differ = _count(self.pictures[ones] ^ self.pictures[twos]) * both
+        bits: NDArray[np.float64] = differ.sum(axis=1) / both.sum(axis=1)
+        heard = self.heard[ones] & self.heard[twos]
+        other = heard & (_count(self.sound[ones] ^ self.sound[twos]) > likeness.sound_bits)
+        bits[other | (bits > likeness.picture_bits)] = np.inf
+        return bits
 
 
-def _distance(one: Fingerprint, two: Fingerprint, likeness: Likeness) -> float | None:
-    """Differing bits of a picture, on average; None when the two are not alike."""
-    pairs = [
-        (mine, its)
-        for mine, its in zip(one.pictures, two.pictures, strict=True)
-        if mine is not None and its is not None
-    ]
-    bits = sum((mine ^ its).bit_count() for mine, its in pairs) / len(pairs)
-    if bits > likeness.picture_bits:
-        return None
-    heard = one.sound is not None and two.sound is not None
-    if heard and (one.sound ^ two.sound).bit_count() > likeness.sound_bits:  # type: ignore[operator]
-        return None
-    return bits
+def _count(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """How many bits are set in each."""
+    bits = np.unpackbits(words[..., None].view(np.uint8), axis=-1)
+    return np.asarray(bits.sum(axis=-1, dtype=np.int64))
+
+
+def _candidates(
+    places: NDArray[np.intp], pieces: NDArray[np.uint64]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Pairs with the same piece, the smaller place first; `pieces` ascend, and `places` in each."""
+    _, bucket, sizes = np.unique(pieces, return_inverse=True, return_counts=True)
+    narrow = sizes[bucket] <= _WIDEST_BUCKET
+    for step in range(1, _WIDEST_BUCKET):  # with the next in the bucket, the next but one …
+        same = pieces[step:] == pieces[:-step]
+        if step > 1:  # … but in a wide one only with the next: thousands share an opening title
+            same &= narrow[step:]
+        firsts = np.flatnonzero(same)
+        if not len(firsts):
+            return
+        yield places[firsts], places[firsts + step]
 
 
 def groups(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:

@@ -55,6 +55,8 @@ class AuditConfig:
     def __post_init__(self) -> None:
         if not self.folders:
             raise ConfigError("folders: found nothing, expected one or more prepared folders")
+        if len({folder.resolve() for folder in self.folders}) < len(self.folders):
+            raise ConfigError("folders: found one twice, expected different folders")
         for name in ("videos", "workers", "pictures"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, expected 0 or more")
@@ -165,8 +167,9 @@ def _open_folders(config: AuditConfig, audit: _Audit) -> None:
             continue
         audit.folders.append(data)
         audit.findings += [*repeated_keys(data), *wrong_totals(data)]
-        for cause, count in (data.info.get("skipped") or {}).items():
-            audit.totals[f"skipped when made: {cause}"] += count
+        skipped = data.info.get("skipped")
+        for cause, count in skipped.items() if isinstance(skipped, dict) else ():
+            audit.totals[f"skipped when made: {cause}"] += count if isinstance(count, int) else 0
     if not knows_languages():
         detail = 'languages of captions: pip install "vatt[audit]"'
         audit.findings.append(Finding(kind="not looked at", folder="", detail=detail))
@@ -198,13 +201,19 @@ def _look_at_videos(config: AuditConfig, audit: _Audit, subjects: _Subjects) -> 
             shard=row["shard"],
             key=row["key"],
             split=row["split"],
-            source=row["source_sha256"] or (seen.source and f"{subject.folder}: {seen.source}"),
+            source=_source(subject, seen),
             sha256=row["sha256"],
             fingerprint=seen.fingerprint,
         )
         audit.entries.append(entry)
         audit.languages += [(entry, seen.language)] if seen.language else []
         _add_up(audit.totals, row, seen)
+
+
+def _source(subject: Subject, seen: Look) -> str:
+    """What a video was made from; the same for the same file or address in all folders."""
+    everywhere = seen.source if "://" in seen.source else subject.row["source_sha256"]
+    return everywhere or (seen.source and f"{subject.folder}: {seen.source}")
 
 
 def _add_up(totals: dict[str, float], row: Mapping[str, Any], seen: Look) -> None:
