@@ -303,17 +303,20 @@ def test_records_cannot_be_read_from_elsewhere(tmp_path: Path) -> None:
 def test_an_audit_of_foreign_tars_finds_damage_and_nothing_else(tmp_path: Path) -> None:
     videos = {f"{n}.mp4": film(Scene(seed=n)) for n in range(3)}
     texts = {f"{n}.txt": SAID.encode() for n in range(3)}
-    path = write_tar(tmp_path / "train" / "00000.tar", videos | texts)
+    odd = {"../x.mp4": videos["0.mp4"]}
+    path = write_tar(tmp_path / "train" / "00000.tar", videos | texts | odd)
     index(tmp_path)
     config = audit.AuditConfig(folders=(tmp_path,), workers=1)
-    kinds = {row["kind"] for row in audit.run(config).found} - {"not looked at"}
-    assert kinds == set()
+    result = audit.run(config)
+    assert {row["kind"] for row in result.found} - {"not looked at"} == {"refused member"}
+    assert result.problem is None
     data = Dataset.open(tmp_path)
     with path.open("r+b") as file:
         file.seek(int(data.column("video_offset")[1]) + 900)
         file.write(b"\0\0\0\0")
     result = audit.run(config)
-    assert {row["kind"] for row in result.found} - {"not looked at"} == {"checksum"}
+    assert {row["kind"] for row in result.found} >= {"checksum", "refused member"}
+    assert result.problem is not None
 
 
 def test_a_model_trains_on_foreign_tars(tmp_path: Path) -> None:

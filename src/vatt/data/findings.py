@@ -35,7 +35,7 @@ class Finding:
     others: tuple[tuple[str, str], ...] = ()
 
 
-_AGAIN = "copy the shard again from where it was made, or remove it and run `vatt prepare` again"
+_AGAIN = "copy the shard again from where it was made, or remove it and make the folder again"
 _INDEX = "run `vatt prepare` (or `vatt index-shards`) again: it makes the index anew"
 _SPLITS = "decide where they belong: give both one split in the manifest and prepare again"
 _BESIDE = "or leave the videos out by a manifest"
@@ -99,6 +99,11 @@ KINDS = {
     "leak: same content": Kind("warning", "the same file is in two splits", _SPLITS),
     "leak: near-duplicate": Kind("warning", "videos of two splits look and sound alike", _SPLITS),
     "leak: same source": Kind("warning", "parts of one source are in two splits", _SPLITS),
+    "refused member": Kind(
+        "note",
+        "a tar of others holds a link, a device or a file with an unsafe name: it is not read",
+        "nothing, unless it should be a video: then rename it where the tar is made",
+    ),
     "slow to read": Kind(
         "note",
         "key frames are far apart, or frames reordered: reading at random decodes many frames",

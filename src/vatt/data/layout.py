@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from vatt.data.findings import Finding
 from vatt.data.index import INDEX_SCHEMA, SOUND_SCHEMA, WRITTEN_SCHEMA, totals
 from vatt.data.shards import INDEX_FILE, Dataset, shard_path, shard_paths
-from vatt.data.tars import COMPRESSED, DAMAGED, Member, Refused, read_members
+from vatt.data.tars import COMPRESSED, DAMAGED, STRANGE, Member, Refused, read_members
 from vatt.errors import DataError
 
 _PLACES = ("key", "video_offset", "video_size", "json_offset", "json_size")
@@ -94,7 +94,7 @@ def check_shard(subject: ShardSubject) -> list[Finding]:
     found = list(read_members(path))
     refused = [one for one in found if isinstance(one, Refused)]
     members = {one.offset: one for one in found if isinstance(one, Member)}
-    kinds = {COMPRESSED: DAMAGED}
+    kinds = {COMPRESSED: DAMAGED, STRANGE: "refused member" if subject.beside else STRANGE}
     findings = [
         _finding(subject, kinds.get(one.cause, one.cause), detail=one.reason) for one in refused
     ]
