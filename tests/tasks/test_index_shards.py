@@ -279,6 +279,26 @@ def test_damage_of_what_an_earlier_run_wrote_only_means_reading_anew(name, tmp_p
     assert Dataset.open(tmp_path).read_record(0).key == "a"
 
 
+def test_a_run_that_was_killed_leaves_the_old_index_good_and_the_next_run_goes_on(tmp_path) -> None:
+    video2dataset_tar(tmp_path / "00000.tar", 0, 2)
+    index(tmp_path)
+    with (tmp_path / "records.jsonl").open("ab") as file:
+        file.write(b'{"key": "00000')  # what was being written when it was killed
+    assert Dataset.open(tmp_path).read_record(1).key == "000000001"
+    video2dataset_tar(tmp_path / "00001.tar", 2, 1)
+    assert index(tmp_path).read == 1
+    data = Dataset.open(tmp_path)
+    assert [data.read_record(row).key for row in range(3)] == data.column("key").tolist()
+
+
+def test_records_that_are_gone_are_missed_when_opening(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.mp4": film(SILENT)})
+    index(tmp_path)
+    (tmp_path / "records.jsonl").unlink()
+    with pytest.raises(DataError, match=r"records\.jsonl: found missing"):
+        Dataset.open(tmp_path)
+
+
 def test_folders_without_tars_or_of_prepare_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         index(tmp_path / "absent")

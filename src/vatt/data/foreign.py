@@ -198,7 +198,7 @@ def _json_of(sample: Sample) -> Mapping[str, Any]:
 
 def _captions(sample: Sample, said: Mapping[str, Any], end_s: float) -> tuple[list[Caption], str]:
     """Timed captions if there are any, else one text for the whole video; or why there are none."""
-    timed, reason = _timed_captions(sample)
+    timed, reason = _timed_captions(sample, said)
     if timed:
         return timed, ""
     try:
@@ -219,9 +219,9 @@ def _captions(sample: Sample, said: Mapping[str, Any], end_s: float) -> tuple[li
     return [], reason
 
 
-def _timed_captions(sample: Sample) -> tuple[list[Caption], str]:
+def _timed_captions(sample: Sample, said: Mapping[str, Any]) -> tuple[list[Caption], str]:
     """Those of caption files, through the reader of caption files."""
-    whole = (".json",) if {"segments", "events"} & _json_of(sample).keys() else ()
+    whole = (".json",) if {"segments", "events"} & said.keys() else ()
     with tempfile.TemporaryDirectory() as folder:
         for ending, member in sample.texts:
             is_timed = PurePosixPath(f"x{ending}").suffix in _TIMED_SUFFIXES or ending in whole

@@ -239,19 +239,24 @@ class Dataset:
         return cls(folder, index, info)
 
     def _check_shards(self) -> None:
-        last = "video" if self.info.get("records") else "json"
-        ends = self.index.append_column(
-            "end", pc.add(self.index[f"{last}_offset"], self.index[f"{last}_size"])
-        )
+        beside = bool(self.info.get("records"))
+        if beside and len(self):
+            self._check_size(self.folder / RECORDS_FILE, pc.max(self._ends("json")).as_py())
+        ends = self.index.append_column("end", self._ends("video" if beside else "json"))
         for row in ends.group_by("shard").aggregate([("end", "max")]).to_pylist():
-            end, path = row["end_max"], shard_path(self.folder, row["shard"])
-            size = path.stat().st_size if path.is_file() else 0
-            if size < end:
-                found = f"{size:,} bytes" if size else "missing"
-                raise DataError(
-                    f"{path}: found {found}, expected at least {end:,} bytes; copy it again, or "
-                    "remove it and dataset.json and run `vatt prepare` again"
-                )
+            self._check_size(shard_path(self.folder, row["shard"]), row["end_max"])
+
+    def _ends(self, part: str) -> Any:
+        return pc.add(self.index[f"{part}_offset"], self.index[f"{part}_size"])
+
+    def _check_size(self, path: Path, end: int) -> None:
+        size = path.stat().st_size if path.is_file() else 0
+        if size < end:
+            found = f"{size:,} bytes" if size else "missing"
+            raise DataError(
+                f"{path}: found {found}, expected at least {end:,} bytes; copy it again, or "
+                "remove it and dataset.json and run `vatt prepare` again"
+            )
 
     def __len__(self) -> int:
         return int(self.index.num_rows)
