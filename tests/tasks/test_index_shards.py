@@ -362,3 +362,36 @@ def test_frames_of_a_foreign_video_are_those_of_the_file(tmp_path: Path) -> None
     stored = decode_frames(Dataset.open(tmp_path).read_video(0), times, size=(48, 64))
     own = decode_frames(film(scene, container="matroska"), times, size=(48, 64))
     np.testing.assert_array_equal(stored, own)
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.slow)])
+def test_mutated_tars_stop_neither_the_index_nor_the_audit(count: int, tmp_path: Path) -> None:
+    """Each has two videos: what is not in the index afterwards is named, by its tar."""
+    members = {
+        "a.mp4": film(replace(SCENE, frames=5, sound=(0.0, 0.5))),
+        "a.json": video2dataset_json("a", caption=SAID),
+        "b.mkv": film(replace(SCENE, frames=5, sound=None), container="matroska"),
+        "b.vtt": VTT.encode(),
+    }
+    content = write_tar(tmp_path / "good.tar", members).read_bytes()
+    (tmp_path / "good.tar").unlink()
+    rng = np.random.default_rng(count)
+    for number in range(count):
+        changed = np.frombuffer(content, np.uint8).copy()
+        for place in rng.integers(len(changed), size=rng.integers(1, 20)):
+            changed[place] = rng.integers(256)
+        end = rng.integers(len(changed)) if number % 4 == 0 else len(changed)
+        (tmp_path / f"{number:05d}.tar").write_bytes(changed[:end].tobytes())
+    result = index(tmp_path, workers=2)
+    data = Dataset.open(tmp_path)
+    tars = data.column("shard").tolist()
+    lines = (tmp_path / "failures.jsonl").read_text().splitlines()
+    failed = [json.loads(line)["tar"] for line in lines]
+    for number in range(count):
+        name = f"{number:05d}.tar"
+        assert tars.count(name) == 2 or name in failed
+    for row in range(result.videos):
+        data.verify(row)
+        assert data.read_record(row).key == data.column("key")[row]
+    checked = audit.run(audit.AuditConfig(folders=(tmp_path,), workers=2)).checked
+    assert checked["videos"] == {"expected": result.videos, "checked": result.videos}
