@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -42,7 +42,17 @@ class Scene:
 
 
 def film(scene: Scene, *, container: str = "mp4") -> bytes:
-    """The video file."""
+    """The video file; each is made once."""
+    name = repr((replace(scene, captions=(), split="", source="", part=None), container))
+    if name not in _films:
+        _films[name] = _film(scene, container)
+    return _films[name]
+
+
+_films: dict[str, bytes] = {}
+
+
+def _film(scene: Scene, container: str) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         video = output.add_stream("libx264", rate=FPS, options={"crf": "18", **scene.options})
