@@ -155,6 +155,14 @@ def test_sound_beside_the_video_is_joined_when_it_is_read(container: str, tmp_pa
     assert audit.run(audit.AuditConfig(folders=(tmp_path,), workers=1)).problem is None
 
 
+def test_a_video_whose_sound_beside_it_is_broken_has_no_sound_and_says_why(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"a.mp4": film(SILENT), "a.mp3": b"no sound" * 99})
+    assert index(tmp_path).missing == {"audio": 1, "captions": 1}
+    data = Dataset.open(tmp_path)
+    assert data.read_record(0).missing["audio"].startswith("a.mp3: ")
+    assert data.read_video(0) == film(SILENT)
+
+
 def test_timed_captions_win_over_one_text_for_the_whole(tmp_path: Path) -> None:
     found = captions_of(tmp_path, txt=b"a title", vtt=VTT.encode(), json=b'{"caption": "another"}')
     assert found == (Caption(0.2, 1.0, "cut the onions"),)
@@ -184,6 +192,9 @@ def test_subtitles_in_the_json_are_moved_to_the_clip_that_was_cut(tmp_path: Path
         b"\xff\xfe",
         b'{"clip_subtitles": [{"start": "x"}]}',
         b'{"clips": 3}',
+        b'{"clips": [[]], "subtitles": [{"start": 0, "end": 1, "lines": "x"}]}',
+        b'{"subtitles": [{"start": "' + b"1:" * 300 + b'1", "end": 1, "lines": "x"}]}',
+        b'{"url": "\\ud800", "caption": ["x"]}',
         b"[" * 10**5,
     ],
 )
@@ -235,6 +246,8 @@ def test_what_is_refused_is_counted_by_cause_and_named(tmp_path: Path) -> None:
     for words in ("'../../etc/b.mp4'", "'/c.mp4'", "symbolic link", "d.mp4", "unpack it"):
         assert words in reasons
     assert Dataset.open(tmp_path).column("key").tolist() == ["a"]
+    kinds = {row["kind"] for row in audit.run(audit.AuditConfig(folders=(tmp_path,))).found}
+    assert "not in the index" not in kinds
 
 
 def test_too_much_refused_is_exit_code_1(tmp_path: Path, capfd) -> None:
@@ -308,6 +321,9 @@ def test_folders_without_tars_or_of_prepare_are_refused(tmp_path: Path) -> None:
     (tmp_path / "clips" / "a.mp4").write_bytes(film(SILENT))
     prepare(PrepareConfig(src=(tmp_path / "clips",), out=tmp_path / "shards", workers=1))
     with pytest.raises(ConfigError, match="made by `vatt prepare`"):
+        index(tmp_path / "shards")
+    (tmp_path / "shards" / "config.toml").unlink()
+    with pytest.raises(ConfigError, match="has an index already"):
         index(tmp_path / "shards")
 
 

@@ -12,7 +12,7 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,7 +20,7 @@ from vatt.data.index import index_row
 from vatt.data.pool import allow
 from vatt.data.preparing import limit_s, sidecar_captions, within
 from vatt.data.records import SampleRecord
-from vatt.data.sources import VIDEO_SUFFIXES, Failure, split_of
+from vatt.data.sources import VIDEO_SUFFIXES, Failure, printable, split_of
 from vatt.data.tars import STRANGE, Member, read_members
 from vatt.errors import MediaError
 from vatt.media.captions import Caption, clean
@@ -143,18 +143,32 @@ def index_sample(sample: Sample) -> Indexed | Failure:
         if source_facts.video is None:
             return _failure(sample, "no picture", "only sound")
         allow(limit_s(source_facts.duration_s, len(video)))
-        sound = sample.sound if source_facts.audio is None else None
-        facts = probe(join(video, sample.read(sound))) if sound else source_facts
+        facts, sound, no_sound = _with_sound(sample, video, source_facts)
         if not (math.isfinite(facts.duration_s) and facts.duration_s > 0):
             return _failure(sample, "damaged", f"a duration of {facts.duration_s} s")
-        record = _record(sample, facts, source_facts, hashlib.sha256(video).hexdigest())
+        record = _record(sample, facts, source_facts, no_sound)
     except MediaError as error:
         return _failure(sample, "unreadable", str(error))
+    record = replace(record, sha256=hashlib.sha256(video).hexdigest())
     text = record.to_json()
     row = index_row(sample.tar, record, (sample.video.offset, sample.video.size), (0, text))
     if sound:
         row |= {"sound_offset": sound.offset, "sound_size": sound.size}
     return Indexed(text=text, row=row)
+
+
+def _with_sound(
+    sample: Sample, video: bytes, facts: MediaFacts
+) -> tuple[MediaFacts, Member | None, str]:
+    """The facts with the sound beside a silent video; which that is; or why there is none."""
+    if facts.audio is not None:
+        return facts, None, ""
+    if sample.sound is None:
+        return facts, None, "no sound track"
+    try:
+        return probe(join(video, sample.read(sample.sound))), sample.sound, ""
+    except MediaError as error:
+        return facts, None, f"{sample.sound.name}: {error}"
 
 
 def _failure(sample: Sample, cause: str, reason: str) -> Failure:
@@ -163,23 +177,22 @@ def _failure(sample: Sample, cause: str, reason: str) -> Failure:
 
 
 def _record(
-    sample: Sample, facts: MediaFacts, source_facts: MediaFacts, sha256: str
+    sample: Sample, facts: MediaFacts, source_facts: MediaFacts, no_sound: str
 ) -> SampleRecord:
     said = _json_of(sample)
     captions, reason = _captions(sample, said, facts.duration_s)
     missing = {} if captions else {"captions": reason}
-    if facts.audio is None:
-        missing["audio"] = "no sound track"
+    if no_sound:
+        missing["audio"] = no_sound
     url = said.get("url")
     return SampleRecord(
         key=sample.key,
-        source=url if isinstance(url, str) and url else sample.source,
+        source=printable(url) if isinstance(url, str) and url else sample.source,
         split=split_of(sample.tar),
         facts=facts,
         source_facts=source_facts,
         captions=tuple(within(captions, facts.start_s, facts.duration_s)),
         missing=missing,
-        sha256=sha256,
         source_bytes=sample.video.size,
     )
 
@@ -203,7 +216,7 @@ def _captions(sample: Sample, said: Mapping[str, Any], end_s: float) -> tuple[li
         return timed, ""
     try:
         timed = list(_subtitles(said))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         reason = f"subtitles in its .json cannot be read ({type(error).__name__}: {error})"
     if timed:
         return timed, ""
@@ -213,7 +226,7 @@ def _captions(sample: Sample, said: Mapping[str, Any], end_s: float) -> tuple[li
         if ending == ".txt" and member.size <= _MAX_TEXT_BYTES
     ]
     texts += [text for name in ("caption", "text") if isinstance(text := said.get(name), str)]
-    for text in map(clean, texts):
+    for text in map(_clean, texts):
         if text:
             return [Caption(0.0, end_s, text)], ""
     return [], reason
@@ -245,10 +258,15 @@ def _subtitles(said: Mapping[str, Any]) -> Iterator[Caption]:
         lines = cue.get("lines") or cue.get("line") or ""
         if isinstance(lines, Mapping):
             lines = lines.get("en") or lines[min(lines)]
-        text = clean(lines if isinstance(lines, str) else " ".join(map(str, lines)))
+        text = _clean(lines if isinstance(lines, str) else " ".join(map(str, lines)))
         times = _seconds(cue["start"]) - start_s, _seconds(cue["end"]) - start_s
         if text and all(map(math.isfinite, times)):
             yield Caption(times[0], max(times), text)
+
+
+def _clean(text: str) -> str:
+    """Without markup, and without halves of characters, which JSON can hold."""
+    return clean(text.encode("utf-8", "replace").decode())
 
 
 def _seconds(time: Any) -> float:

@@ -61,7 +61,7 @@ def shard_subjects(data: Dataset) -> Iterator[ShardSubject]:
     table = table.take(pc.sort_indices(table["shard"]))
     names = table["shard"].to_numpy()
     borders = np.flatnonzero(names[1:] != names[:-1]) + 1 if len(names) else np.array([], int)
-    listed = set()
+    listed = _tars_read(data.info) if beside else set()
     for first, last in zip([0, *borders], [*borders, len(names)], strict=True):
         if first < last:
             listed.add(names[first])
@@ -72,6 +72,13 @@ def shard_subjects(data: Dataset) -> Iterator[ShardSubject]:
         if name not in listed:
             empty: dict[str, list[Any]] = {column: [] for column in _PLACES}
             yield ShardSubject(folder=data.folder, name=name, beside=beside, places=empty)
+
+
+def _tars_read(info: Mapping[str, Any]) -> set[str]:
+    """Tars that `vatt index-shards` has read; some have no row because nothing in them is of use."""
+    made = info.get("made")
+    tars = made.get("tars") if isinstance(made, dict) else None
+    return set(tars) if isinstance(tars, dict) else set()
 
 
 def tar_paths(folder: Path) -> list[Path]:

@@ -126,7 +126,7 @@ def run(config: IndexShardsConfig) -> IndexShardsResult:
     except OSError as error:
         raise DataError(
             f"{error.filename or config.folder}: {error.strerror}; the index is written beside the "
-            "tars: make the folder writable, or a folder of links to them that is"
+            "tars: make the folder writable, or make a folder with links to them"
         ) from error
     return IndexShardsResult(
         folder=config.folder,
@@ -163,6 +163,8 @@ def _known(folder: Path, stamps: Mapping[str, list[int]]) -> _State:
         return _State()
     try:
         data = Dataset.load(folder, WRITTEN_SCHEMA)
+        if "records" not in data.info:
+            raise ConfigError(f"{folder}: has an index already, of `vatt prepare`")
         before = data.info["made"]["tars"]
         lines = (folder / FAILURES_FILE).read_bytes().splitlines()
         failures = [json.loads(line) for line in lines]
