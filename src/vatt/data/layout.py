@@ -75,7 +75,7 @@ def shard_subjects(data: Dataset) -> Iterator[ShardSubject]:
 
 
 def _tars_read(info: Mapping[str, Any]) -> set[str]:
-    """Tars that `vatt index-shards` has read; some have no row because nothing in them is of use."""
+    """Tars that `vatt index-shards` has read; those with nothing of use have no row."""
     made = info.get("made")
     tars = made.get("tars") if isinstance(made, dict) else None
     return set(tars) if isinstance(tars, dict) else set()
