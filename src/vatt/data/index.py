@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ INDEX_SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
+# Of tars made by others, where the sound may lie in a member beside the video; null elsewhere.
+SOUND_SCHEMA = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
 # Columns since 1.1; a reader does without.
 WRITTEN_SCHEMA = pa.schema(
     [
@@ -43,14 +46,16 @@ WRITTEN_SCHEMA = pa.schema(
         ("missing", pa.list_(pa.string())),
         ("captions_from", pa.string()),  # file, stream, or the program that heard them
         ("language", pa.string()),
+        ("json_sha256", pa.string()),  # of the record
+        *SOUND_SCHEMA,
     ]
 )
 
 
 def index_row(
-    shard: str, record: SampleRecord, video_at: tuple[int, int], text_at: tuple[int, int]
+    shard: str, record: SampleRecord, video_at: tuple[int, int], text_at: tuple[int, bytes]
 ) -> dict[str, Any]:
-    """A row of the index; the places are offset and size of the members' contents."""
+    """A row of the index: the video's offset and size, the record's offset and content."""
     picture = record.facts.video
     return {
         "key": record.key,
@@ -58,7 +63,7 @@ def index_row(
         "video_offset": video_at[0],
         "video_size": video_at[1],
         "json_offset": text_at[0],
-        "json_size": text_at[1],
+        "json_size": len(text_at[1]),
         "duration_s": record.facts.duration_s,
         "fps": float(picture.fps or 0) if picture else 0.0,
         "width": picture.width if picture else 0,
@@ -77,6 +82,7 @@ def index_row(
         "missing": sorted(record.missing),
         "captions_from": record.captions_kind,
         "language": record.language,
+        "json_sha256": hashlib.sha256(text_at[1]).hexdigest(),
     }
 
 

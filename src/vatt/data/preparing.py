@@ -74,7 +74,7 @@ def prepare_item(item: Item, making: Making) -> Prepared | Failure:
         source = probe(item.path)
         if source.video is None:
             return _only_sound(item)
-        allow(making.item_s or _limit_s(source.duration_s, size))
+        allow(making.item_s or limit_s(source.duration_s, size))
         cause = "damaged"
         kept = making.copy and has_stored_form(item.path, source, making.form, part_s=making.part_s)
         folder = None if kept else making.folder / item.key
@@ -108,7 +108,8 @@ def _failure(item: Item, cause: str, reason: MediaError | str) -> Failure:
     return Failure(source=item.name, cause=cause, reason=str(reason))
 
 
-def _limit_s(duration_s: float, size: int) -> float:
+def limit_s(duration_s: float, size: int) -> float:
+    """What a file may take that declares a duration: seconds."""
     return _FLOOR_S + _PER_SECOND * min(duration_s, size / _LEAST_BYTES_PER_SECOND)
 
 
@@ -133,10 +134,8 @@ def _records(
             silent = source.facts.audio is not None
             missing["audio"] = "nothing in the sound track" if silent else "no sound track"
         part_of = PartOf(index=number, count=len(parts), start_s=part.start_s, end_s=part.end_s)
-        shift_s, end_s = (
-            source.facts.start_s - part.start_s,
-            stored.duration_s,
-        )  # player → part's clock
+        shift_s = source.facts.start_s - part.start_s  # from the player's to the part's clock
+        end_s = stored.duration_s
         cuts = [cut_s + shift_s for cut_s in entry.cuts]
         yield SampleRecord(
             key=item.key if len(parts) == 1 else item.part_key(number),

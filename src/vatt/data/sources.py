@@ -82,6 +82,11 @@ class Found:
     lone_captions: Sequence[str] = ()
 
 
+def split_of(name: str) -> str:
+    """The split of a file that nothing else gives one: its first folder's, else `train`."""
+    return _SPLIT_FOLDERS.get(name.split("/")[0].lower(), "train")
+
+
 def printable(name: str) -> str:
     """A file's name for people: bytes that are no text and control characters are escaped."""
     text = name.encode("utf-8", "backslashreplace").decode()
@@ -234,8 +239,7 @@ class _Search:
         if not stat.S_ISREG(mode):
             self._skip(name, "unreadable", f"{path}: expected a file, found {_kind(mode)}")
             return
-        folder = _SPLIT_FOLDERS.get(name.split("/")[0].lower(), "train")
-        split = (entry.split if entry else None) or folder
+        split = (entry.split if entry else None) or split_of(name)
         item = Item(path=path.absolute(), name=name, split=split, entry=entry)
         self.items[name, item.path] = item
 

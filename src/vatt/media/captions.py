@@ -93,9 +93,11 @@ def find_captions(video: Path, choice: CaptionChoice) -> FoundCaptions:
     Raises:
         MediaError: the video cannot be opened, or its sound not be decoded for speech to text.
     """
-    others: list[str] = []
-    found = _first(_sidecars(video, choice), others, choice)
-    found = found or _first(_streams(video, choice), others, choice)
+    beside = captions_beside(video, choice)
+    if beside.captions:
+        return beside
+    others = list(beside.others)
+    found = _first(_streams(video, choice), others, choice)
     if found is None and choice.asr is not None:
         heard = transcribe(video, choice.asr)
         if heard.captions:
@@ -103,10 +105,21 @@ def find_captions(video: Path, choice: CaptionChoice) -> FoundCaptions:
             found = FoundCaptions(captions=heard.captions, source=engine, language=language)
         else:
             others.append(f"{choice.asr}: heard no words")
-    if found is None:
-        problem = others[-1] if others else "no captions beside the video or in it"
-        return FoundCaptions(captions=(), others=tuple(others), problem=problem)
-    return replace(found, others=tuple(others))
+    return _found(found, others, "no captions beside the video or in it")
+
+
+def captions_beside(video: Path, choice: CaptionChoice) -> FoundCaptions:
+    """The captions of a file beside a video, which itself is not opened."""
+    others: list[str] = []
+    found = _first(_sidecars(video, choice), others, choice)
+    return _found(found, others, "no caption file beside the video")
+
+
+def _found(found: FoundCaptions | None, others: Sequence[str], problem: str) -> FoundCaptions:
+    if found is not None:
+        return replace(found, others=tuple(others))
+    problem = others[-1] if others else problem
+    return FoundCaptions(captions=(), others=tuple(others), problem=problem)
 
 
 def _first(
