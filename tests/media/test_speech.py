@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from tests.media.clips import Recipe, write
+from vatt.cli.main import main
+from vatt.data.shards import Dataset
 from vatt.media.captions import CaptionChoice, find_captions
 from vatt.media.speech import transcribe
 
@@ -20,6 +22,8 @@ SAID = (
 )
 JOHN_S, POWER_S = 0.63, 5.75  # when these words begin, by an aligner
 
+WHISPER = os.environ.get("VATT_WHISPER", "")  # the folder of a model
+needs_whisper = pytest.mark.skipif(not WHISPER, reason="VATT_WHISPER names no Whisper model")
 pytest.importorskip("pocketsphinx", reason='speech to text needs pip install "vatt[asr]"')
 
 
@@ -70,13 +74,59 @@ def test_speech_is_only_heard_where_there_are_no_captions(tmp_path: Path) -> Non
     assert find_captions(video, choice).source == "talk.srt"
 
 
+def spoken_video(path: Path) -> Path:
+    """Nine seconds of picture with the speech from second 2 on."""
+    sound = longer(path.with_suffix(".wav"), silence_s=2.0, times=1)
+    with av.open(str(sound)) as source, av.open(str(path), "w") as output:
+        picture = output.add_stream("libx264", rate=10)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        speech = output.add_stream("aac", rate=16_000, layout="mono")
+        for number in range(90):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            for plane in frame.planes:
+                plane.update(bytes([number + 16]) * plane.buffer_size)
+            frame.pts = number
+            output.mux(picture.encode(frame))
+        for heard in source.decode(audio=0):
+            heard.pts = None
+            output.mux(speech.encode(heard))
+        output.mux(picture.encode(None))
+        output.mux(speech.encode(None))
+    sound.unlink()
+    return path
+
+
+ENGINES = ["pocketsphinx", pytest.param("faster-whisper", marks=needs_whisper)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_prepare_hears_what_is_said_and_cuts_it_with_the_video(
+    engine: str, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "videos").mkdir()
+    spoken_video(tmp_path / "videos" / "talk.mp4")
+    asr = engine if engine == "pocketsphinx" else f"{engine}:{WHISPER}"
+    words = ["prepare", str(tmp_path / "videos"), "--out", str(tmp_path / "out"), "--asr", asr]
+    assert main([*words, "--part_minutes", "0.1", "--workers", "1"]) == 0
+    assert f"{engine}, en" in capsys.readouterr().out
+    data = Dataset.open(tmp_path / "out")
+    records = [data.read_record(row) for row in range(len(data))]
+    assert [record.captions_from for record in records] == [engine, engine]
+    heard = [word for record in records for one in record.captions for word in one.words]
+    assert word_errors(" ".join(word.text for word in heard)) < 0.5
+    (john,) = [word for word in heard if word.text.lower() == "john"]
+    assert john.start_s == pytest.approx(2.0 + JOHN_S, abs=0.15)  # AAC's delay is in its file
+    for record in records:
+        assert all(one.end_s <= record.facts.duration_s for one in record.captions)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif("VATT_WHISPER" not in os.environ, reason="VATT_WHISPER names no Whisper model")
+@needs_whisper
 def test_whisper_hears_every_word_in_blocks(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("vatt.media.speech._BLOCK_S", 10)
     monkeypatch.setattr("vatt.media.speech._SEARCH_S", 5)
     path = longer(tmp_path / "a.wav", silence_s=2.0, times=3)
-    found = transcribe(path, f"faster-whisper:{os.environ['VATT_WHISPER']}")
+    found = transcribe(path, f"faster-whisper:{WHISPER}")
     words = [word for one in found.captions for word in one.words]
     assert found.language == "en"
     assert word_errors(" ".join(word.text for word in words if word.start_s < 9.1)) < 0.1
