@@ -6,7 +6,7 @@ from collections import deque
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
+from av.video.reformatter import ColorRange
 
 from vatt.errors import MediaError
 from vatt.media.container import Source, audio_stream, describe, opened, video_stream
@@ -18,11 +18,10 @@ from vatt.media.encode import (
     stored_fps,
     stored_size,
 )
-from vatt.media.pictures import BT601, BT709, color_matrix
+from vatt.media.pictures import BT601, BT709, color_matrix, is_vivid
 from vatt.media.video import MediaFacts, VideoReader
 
 _COPIED_MATRICES = (BT601, 5, BT709)  # 5 is BT.601 too, for 625 lines
-_COPIED_CURVES = (ColorTrc.UNSPECIFIED, ColorTrc.BT709, ColorTrc.SMPTE170M, ColorTrc.IEC61966_2_1)
 
 
 def has_stored_form(
@@ -93,6 +92,5 @@ def _is_plain(frame: VideoFrame) -> bool:
     return (
         color_matrix(frame) in _COPIED_MATRICES
         and frame.color_range in (ColorRange.UNSPECIFIED, ColorRange.MPEG)
-        and frame.color_trc in _COPIED_CURVES
-        and frame.color_primaries != ColorPrimaries.BT2020
+        and not is_vivid(frame)
     )

@@ -27,7 +27,9 @@ from av.video.reformatter import (
     VideoReformatter,
 )
 
-BT709, BT601, _UNSPECIFIED = 1, 6, 2  # matrices as H.273, and so FFmpeg, numbers them
+BT709, BT601, BT2020, _BT2020_CONSTANT = 1, 6, 9, 10  # matrices as H.273, and FFmpeg, number them
+_MATRICES = {BT709, 4, 5, BT601, 7, BT2020}  # that libswscale knows; 5 is BT.601, too
+_CURVES, _PRIMARIES = {*ColorTrc}, {*ColorPrimaries}
 _HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 _GRAPH_TIME = Fraction(1, 1000)  # any: pictures pass through one by one
 
@@ -58,11 +60,27 @@ def orientation(frame: VideoFrame) -> Orientation:
 def color_matrix(frame: VideoFrame) -> int:
     """The YUV matrix of a frame (as in H.273); untagged ones are BT.709 from 720p on, else BT.601.
 
-    This is what players do with files that do not say.
+    This is what players do with files that do not say, or say what no decoder understands.
     """
-    if frame.colorspace != _UNSPECIFIED:
+    if frame.colorspace in _MATRICES:
         return frame.colorspace
+    if frame.colorspace == _BT2020_CONSTANT:  # nobody has it; its neighbour comes near
+        return BT2020
     return BT709 if frame.width >= 1280 or frame.height > 576 else BT601
+
+
+def _settle_tags(frame: VideoFrame) -> None:
+    """Give a frame tags that libswscale understands: strangers' files hold any number."""
+    frame.colorspace = color_matrix(frame)
+    if frame.color_trc not in _CURVES:
+        frame.color_trc = ColorTrc.UNSPECIFIED
+    if frame.color_primaries not in _PRIMARIES:
+        frame.color_primaries = ColorPrimaries.UNSPECIFIED
+
+
+def is_vivid(frame: VideoFrame) -> bool:
+    """Whether its colours are beyond BT.709: HDR, or a wide gamut."""
+    return frame.color_trc in _HDR or frame.color_primaries == ColorPrimaries.BT2020
 
 
 class PictureConverter:
@@ -81,7 +99,7 @@ class PictureConverter:
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
         """The picture; the frame itself when nothing is to be done."""
-        frame.colorspace = color_matrix(frame)
+        _settle_tags(frame)
         form = (*_form(frame), frame.color_trc, frame.color_primaries, frame.rotation)
         if form != self._form:
             steps = self._steps(frame)
@@ -108,7 +126,7 @@ class PictureConverter:
         transparent = frame.format.has_palette or any(
             component.is_alpha for component in frame.format.components
         )
-        vivid = frame.color_trc in _HDR or frame.color_primaries == ColorPrimaries.BT2020
+        vivid = is_vivid(frame)
         if not transparent and not vivid and upright == (False, 0):
             return []
         height, width = self._size[::-1] if upright.quarter_turns % 2 else self._size
@@ -158,6 +176,7 @@ def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
     weaver: _Weaver | None = None
     before: VideoFrame | None = None
     for frame in frames:
+        _settle_tags(frame)
         if weaver is not None and not weaver.fits(frame):
             yield from weaver.finish()
             weaver, before = None, None
