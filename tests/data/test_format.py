@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.media.clips import numbers
 from vatt.data.shards import Dataset
-from vatt.media.captions import Caption
+from vatt.media.cues import Caption
 from vatt.media.video import decode_frames
 
 FOLDER = Path(__file__).parent / "format-1.0"

@@ -12,7 +12,7 @@ from vatt.data.manifest import ManifestEntry
 from vatt.data.preparing import Making, Prepared, prepare_item
 from vatt.data.records import PartOf, SampleRecord
 from vatt.data.sources import Failure, Item
-from vatt.media.captions import Caption
+from vatt.media.cues import Caption
 from vatt.media.encode import StoredForm
 from vatt.media.video import decode_frames
 

@@ -18,7 +18,7 @@ import pytest
 from vatt.data.records import SampleRecord
 from vatt.data.shards import Dataset, ShardWriter, read_shard, write_index
 from vatt.errors import DataError
-from vatt.media.captions import Caption
+from vatt.media.cues import Caption
 from vatt.media.video import AudioFacts, MediaFacts, VideoFacts
 
 VIDEO = VideoFacts(

@@ -231,3 +231,14 @@ def test_a_second_run_in_the_same_folder_is_refused(library: Path, tmp_path: Pat
             assert second.returncode == 1
             assert "another `vatt prepare` is at work there" in words
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_stores_the_same_bytes(
+    library: Path, uninterrupted: dict[str, bytes], tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    result = prepare(library, tmp_path, "--executor", "ray")
+    assert (result["videos"], result["skipped"]) == (VIDEOS, {"unreadable": 1})
+    assert_whole(tmp_path)
+    assert shards(tmp_path) == uninterrupted

@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -269,41 +265,3 @@ def test_impossible_settings_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         config(tmp_path, tmp_path, **changes)
-
-
-@pytest.mark.slow
-def test_a_killed_run_leaves_whole_shards_and_no_processes(tmp_path: Path) -> None:
-    source, out = tmp_path / "videos", tmp_path / "out"
-    source.mkdir()
-    for number in range(8):
-        write(source / f"{number}.mkv", replace(OTHER, frames=60, size=(240, 320)))
-    script = (
-        "import sys; from pathlib import Path; from vatt.tasks.prepare import *\n"
-        "if __name__ == '__main__': run(PrepareConfig(src=(Path(sys.argv[1]),),"
-        " out=Path(sys.argv[2]), workers=2, shard_megabytes=1))"
-    )
-    (tmp_path / "prepare.py").write_text(script)
-    command = [sys.executable, str(tmp_path / "prepare.py"), str(source), str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".work-*/*.mp4")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    while _alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _alive(process.pid)  # the workers saw that their parent is gone
-    assert not (out / "dataset.json").exists()
-    result = run(PrepareConfig(src=(source,), out=out, workers=2, shard_megabytes=1))
-    assert result.videos == 8
-    data = Dataset.open(out)
-    for row in range(8):
-        data.verify(row)
-
-
-def _alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -58,6 +58,17 @@ COMMANDS = {
         "turn folders of media and captions into shards with an index",
         resumes=True,
     ),
+    "index-shards": Command(
+        "vatt.tasks.index_shards",
+        "IndexShardsConfig",
+        "use WebDataset tars made by others as they are: write an index beside them",
+        resumes=True,
+    ),
+    "audit": Command(
+        "vatt.tasks.audit",
+        "AuditConfig",
+        "check shards: bytes, pictures, sound, captions, duplicates, leaks between splits",
+    ),
     "pretrain": Command(
         "vatt.tasks.pretrain",
         "PretrainConfig",

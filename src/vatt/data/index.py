@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ INDEX_SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
+# Of tars made by others, where the sound may lie in a member beside the video; null elsewhere.
+SOUND_SCHEMA = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
 # Columns since 1.1; a reader does without.
 WRITTEN_SCHEMA = pa.schema(
     [
@@ -41,14 +44,18 @@ WRITTEN_SCHEMA = pa.schema(
         ("source_bytes", pa.int64()),
         ("source_sha256", pa.string()),
         ("missing", pa.list_(pa.string())),
+        ("captions_from", pa.string()),  # file, stream, or the program that heard them
+        ("language", pa.string()),
+        ("json_sha256", pa.string()),  # of the record
+        *SOUND_SCHEMA,
     ]
 )
 
 
 def index_row(
-    shard: str, record: SampleRecord, video_at: tuple[int, int], text_at: tuple[int, int]
+    shard: str, record: SampleRecord, video_at: tuple[int, int], text_at: tuple[int, bytes]
 ) -> dict[str, Any]:
-    """A row of the index; the places are offset and size of the members' contents."""
+    """A row of the index: the video's offset and size, the record's offset and content."""
     picture = record.facts.video
     return {
         "key": record.key,
@@ -56,7 +63,7 @@ def index_row(
         "video_offset": video_at[0],
         "video_size": video_at[1],
         "json_offset": text_at[0],
-        "json_size": text_at[1],
+        "json_size": len(text_at[1]),
         "duration_s": record.facts.duration_s,
         "fps": float(picture.fps or 0) if picture else 0.0,
         "width": picture.width if picture else 0,
@@ -73,6 +80,9 @@ def index_row(
         "source_bytes": record.source_bytes,
         "source_sha256": record.source_sha256,
         "missing": sorted(record.missing),
+        "captions_from": record.captions_kind,
+        "language": record.language,
+        "json_sha256": hashlib.sha256(text_at[1]).hexdigest(),
     }
 
 
@@ -96,6 +106,14 @@ def totals(table: pa.Table) -> dict[str, Any]:
         "splits": {name: _totals(table.filter(pc.equal(table["split"], name))) for name in splits},
         "missing": counts(pc.list_flatten(table["missing"])),
     }
+
+
+def caption_sources(table: pa.Table) -> dict[str, int]:
+    """How many videos have captions of which origin and language, such as {"file, en": 3}."""
+    captioned = pc.and_(pc.equal(table["part"], 0), pc.not_equal(table["captions_from"], ""))
+    found = table.filter(captioned)
+    languages = pc.if_else(pc.equal(found["language"], ""), "language unknown", found["language"])
+    return counts(pc.binary_join_element_wise(found["captions_from"], languages, ", "))
 
 
 def num_sources(table: pa.Table) -> int:

@@ -78,6 +78,7 @@ def in_order(items: Sequence[T], crew: Crew) -> Iterator[tuple[T, Any]]:
 class Pool:
     """Processes on this machine, each of which runs `job` on one item at a time.
 
+    What the job returns is anything but None.
     Use as a context manager; leaving it ends the processes at once. What the job raises is raised
     here, and ends the work.
     """

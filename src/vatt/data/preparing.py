@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vatt.data.manifest import ManifestEntry
 from vatt.data.pool import TOO_LARGE, allow
 from vatt.data.records import PartOf, SampleRecord
 from vatt.data.sources import Failure, Item, file_sha256
 from vatt.errors import MediaError
-from vatt.media.captions import Caption, CaptionError, find_sidecars, read_captions
+from vatt.media.captions import CaptionChoice, FoundCaptions, find_captions
 from vatt.media.copying import has_stored_form
+from vatt.media.cues import of_part, on_clock
 from vatt.media.encode import PART_S, Part, StoredForm, encode_parts
 from vatt.media.video import MediaFacts, probe
 
@@ -28,6 +29,7 @@ _FLOOR_S, _PER_SECOND, _LEAST_BYTES_PER_SECOND = 60.0, 20.0, 500.0
 class Making:
     """How videos are made ready.
 
+    captions: which to take, and what to do when there are none.
     copy: keep files that already have the form (or a smaller one) byte for byte.
     part_s: longer videos are cut into parts of this many seconds.
     item_s: what one file may take; None goes by its declared duration.
@@ -35,6 +37,7 @@ class Making:
     """
 
     form: StoredForm
+    captions: CaptionChoice = field(default_factory=CaptionChoice)
     copy: bool = False
     part_s: float = PART_S
     item_s: float | None = None
@@ -71,7 +74,7 @@ def prepare_item(item: Item, making: Making) -> Prepared | Failure:
         source = probe(item.path)
         if source.video is None:
             return _only_sound(item)
-        allow(making.item_s or _limit_s(source.duration_s, size))
+        allow(making.item_s or limit_s(source.duration_s, size))
         cause = "damaged"
         kept = making.copy and has_stored_form(item.path, source, making.form, part_s=making.part_s)
         folder = None if kept else making.folder / item.key
@@ -84,6 +87,7 @@ def prepare_item(item: Item, making: Making) -> Prepared | Failure:
                 f"{item.path}: none of its frames is ever shown; its times are damaged"
             )
         facts = [source] if kept else [probe(part.path) for part in parts]
+        captions = find_captions(item.path, making.captions)
     except MediaError as error:
         shutil.rmtree(making.folder / item.key, ignore_errors=True)
         return _failure(item, cause, error)
@@ -91,7 +95,8 @@ def prepare_item(item: Item, making: Making) -> Prepared | Failure:
         if error.filename is None or Path(error.filename) != item.path:
             raise  # the disk is full, not the file bad
         return _failure(item, "unreadable", f"{item.path}: {error.strerror}")
-    records = _records(item, source, parts, facts, size=size, sha256=sha256)
+    found = _Source(facts=source, captions=captions, size=size, sha256=sha256)
+    records = _records(item, found, parts, facts)
     paths = [part.path for part in parts]
     return Prepared(parts=list(zip(records, paths, strict=True)), folder=folder)
 
@@ -107,63 +112,52 @@ def _failure(item: Item, cause: str, reason: MediaError | str) -> Failure:
     return Failure(source=item.name, cause=cause, reason=str(reason))
 
 
-def _limit_s(duration_s: float, size: int) -> float:
+def limit_s(duration_s: float, size: int) -> float:
+    """What a file may take that declares a duration: seconds."""
     return _FLOOR_S + _PER_SECOND * min(duration_s, size / _LEAST_BYTES_PER_SECOND)
 
 
+class _Source(NamedTuple):
+    """What is known of the file that an item is made from."""
+
+    facts: MediaFacts
+    captions: FoundCaptions
+    size: int
+    sha256: str
+
+
 def _records(
-    item: Item,
-    source: MediaFacts,
-    parts: Sequence[Part],
-    facts: Sequence[MediaFacts],
-    *,
-    size: int,
-    sha256: str,
+    item: Item, source: _Source, parts: Sequence[Part], facts: Sequence[MediaFacts]
 ) -> Iterator[SampleRecord]:
-    captions, no_captions = _captions(item.path)
+    found = source.captions
+    captions = list(on_clock(found.captions, source.facts.start_s, parts[-1].end_s))
     entry = item.entry or ManifestEntry()
     for number, (part, stored) in enumerate(zip(parts, facts, strict=True)):
-        missing = {"captions": no_captions} if no_captions else {}
+        missing = {"captions": found.problem} if found.problem else {}
         if stored.audio is None:
-            silent = source.audio is not None
+            silent = source.facts.audio is not None
             missing["audio"] = "nothing in the sound track" if silent else "no sound track"
         part_of = PartOf(index=number, count=len(parts), start_s=part.start_s, end_s=part.end_s)
-        shift_s, end_s = source.start_s - part.start_s, stored.duration_s  # player → part's clock
+        shift_s = source.facts.start_s - part.start_s  # from the player's to the part's clock
+        end_s = stored.duration_s
         cuts = [cut_s + shift_s for cut_s in entry.cuts]
         yield SampleRecord(
             key=item.key if len(parts) == 1 else item.part_key(number),
             source=item.name,
             split=item.split,
             facts=stored,
-            source_facts=source,
-            captions=tuple(_within(captions, shift_s, end_s)),
+            source_facts=source.facts,
+            captions=tuple(of_part(captions, part.start_s, part.start_s + end_s)),
             labels=tuple(_labels_within(entry.labels, shift_s, end_s)),
             cuts=tuple(cut_s for cut_s in cuts if 0 < cut_s < end_s),
             missing=missing,
             part=part_of if len(parts) > 1 else None,
-            source_bytes=size,
-            source_sha256=sha256,
+            source_bytes=source.size,
+            source_sha256=source.sha256,
+            captions_from=found.source,
+            language=found.language,
+            other_captions=found.others,
         )
-
-
-def _captions(path: Path) -> tuple[list[Caption], str]:
-    """The captions of the first sidecar that can be read, or why there are none."""
-    reason = "no caption file beside the video"
-    for sidecar in find_sidecars(path):
-        try:
-            captions = read_captions(sidecar)
-        except CaptionError as error:
-            reason = str(error)
-        else:
-            return captions, "" if captions else f"{sidecar.name} holds no text"
-    return [], reason
-
-
-def _within(captions: Iterable[Caption], shift_s: float, end_s: float) -> Iterator[Caption]:
-    for caption in captions:
-        start, end = caption.start_s + shift_s, caption.end_s + shift_s
-        if end > 0 and start < end_s:
-            yield replace(caption, start_s=max(start, 0.0), end_s=min(end, end_s))
 
 
 def _labels_within(

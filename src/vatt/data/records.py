@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from vatt.errors import DataError
-from vatt.media.captions import Caption
+from vatt.media.cues import Caption, Word
 from vatt.media.video import AudioFacts, MediaFacts, VideoFacts
 
 
@@ -34,6 +35,8 @@ class SampleRecord:
     source_bytes, source_sha256: of the file it was made from.
     captions, labels, cuts: times in seconds on the stored video's clock; a label has `start_s`,
         `end_s` and the manifest's own columns, as text; no clip may cross a cut.
+    captions_from: "talk.en.vtt", "stream 2 (subrip)", "pocketsphinx" …; language: their code.
+    other_captions: what was not taken, each with its reason when it could not be.
     missing: what the video lacks → why ({"audio": "no sound track"}).
     sha256: of the stored video.
     """
@@ -51,10 +54,24 @@ class SampleRecord:
     part: PartOf | None = None
     source_bytes: int = 0
     source_sha256: str = ""
+    captions_from: str = ""
+    language: str = ""
+    other_captions: tuple[str, ...] = ()
+
+    @property
+    def captions_kind(self) -> str:
+        """Where the captions are from: "file", "stream", or the program that heard them."""
+        if Path(self.captions_from).suffix:
+            return "file"
+        return self.captions_from.partition(" ")[0]
 
     def to_json(self) -> bytes:
         """The record as UTF-8 JSON."""
-        return json_bytes(asdict(self))
+        values = asdict(self)
+        for one in values["captions"]:
+            if not one["words"]:
+                del one["words"]
+        return json_bytes(values)
 
     @classmethod
     def from_json(cls, content: bytes, *, where: str) -> SampleRecord:
@@ -71,7 +88,7 @@ class SampleRecord:
                 split=values["split"],
                 facts=_facts(values["facts"]),
                 source_facts=_facts(values["source_facts"]),
-                captions=tuple(Caption(**_known(Caption, one)) for one in values["captions"]),
+                captions=tuple(map(_caption, values["captions"])),
                 labels=tuple(values["labels"]),
                 cuts=tuple(map(float, values["cuts"])),
                 missing=values["missing"],
@@ -79,6 +96,9 @@ class SampleRecord:
                 part=_part(values.get("part")),
                 source_bytes=values.get("source_bytes", 0),
                 source_sha256=values.get("source_sha256", ""),
+                captions_from=values.get("captions_from", ""),
+                language=values.get("language", ""),
+                other_captions=tuple(values.get("other_captions", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
@@ -93,6 +113,11 @@ def json_bytes(value: Any) -> bytes:
         return json.dumps(value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         return json.dumps(value, default=str).encode()
+
+
+def _caption(values: Mapping[str, Any]) -> Caption:
+    words = tuple(Word(**_known(Word, one)) for one in values.get("words", ()))
+    return Caption(**{**_known(Caption, values), "words": words})
 
 
 def _part(values: Mapping[str, Any] | None) -> PartOf | None:

@@ -4,6 +4,7 @@
     index.parquet        one row per video: where its bytes lie, and what a sampler needs to know
     dataset.json         format version, totals, how it was made, counts of what was skipped
     failures.jsonl       one line per skipped item
+    records.jsonl        the records of videos in tars that others made (`vatt index-shards`)
 
 A shard is written aside, flushed and renamed: it is whole or absent. Index and dataset.json can
 be made again from the shards alone.
@@ -29,16 +30,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vatt.data.index import INDEX_SCHEMA, index_row, index_table, totals
+from vatt.data.index import INDEX_SCHEMA, SOUND_SCHEMA, index_row, index_table, totals
 from vatt.data.records import SampleRecord, json_bytes
 from vatt.data.whole import finish, write_whole
 from vatt.errors import DataError
+from vatt.media.joining import join
 
 FORMAT_VERSION = "1.1"  # a reader refuses a newer major version
 INDEX_FILE, DATASET_FILE, FAILURES_FILE = "index.parquet", "dataset.json", "failures.jsonl"
+RECORDS_FILE = "records.jsonl"  # all records, where they do not lie in the shards
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots: WebDataset cuts names at the first one
-_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,200}\.tar")
+# Of others' shards, also in folders below; never one that leads out of the folder.
+_SHARD = re.compile(r"(?:[\w+=@,~-][\w .+=@,~-]{0,100}/){0,4}[\w .+=@,~-]{1,200}\.tar")
 _MAX_RECORD_BYTES = 64 * 2**20
 
 
@@ -65,19 +69,19 @@ class ShardWriter:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
             size = content.seek(0, os.SEEK_END)
             content.seek(0)
-            video_at = self._member(f"{record.key}.mp4", content, size)
+            video_at = self._member(f"{record.key}.mp4", content, size), size
         record = replace(record, sha256=digest)
         text = record.to_json()
-        text_at = self._member(f"{record.key}.json", BytesIO(text), len(text))
+        text_at = self._member(f"{record.key}.json", BytesIO(text), len(text)), text
         self.rows.append(index_row(self.path.name, record, video_at, text_at))
 
-    def _member(self, name: str, content: BinaryIO, size: int) -> tuple[int, int]:
-        """Append a file; returns where its content lies: offset and size."""
+    def _member(self, name: str, content: BinaryIO, size: int) -> int:
+        """Append a file; returns the offset of its content."""
         member = tarfile.TarInfo(name)  # time and owner stay 0: the same videos, the same bytes
         member.size = size
         self._tar.addfile(member, content)
         padding = -size % tarfile.BLOCKSIZE
-        return self._file.tell() - size - padding, size
+        return self._file.tell() - size - padding
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -93,6 +97,22 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("shard-*.tar") if _SHARD.fullmatch(path.name))
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a shard may be called so, relative to its folder."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def shard_path(folder: Path, name: str) -> Path:
+    """Where the shard of that name lies.
+
+    Raises:
+        DataError: it is no name of a shard; it could lead out of the folder.
+    """
+    if not is_shard_name(name):
+        raise DataError(f"{folder / INDEX_FILE}: {name!r} is no name of a shard")
+    return folder / name
+
+
 def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
     """The records of a shard, each with its row of the index.
 
@@ -103,9 +123,10 @@ def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
         with tarfile.open(path, mode="r:") as tar:
             while (video := tar.next()) is not None:
                 text = tar.next()
-                record = _read_pair(path, tar, video, text)
+                content = _read_pair(path, tar, video, text)
                 assert text is not None
-                video_at, text_at = ((one.offset_data, one.size) for one in (video, text))
+                record = SampleRecord.from_json(content, where=f"{path}: {text.name}")
+                video_at, text_at = (video.offset_data, video.size), (text.offset_data, content)
                 yield record, index_row(path.name, record, video_at, text_at)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
@@ -115,7 +136,7 @@ def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
 
 def _read_pair(
     path: Path, tar: tarfile.TarFile, video: tarfile.TarInfo, text: tarfile.TarInfo | None
-) -> SampleRecord:
+) -> bytes:
     key, _, ending = video.name.partition(".")
     paired = text is not None and text.name == f"{key}.json" and ending == "mp4"
     if not (paired and _KEY.fullmatch(key) and video.isreg() and text is not None and text.isreg()):
@@ -127,7 +148,7 @@ def _read_pair(
         raise DataError(f"{path}: {text.name}: {text.size:,} bytes, expected a small JSON record")
     content = tar.extractfile(text)
     assert content is not None
-    return SampleRecord.from_json(content.read(), where=f"{path}: {text.name}")
+    return content.read()
 
 
 def write_index(
@@ -136,6 +157,7 @@ def write_index(
     made: Mapping[str, Any],
     failures: Sequence[Mapping[str, Any]] = (),
     table: pa.Table | None = None,
+    records_beside: bool = False,
 ) -> dict[str, Any]:
     """Make index.parquet, failures.jsonl and, last, dataset.json from the shards of a folder.
 
@@ -144,6 +166,7 @@ def write_index(
         made: how they were made (settings, versions), kept in dataset.json.
         failures: one mapping per skipped item, with at least `source` and `cause`.
         table: the rows of all videos, in the order of the shards; when None the shards are read.
+        records_beside: the records lie in RECORDS_FILE, not in the shards.
 
     Returns:
         What dataset.json holds.
@@ -156,6 +179,7 @@ def write_index(
         **totals(table),
         "skipped": dict(sorted(Counter(item["cause"] for item in failures).items())),
         "made": dict(made),
+        **({"records": RECORDS_FILE} if records_beside else {}),
     }
     content = BytesIO()
     pq.write_table(table, content)
@@ -183,35 +207,56 @@ class Dataset:
             DataError: dataset.json or the index is missing, damaged or of a newer format; a shard
                 is missing or shorter than the index says.
         """
+        dataset = cls.load(folder)
+        dataset._check_shards()
+        return dataset
+
+    @classmethod
+    def load(cls, folder: Path, schema: pa.Schema = INDEX_SCHEMA) -> Dataset:
+        """Read the index of a prepared folder without looking at its shards.
+
+        Args:
+            folder: the folder.
+            schema: which columns; those that an older version has not written are null.
+
+        Raises:
+            DataError: dataset.json or the index is missing, damaged or of a newer format.
+        """
         info = _read_info(folder)
+        if info.get("records"):
+            schema = pa.unify_schemas([schema, SOUND_SCHEMA])
         try:
-            index = pq.read_table(folder / INDEX_FILE).select(INDEX_SCHEMA.names)
-            index = index.cast(INDEX_SCHEMA)
+            index = pq.read_table(folder / INDEX_FILE)
+            for column in schema:
+                if column.name not in (*INDEX_SCHEMA.names, *index.column_names):
+                    index = index.append_column(column, pa.nulls(len(index), column.type))
+            index = index.select(schema.names).cast(schema)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{folder / INDEX_FILE}: cannot be read ({error}); run `vatt prepare` again with "
                 "the same settings: it makes the index anew from the shards"
             ) from error
-        dataset = cls(folder, index, info)
-        dataset._check_shards()
-        return dataset
+        return cls(folder, index, info)
 
     def _check_shards(self) -> None:
-        ends = self.index.append_column(
-            "end", pc.add(self.index["json_offset"], self.index["json_size"])
-        )
+        beside = bool(self.info.get("records"))
+        if beside and len(self):
+            self._check_size(self.folder / RECORDS_FILE, pc.max(self._ends("json")).as_py())
+        ends = self.index.append_column("end", self._ends("video" if beside else "json"))
         for row in ends.group_by("shard").aggregate([("end", "max")]).to_pylist():
-            name, end = row["shard"], row["end_max"]
-            if not _SHARD.fullmatch(name):
-                raise DataError(f"{self.folder / INDEX_FILE}: {name!r} is no name of a shard")
-            path = self.folder / name
-            size = path.stat().st_size if path.is_file() else 0
-            if size < end:
-                found = f"{size:,} bytes" if size else "missing"
-                raise DataError(
-                    f"{path}: found {found}, expected at least {end:,} bytes; copy it again, or "
-                    "remove it and dataset.json and run `vatt prepare` again"
-                )
+            self._check_size(shard_path(self.folder, row["shard"]), row["end_max"])
+
+    def _ends(self, part: str) -> Any:
+        return pc.add(self.index[f"{part}_offset"], self.index[f"{part}_size"])
+
+    def _check_size(self, path: Path, end: int) -> None:
+        size = path.stat().st_size if path.is_file() else 0
+        if size < end:
+            found = f"{size:,} bytes" if size else "missing"
+            raise DataError(
+                f"{path}: found {found}, expected at least {end:,} bytes; copy it again, or "
+                "remove it and dataset.json and run `vatt prepare` again"
+            )
 
     def __len__(self) -> int:
         return int(self.index.num_rows)
@@ -236,7 +281,18 @@ class Dataset:
         return found
 
     def read_video(self, row: int) -> bytes:
-        """The stored video file of a row.
+        """The video file of a row, with its sound, wherever that is stored.
+
+        Raises:
+            DataError: the shard ends before it.
+            MediaError: its sound lies beside it and cannot be joined with it.
+        """
+        beside = "sound_size" in self.index.column_names and self._value(row, "sound_size")
+        video = self.read_stored_video(row)
+        return join(video, self._read(row, "sound")) if beside else video
+
+    def read_stored_video(self, row: int) -> bytes:
+        """The video file of a row, byte for byte.
 
         Raises:
             DataError: the shard ends before it.
@@ -250,7 +306,15 @@ class Dataset:
             DataError: the shard ends before it, or it is not such a record.
         """
         where = f"{self.folder / self._value(row, 'shard')}: {self._value(row, 'key')}.json"
-        return SampleRecord.from_json(self._read(row, "json"), where=where)
+        return SampleRecord.from_json(self.read_record_text(row), where=where)
+
+    def read_record_text(self, row: int) -> bytes:
+        """The record of a row as it is stored.
+
+        Raises:
+            DataError: the file ends before it.
+        """
+        return self._read(row, "json")
 
     def verify(self, row: int) -> None:
         """Check the stored video against its checksum.
@@ -258,7 +322,7 @@ class Dataset:
         Raises:
             DataError: they differ.
         """
-        found = hashlib.sha256(self.read_video(row)).hexdigest()
+        found = hashlib.sha256(self.read_stored_video(row)).hexdigest()
         expected = self._value(row, "sha256")
         if found != expected:
             raise DataError(
@@ -270,15 +334,19 @@ class Dataset:
         return self.index[column][row].as_py()
 
     def _read(self, row: int, part: str) -> bytes:
-        path = self.folder / self._value(row, "shard")
-        size = self._value(row, f"{part}_size")
+        path = shard_path(self.folder, self._value(row, "shard"))
+        if part == "json" and self.info.get("records"):
+            path = self.folder / RECORDS_FILE
+        offset, size = (self._value(row, f"{part}_{what}") for what in ("offset", "size"))
+        content = b""
         try:
             with path.open("rb") as file:
-                file.seek(self._value(row, f"{part}_offset"))
-                content: bytes = file.read(size)
+                if 0 <= offset <= offset + size <= file.seek(0, os.SEEK_END):
+                    file.seek(offset)
+                    content = file.read(size)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        if len(content) < size:
+        if not content or len(content) != size:
             raise DataError(f"{path}: ends within {self._value(row, 'key')}; copy it again")
         return content
 
@@ -301,4 +369,6 @@ def _read_info(folder: Path) -> dict[str, Any]:
             f"{path}: format {info.get('format')} {version}, expected vatt-shards up to "
             f"{FORMAT_VERSION}; install a newer vatt"
         )
+    if info.get("records", RECORDS_FILE) != RECORDS_FILE:
+        raise DataError(f"{path}: records in {info['records']!r}, expected {RECORDS_FILE!r}")
     return dict(info)

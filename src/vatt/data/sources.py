@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vatt.data.manifest import ManifestEntry, read_manifest
 from vatt.errors import DataError
-from vatt.media.captions import SUFFIXES as CAPTION_SUFFIXES
+from vatt.media.subtitles import SUFFIXES as CAPTION_SUFFIXES
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -80,6 +80,11 @@ class Found:
     caption_files: int = 0
     other_files: Mapping[str, int] = field(default_factory=dict)
     lone_captions: Sequence[str] = ()
+
+
+def split_of(name: str) -> str:
+    """The split of a file that nothing else gives one: its first folder's, else `train`."""
+    return _SPLIT_FOLDERS.get(name.split("/")[0].lower(), "train")
 
 
 def printable(name: str) -> str:
@@ -234,8 +239,7 @@ class _Search:
         if not stat.S_ISREG(mode):
             self._skip(name, "unreadable", f"{path}: expected a file, found {_kind(mode)}")
             return
-        folder = _SPLIT_FOLDERS.get(name.split("/")[0].lower(), "train")
-        split = (entry.split if entry else None) or folder
+        split = (entry.split if entry else None) or split_of(name)
         item = Item(path=path.absolute(), name=name, split=split, entry=entry)
         self.items[name, item.path] = item
 

@@ -27,13 +27,14 @@ from tyro.conf import Positional
 from vatt.config import read_toml, to_values
 from vatt.data import journal
 from vatt.data.cluster import RayCrew
-from vatt.data.index import num_sources, totals
+from vatt.data.index import caption_sources, num_sources, totals
 from vatt.data.ingest import Ingest
 from vatt.data.pool import Crew, Limits, Pool
 from vatt.data.preparing import Making
 from vatt.data.shards import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
 from vatt.data.sources import DUPLICATE, Failure, Found, Item, find_items, printable
 from vatt.errors import ConfigError, DataError
+from vatt.media.captions import CaptionChoice
 from vatt.media.encode import StoredForm
 
 CONFIG_FILE = "config.toml"
@@ -64,6 +65,10 @@ class PrepareConfig:
     """Frames from one key frame to the next at most: what reading at random has to decode."""
     part_minutes: float = 5.0
     """Longer videos are cut into parts of this length."""
+    languages: str | None = None
+    """Of captions: en,de takes German where there is no English, en,any whatever there is."""
+    asr: str | None = None
+    """Speech to text where there are none: pocketsphinx, or faster-whisper:MODEL_FOLDER."""
     copy: bool = False
     """Keep files that already fit (H.264 in MP4 …, docs/data.md) byte for byte."""
     workers: int = 0
@@ -104,6 +109,13 @@ class PrepareConfig:
             raise ConfigError(f"max_bad_fraction: found {self.max_bad_fraction}, expected 0 to 1")
         if self.task and journal.Task.parse(self.task) and self.overwrite:
             raise ConfigError("overwrite: not with task: the tasks would remove each other's work")
+        _ = self.choice  # checks itself
+
+    @property
+    def choice(self) -> CaptionChoice:
+        """Which captions to take."""
+        names = [name.strip() for name in (self.languages or "").split(",")]
+        return CaptionChoice(languages=tuple(filter(None, names)), asr=self.asr)
 
     @property
     def form(self) -> StoredForm:
@@ -120,6 +132,7 @@ class PrepareResult:
     videos, parts: of those stored; a long video has several parts.
     duplicates: not stored, because a stored video has the same bytes.
     skipped: cause → how many.
+    captions: origin and language → how many videos have such captions.
     missing: sound or captions → of how many parts.
     other_files: suffix → how many files under the sources are no videos and no captions of one.
     lone_captions: those among them that are captions of no video.
@@ -137,6 +150,7 @@ class PrepareResult:
     megabytes: float
     duplicates: int
     caption_files: int
+    captions: Mapping[str, int]
     splits: Mapping[str, Mapping[str, Any]]
     missing: Mapping[str, int]
     skipped: Mapping[str, int]
@@ -262,6 +276,7 @@ def _ingest(config: PrepareConfig, found: Found, task: journal.Task | None) -> I
     work = Ingest(config.out, found, task, retry_failed=config.retry_failed)
     making = Making(
         form=config.form,
+        captions=config.choice,
         copy=config.copy,
         part_s=config.part_minutes * 60,
         item_s=config.item_minutes * 60 or None,
@@ -329,6 +344,7 @@ def _result(
         megabytes=info["bytes"] / 1e6,
         duplicates=causes.pop(DUPLICATE, 0),
         caption_files=found.caption_files,
+        captions=caption_sources(table),
         splits=info["splits"],
         missing=info["missing"],
         skipped=dict(sorted(causes.items())),
