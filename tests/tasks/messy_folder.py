@@ -125,7 +125,7 @@ def write_messy_folder(folder: Path) -> Messy:
         skipped={"damaged": 2, "no picture": 1, "not found": 1, "unreadable": 13},
         missing={"audio": 5, "captions": good + 2 - 3 - 3},
         other_files={
-            "(none)": 1, "._*": 1, ".csv": 1, ".jpg": 2, ".mp3": 1, ".pdf": 1, ".srt": 1,
+            "(none)": 1, "AppleDouble": 1, ".csv": 1, ".jpg": 2, ".mp3": 1, ".pdf": 1, ".srt": 1,
             ".txt": 1, ".zip": 1,
         },
         lone_captions=["camera/nobody.srt"],

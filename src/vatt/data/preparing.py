@@ -82,6 +82,10 @@ def prepare_item(item: Item, making: Making) -> Prepared | Failure:
         if folder is not None:
             folder.mkdir(exist_ok=True)
             parts = list(encode_parts(item.path, folder, making.form, part_s=making.part_s))
+        if not parts:
+            raise MediaError(
+                f"{item.path}: none of its frames is ever shown; its times are damaged"
+            )
         facts = [source] if kept else [probe(part.path) for part in parts]
         captions = find_captions(item.path, making.captions)
     except MediaError as error:

@@ -281,7 +281,7 @@ def _belongs(stem: str, stems: set[str]) -> bool:
 
 def _suffix(path: Path) -> str:
     if path.name.startswith("._"):
-        return "._*"
+        return "AppleDouble"
     suffix = printable(path.suffix.lower())
     return suffix if 0 < len(suffix) <= _LONGEST_SUFFIX else "(none)"
 
