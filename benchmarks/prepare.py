@@ -43,7 +43,8 @@ def bare(source: Path, target: Path, form: StoredForm, size: tuple[int, int]) ->
     with av.open(str(source)) as container, av.open(str(target), "w") as output:
         picture, sound = container.streams.video[0], container.streams.audio[0]
         picture.codec_context.thread_count = 1
-        options = {"preset": "veryfast", "crf": "20", "bf": "0", "g": str(form.gop)}
+        options = {"preset": "veryfast", "tune": "fastdecode", "crf": "20", "bf": "0"}
+        options |= {"g": str(form.gop)}
         video = output.add_stream("libx264", rate=form.fps, options=options)
         video.height, video.width = size
         video.pix_fmt, video.codec_context.thread_count = "yuv420p", 1

@@ -102,6 +102,11 @@ COMMANDS = {
         "what a model costs: parameters, tokens, FLOPs, memory; the paper's own numbers",
         presets=True,
     ),
+    "bench loader": Command(
+        "vatt.tasks.bench_loader",
+        "BenchLoaderConfig",
+        "clips per second from shards, where the time goes, how many cores an accelerator needs",
+    ),
 }
 
 
