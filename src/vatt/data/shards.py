@@ -237,7 +237,8 @@ class Dataset:
                 f"{folder / INDEX_FILE}: cannot be read ({error}); run `vatt prepare` again with "
                 "the same settings: it makes the index anew from the shards"
             ) from error
-        return cls(folder, index, info)
+        # In one piece: slices would each be sent to a spawned worker with all that they are cut of.
+        return cls(folder, index.combine_chunks(), info)
 
     def _check_shards(self) -> None:
         beside = bool(self.info.get("records"))
