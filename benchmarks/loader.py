@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -81,9 +81,11 @@ def read_original(path: Path, start_s: float) -> tuple[np.ndarray, np.ndarray]:
     end_s, frames = start_s + SPEC.duration_s, list[np.ndarray]()
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        assert stream.time_base is not None
         stream.codec_context.thread_count = 1
         container.seek(int(start_s / stream.time_base), stream=stream)
         for frame in container.decode(stream):
+            assert frame.time is not None
             while len(frames) < SPEC.frames and frame.time >= start_s + len(frames) / SPEC.fps:
                 small = frame.reformat(SPEC.width, SPEC.height, "rgb24")
                 frames.append(small.to_ndarray())
@@ -91,23 +93,25 @@ def read_original(path: Path, start_s: float) -> tuple[np.ndarray, np.ndarray]:
                 break
     with av.open(str(path)) as container:
         track = container.streams.audio[0]
+        assert track.time_base is not None
         container.seek(int(start_s / track.time_base), stream=track)
         resampler, pieces = AudioResampler("s16", "mono", SPEC.sample_rate_hz), list[np.ndarray]()
         for heard in container.decode(track):
             pieces += [piece.to_ndarray()[0] for piece in resampler.resample(heard)]
+            assert heard.time is not None
             if heard.time >= end_s:
                 break
     return np.stack(frames), np.concatenate(pieces)[: SPEC.samples]
 
 
-def dataset(folder: Path, decode: str) -> ClipDataset:
+def dataset(folder: Path, decode: Literal["planes", "rgb"]) -> ClipDataset:
     """Training clips of the prepared film; the frames of both ways are of about the same size."""
     height, width = (int(Dataset.open(folder).column(name)[0]) for name in ("height", "width"))
     data = DataConfig(
         shards=(folder,),
         decode=decode,
         decode_size=(height, width),
-        batch_size=BATCH,  # type: ignore[arg-type]
+        batch_size=BATCH,
     )
     return ClipDataset(data, SPEC, AugmentConfig(), None, seed=0)
 
@@ -147,7 +151,7 @@ def bare_rate(folder: Path, steps: int) -> float:
     ]
     for process in processes:
         process.start()
-    rates = [steps * BATCH / seconds.get() for _ in processes]
+    rates = [steps * BATCH / float(seconds.get()) for _ in processes]
     for process in processes:
         process.join()
     return sum(rates)
