@@ -64,6 +64,11 @@ def start(library: Path, out: Path, *more: str, **how: object) -> subprocess.Pop
     )
 
 
+def listen_to_ctrl_c() -> None:
+    """As a terminal's programs do, also when these tests were started in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def shards(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
@@ -146,7 +151,7 @@ def test_runs_killed_many_times_continue_to_the_same_bytes(
 def test_ctrl_c_says_that_the_same_command_continues(
     library: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
-    process = start(library, tmp_path)
+    process = start(library, tmp_path, preexec_fn=listen_to_ctrl_c)
     wait_for("shard-000000.tar", tmp_path, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
     words = process.communicate()[1]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.scenes import Scene, write_scenes
+from tests.faults.test_prepare_stopped import listen_to_ctrl_c
 from vatt.cli.main import main
 from vatt.data.findings import KINDS
 from vatt.errors import ConfigError
@@ -122,9 +123,16 @@ def test_ctrl_c_ends_an_audit_and_its_processes(tmp_path: Path) -> None:
     write_scenes(tmp_path, [Scene(seed=1, frames=100)] * 100)
     command = [sys.executable, "-m", "vatt", "audit", str(tmp_path), "--deep"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=listen_to_ctrl_c,
     )
-    time.sleep(2.5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not children.read_text():  # until it has processes to end
+        time.sleep(0.02)
+    time.sleep(0.5)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err.decode()
