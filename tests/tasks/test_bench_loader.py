@@ -34,7 +34,7 @@ def test_stages_add_up_to_what_a_core_reads_and_say_how_many_it_takes(
     result = bench(capsys, shards, "--data.decode", decode, "--accelerator_clips_per_s", "1e6")
     assert PlaneCopier.copy is copy  # what was measured is as before
     stages = result["milliseconds"]
-    assert set(stages) == {"read", "decode", "convert", "collate"}
+    assert set(stages) == {"read", "decode", "sound", "convert", "collate"}
     assert all(value > 0 for value in stages.values())
     per_core = result["clips_per_s_per_core"]
     assert per_core == pytest.approx(1000 / sum(stages.values()))

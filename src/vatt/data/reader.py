@@ -152,13 +152,13 @@ class ClipReader:
             with opened_moments(self.data.source(row)) as moments:
                 if self._config.decode == "planes":
                     planes = moments.planes(times_s, cut)
-                    return planes, self._sound(row, moments, *span)
+                    return planes, self.decode_sound(row, moments, *span)
                 frames = moments.frames(times_s, size=self._config.decode_size)
-                return frames, self._sound(row, moments, *span)
+                return frames, self.decode_sound(row, moments, *span)
         except MediaError as error:
             raise MediaError(f"{self.name(row)}: {error}") from error
 
-    def _sound(
+    def decode_sound(
         self, row: int, moments: Moments, first: int, count: int
     ) -> NDArray[np.int16] | None:
         """The samples of a stretch, fewer where the track or the picture ends; None without sound.

@@ -21,6 +21,7 @@ from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import collate, make_loader
+from vatt.data.reader import ClipReader
 from vatt.data.settings import DataConfig
 from vatt.data.shards import Dataset
 from vatt.data.words import WordTokenizer
@@ -30,6 +31,7 @@ from vatt.media.planes import PlaneCopier
 from vatt.media.video import FrameConverter
 
 _CAPTIONED_VIDEOS = 1000  # whose words make the vocabulary
+STAGES = ("read", "decode", "sound", "convert", "collate")
 _AT_ONCE = 8  # clips that are joined into one batch
 
 
@@ -64,8 +66,8 @@ class BenchLoaderResult:
     """Clips per second, and what one costs.
 
     milliseconds: of one clip on one core, by stage. read: the bytes of its video from the disk (by
-    the clock: a disk is waited for); decode: demultiplexing, picture and sound; convert: the frames
-    to planes or RGB; collate: clips to a batch (these by CPU time).
+    the clock: a disk is waited for); decode: opening it, and its picture; sound: decoding that;
+    convert: the frames to planes or RGB; collate: clips to a batch (these by CPU time).
     clips_per_s: of all workers together, by the clock.
     cores: how many feed the accelerator, if nothing else needs them.
     """
@@ -97,9 +99,7 @@ def run(config: BenchLoaderConfig) -> BenchLoaderResult:
     steps = config.clips // _AT_ONCE
     batches = list(_batches(dataset, folder, steps))
     each = {name: statistics.median(batch[name] for batch in batches) for name in batches[0]}
-    stages = {
-        name: 1e3 * each[name] / _AT_ONCE for name in ("read", "decode", "convert", "collate")
-    }
+    stages = {name: 1e3 * each[name] / _AT_ONCE for name in STAGES}
     per_core = 1e3 / sum(stages.values())
     workers = len(os.sched_getaffinity(0)) if data.workers is None else data.workers
     return BenchLoaderResult(
@@ -126,22 +126,26 @@ def _tokenizer(folder: Dataset, split: str) -> WordTokenizer:
 
 def _batches(dataset: ClipDataset, folder: Dataset, steps: int) -> Iterator[dict[str, float]]:
     """For each batch of the one core the seconds by stage, and what came of it."""
-    with _timed_conversion() as converting:
+    convert = ((PlaneCopier, "copy"), (FrameConverter, "__call__"))
+    with _timed(*convert) as converting, _timed((ClipReader, "decode_sound")) as hearing:
         for step in track(
             range(steps + 1), "one core", console=Console(stderr=True), transient=True
         ):
             read_s = sum(_read(folder, dataset.place((step, slot)).row) for slot in range(_AT_ONCE))
             converting.clear()
+            hearing.clear()
             started = time.process_time()
             fetched = [dataset.fetch((step, slot)) for slot in range(_AT_ONCE)]
-            fetched_s, convert_s = time.process_time() - started, sum(converting)
+            fetched_s = time.process_time() - started
+            convert_s, sound_s = sum(converting), sum(hearing)
             started = time.process_time()
             batch = collate([one.clip for one in fetched if one.clip is not None])
             collate_s = time.process_time() - started
             if step:  # the first warms up
                 yield {
                     "read": read_s,
-                    "decode": fetched_s - convert_s,
+                    "decode": fetched_s - convert_s - sound_s,
+                    "sound": sound_s,
                     "convert": convert_s,
                     "collate": collate_s,
                     "failed": sum(len(one.failures) for one in fetched),
@@ -163,8 +167,8 @@ def _read(folder: Dataset, row: int) -> float:
 
 
 @contextmanager
-def _timed_conversion() -> Iterator[list[float]]:
-    """CPU seconds of each frame's way from the decoder's memory to ours, while the block runs."""
+def _timed(*methods: tuple[type, str]) -> Iterator[list[float]]:
+    """CPU seconds of each call of some methods, while the block runs."""
     spent: list[float] = []
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -177,16 +181,13 @@ def _timed_conversion() -> Iterator[list[float]]:
 
         return wrapper
 
-    own: dict[tuple[type, str], Callable[..., Any]] = {
-        (PlaneCopier, "copy"): PlaneCopier.copy,
-        (FrameConverter, "__call__"): FrameConverter.__call__,
-    }
-    for (kind, name), function in own.items():
+    own = [getattr(kind, name) for kind, name in methods]
+    for (kind, name), function in zip(methods, own, strict=True):
         setattr(kind, name, timed(function))
     try:
         yield spent
     finally:
-        for (kind, name), function in own.items():
+        for (kind, name), function in zip(methods, own, strict=True):
             setattr(kind, name, function)
 
 
