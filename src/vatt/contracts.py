@@ -7,8 +7,10 @@ text, T H W C frames, S samples, E a common space.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -75,11 +77,26 @@ class Augmentation:
     gain: float = 1.0
 
 
+class Layout(NamedTuple):
+    """How the bytes of a clip's planes lie and become colours: 4:2:0, 8 bits.
+
+    The luma [T, height, width] comes first, then the chroma [T, 2, ⌈height/2⌉, ⌈width/2⌉], blue
+    before red difference. bt709: whether the matrix is that of BT.709, else of BT.601.
+    full_range: whether black is 0 and white 255, else 16 and 235.
+    """
+
+    height: int
+    width: int
+    bt709: bool
+    full_range: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """Frames, waveform and K texts of one moment of one video, as decoded.
 
-    frames: uint8 [T, H, W, 3], RGB, at `data.decode_size`.
+    frames: uint8; with a `layout` the bytes of planes, of the part that the crop needs; else RGB
+        [T, H, W, 3] at `data.decode_size`. The crop is of the frames as they are here.
     waveform: int16 [S], mono; zeros where `has_audio` is False.
     word_ids: int64 [K, L], 0 is padding; a row with `text_mask` False is all 0.
     draw: 63 random bits for this clip at this step; whatever the model draws comes from them.
@@ -94,13 +111,17 @@ class Clip:
     text_mask: NDArray[np.bool_]
     augmentation: Augmentation
     draw: int
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B clips as the loader delivers them.
 
-    frames: uint8 [B, T, H, W, 3]; waveform: int16 [B, S]; has_audio: bool [B];
+    frames: uint8, RGB [B, T, H, W, 3], or all bytes of the clips' planes, one clip after the other;
+    layout: int64 [B, 5]: a clip's first byte there, height, width, bt709, full_range (see Layout);
+        zeros for RGB;
+    waveform: int16 [B, S]; has_audio: bool [B];
     word_ids: int64 [B, K, L]; text_mask: bool [B, K]; draw: int64 [B];
     crop: float32 [B, 4] top, left, height, width in fractions; flip: bool [B];
     colour: float32 [B, 4] brightness, saturation, contrast, hue; gain: float32 [B].
@@ -109,6 +130,7 @@ class Batch:
     keys: tuple[str, ...]
     starts_s: tuple[float, ...]
     frames: Tensor
+    layout: Tensor
     waveform: Tensor
     has_audio: Tensor
     word_ids: Tensor
@@ -118,6 +140,20 @@ class Batch:
     flip: Tensor
     colour: Tensor
     gain: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Batch]) -> Batch:
+        """One batch of the clips of several."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            found = [getattr(part, field.name) for part in parts]
+            tensors = isinstance(found[0], Tensor)
+            values[field.name] = torch.cat(found) if tensors else tuple(chain(*found))
+        if values["frames"].ndim == 1:
+            before = torch.tensor([0, *(len(part.frames) for part in parts[:-1])]).cumsum(0)
+            clips = torch.tensor([len(part) for part in parts])
+            values["layout"][:, 0] += before.repeat_interleave(clips)
+        return cls(**values)
 
     def to(self, device: torch.device) -> Batch:
         """Same batch on `device`; copies are asynchronous from pinned memory."""

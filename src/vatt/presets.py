@@ -85,7 +85,13 @@ def demo() -> Values:
         "clip": to_values(
             ClipSpec(frames=16, fps=8.75, height=48, width=64, sample_rate_hz=DEMO_RATE_HZ, texts=3)
         ),
-        "data": {"batch_size": 128, "decode_size": [48, 64], "cache": "disk", "workers": 0},
+        "data": {
+            "batch_size": 128,
+            "decode": "rgb",
+            "decode_size": [48, 64],
+            "cache": "disk",
+            "workers": 0,
+        },
         # The play knows left from right, and all of a small picture is needed: no flip, no crop.
         "augment": to_values(
             AugmentConfig(
@@ -151,7 +157,7 @@ def tiny() -> Values:
         "clip": to_values(
             ClipSpec(frames=4, fps=5.0, height=24, width=32, sample_rate_hz=4000, texts=2, words=8)
         ),
-        "data": {"batch_size": 4, "decode_size": [24, 32]},
+        "data": {"batch_size": 4, "decode": "rgb", "decode_size": [24, 32]},
         "model": to_values(model),
         "optim": {"learning_rate": 1e-3, "warmup_steps": 2, "clip_norm": 1.0},
         "train": {"steps": 12, "save_every": 4, "log_every": 1},
@@ -193,7 +199,13 @@ PAPER: Values = {
         "epsilon_form": "hat",
         "decay_form": "scaled",
     },
-    "augment": {"crop_style": "area", "colour_probability": 0.8, "audio_noise": 0.01},
+    "data": {"frame_step": "time", "few_captions": "mask"},
+    "augment": {
+        "crop_style": "area",
+        "antialias": True,
+        "colour_probability": 0.8,
+        "audio_noise": 0.01,
+    },
     "standardise": "unit",
 }
 OFFICIAL: Values = {
@@ -204,7 +216,13 @@ OFFICIAL: Values = {
         "epsilon_form": "hat",
         "decay_form": "plain",
     },
-    "augment": {"crop_style": "smaller_side", "colour_probability": 0.8, "audio_noise": 0.01},
+    "data": {"frame_step": "stride", "few_captions": "repeat"},
+    "augment": {
+        "crop_style": "smaller_side",
+        "antialias": False,
+        "colour_probability": 0.8,
+        "audio_noise": 0.01,
+    },
     "standardise": "unit",
 }
 

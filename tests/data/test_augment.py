@@ -41,6 +41,7 @@ def batch_of(*changes: Augmentation, seed: int = 0) -> Batch:
         keys=("",) * B,
         starts_s=(0.0,) * B,
         frames=frames,
+        layout=torch.zeros(B, 5, dtype=torch.long),
         waveform=waveform,
         has_audio=torch.ones(B, dtype=torch.bool),
         word_ids=torch.zeros(B, 1, 1, dtype=torch.long),

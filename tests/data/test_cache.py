@@ -6,11 +6,18 @@ from numpy.testing import assert_array_equal
 
 from tests.data.small_shards import Video, damage, write_shards
 from vatt.data import cache as cache_module
-from vatt.data.cache import CacheSettings, DecodedVideo, VideoCache, open_cache
+from vatt.data.cache import VideoCache, open_cache
+from vatt.data.decoded import CacheSettings, DecodedVideo
 from vatt.data.shards import Dataset
 from vatt.errors import DataError
 from vatt.media.audio import decode_audio
+from vatt.media.planes import Box
 from vatt.media.video import decode_frames
+
+
+def ALL(height: int, width: int) -> Box:  # noqa: N802
+    return Box(0, 0, height, width)
+
 
 SETTINGS = CacheSettings(size=(24, 32), sample_rate_hz=8000)
 
@@ -38,7 +45,7 @@ def test_cached_videos_are_those_decoded(data, cache):
         video, source = cache.get(row), data.read_video(row)
         assert video is not None
         assert_array_equal(
-            video.frames_at(times_s), decode_frames(source, times_s, size=SETTINGS.size)
+            video.frames_at(times_s, ALL), decode_frames(source, times_s, size=SETTINGS.size)
         )
         track = decode_audio(source, sample_rate_hz=8000)
         assert (video.track is None) == (track is None) == (row == 1)
@@ -48,8 +55,8 @@ def test_cached_videos_are_those_decoded(data, cache):
 
 def test_times_past_the_end_are_not_answered(cache):
     video = video_of(cache, 2)  # ends at 0.5 s
-    assert video.frames_at(np.array([0.4, 0.498])) is not None
-    assert video.frames_at(np.array([0.4, 0.5])) is None
+    assert video.frames_at(np.array([0.4, 0.498]), ALL) is not None
+    assert video.frames_at(np.array([0.4, 0.5]), ALL) is None
 
 
 def test_a_cache_sent_to_another_process_has_the_same_bytes(cache):

@@ -9,7 +9,9 @@ from tests.data.small_shards import FPS, Video, damage, write_shards
 from tests.media.clips import click_s, flashes, numbers
 from vatt.contracts import Augmentation, Clip, ClipSpec, Crop
 from vatt.data.augment import AugmentConfig
-from vatt.data.datasets import ClipDataset, ClipReader, DataConfig, EvalDataset, Window
+from vatt.data.datasets import ClipDataset, EvalDataset, Window
+from vatt.data.reader import ClipReader
+from vatt.data.settings import DataConfig
 from vatt.data.shards import Dataset
 from vatt.data.words import WordTokenizer
 from vatt.errors import ConfigError, DataError, MediaError
@@ -37,6 +39,7 @@ def data(tmp_path_factory) -> Dataset:
 def config_of(data: Dataset, **settings) -> DataConfig:
     values: dict[str, Any] = {
         "shards": (data.folder,),
+        "decode": "rgb",
         "decode_size": (24, 32),
         "batch_size": 4,
         "workers": 0,
@@ -83,6 +86,27 @@ def test_texts_are_the_nearest_and_fewer_are_masked(data):
     assert clip.text_mask.tolist() == [True, False]
 
 
+def test_few_texts_are_repeated_only_when_asked(data):
+    (one,) = WORDS.encode(["one"], SPEC.words)
+    clip = reader_of(data, few_captions="repeat").read(1, 3.0, 4.0, Augmentation())
+    assert_array_equal(clip.word_ids, [one, one])
+    assert clip.text_mask.all()
+    clip = reader_of(data, few_captions="repeat").read(2, 1.0, 1.5, Augmentation())  # has none
+    assert not clip.text_mask.any()
+
+
+def test_by_stride_every_nth_stored_frame_is_taken_and_the_sound_begins_with_them(data):
+    spec = replace(SPEC, fps=4.0)  # of 10: every second, 0.2 s apart and not 0.25 s
+    config = config_of(data, frame_step="stride")
+    clip = ClipReader(data, config, spec, WORDS, ()).read(0, 0.47, 4.0, Augmentation())
+    assert clip.start_s == pytest.approx(0.4)
+    assert numbers(clip.frames) == list(range(4, 20, 2))
+    heard_s = clip.start_s + click_s(clip.waveform, spec.sample_rate_hz)
+    assert heard_s == pytest.approx(1.2, abs=0.01)
+    by_time = ClipReader(data, config_of(data), spec, WORDS, ()).read(0, 0.47, 4.0, Augmentation())
+    assert numbers(by_time.frames) == [4, 7, 9, 12, 14, 17, 19, 22]
+
+
 def test_captions_too_far_away_are_masked(data):
     clip = reader_of(data, max_caption_gap_s=1.0).read(0, 3.0, 4.0, Augmentation())
     assert clip.text_mask.tolist() == [True, False]
@@ -112,7 +136,7 @@ def test_silence_is_missing_sound_only_when_asked(data):
 
 def test_clips_of_training_never_cross_a_cut_and_come_once_per_epoch(data):
     dataset = ClipDataset(config_of(data), SPEC, QUIET, WORDS, seed=1)
-    assert dataset.clips_per_epoch == 5 + 5 + (1 + 3) + 1
+    assert dataset.num_clips == 5 + 5 + (1 + 3) + 1
     clips = [dataset[step, slot] for step in range(4) for slot in range(4)][:15]
     assert sorted(clip.key for clip in clips) == sorted(
         ["v0"] * 5 + ["v1"] * 5 + ["v2"] * 4 + ["v3"]
@@ -147,7 +171,7 @@ def test_the_same_clip_differs_from_epoch_to_epoch(data):
 
 def test_skipped_short_videos_leave_the_others(data, caplog):
     dataset = ClipDataset(config_of(data, short_clip="skip"), SPEC, QUIET, WORDS, seed=1)
-    assert dataset.clips_per_epoch == 14
+    assert dataset.num_clips == 14
     assert dataset.num_videos == 3
     assert "1 of 4 videos have no part of 0.80 s" in caplog.text
 
@@ -158,12 +182,13 @@ def test_a_dataset_without_long_enough_videos_says_so(data):
         ClipDataset(config_of(data, short_clip="skip"), spec, QUIET, WORDS, seed=1)
 
 
-def test_folders_are_mixed_by_weight(data, tmp_path):
+def test_every_batch_has_the_folders_in_their_proportions(data, tmp_path):
     other = write_shards(tmp_path, [Video(frames=20)] * 2)  # 2 clips each
-    config = config_of(data, shards=(data.folder, other.folder), weights=(1.0, 3.0), batch_size=19)
+    config = config_of(data, shards=(data.folder, other.folder), weights=(1.0, 3.0), batch_size=8)
     dataset = ClipDataset(config, SPEC, QUIET, WORDS, seed=0)
-    places = [dataset._order[index] for index in range(19)]
-    assert sum(place.source == 1 for place in places) == 14  # 3/4 of 19
+    for step in range(4):
+        places = [dataset._order.place(8 * step + slot) for slot in range(8)]
+        assert sum(place.source == 1 for place in places) == 6
 
 
 def test_a_damaged_clip_is_replaced_and_named(tmp_path):

@@ -13,9 +13,10 @@ from vatt.data.sampling import (
     TOLERANCE_S,
     ClipOrder,
     Segment,
+    Segments,
     clip_samples,
-    clip_slots,
     clip_times,
+    lay_out,
     nearest_captions,
     permuted,
     window_starts,
@@ -27,9 +28,29 @@ SPEC = ClipSpec(frames=8, fps=10, sample_rate_hz=1000)  # 0.8 s
 seconds = st.floats(0.0, 60.0)
 
 
+def laid_out(*videos: tuple[float, list[float]], clip_s: float, repeat_short=False) -> Segments:
+    """Segments of videos of (duration, cuts)."""
+    return lay_out(
+        np.arange(len(videos)),
+        np.array([duration_s for duration_s, _ in videos]),
+        (
+            np.array([len(cuts) for _, cuts in videos]),
+            np.array([cut for _, cuts in videos for cut in cuts], float),
+        ),
+        clip_s,
+        repeat_short=repeat_short,
+    )
+
+
+def listed(segments: Segments) -> list[tuple[int, Segment]]:
+    firsts = np.diff(segments.last.numpy(), prepend=0).cumsum() - 1
+    return [segments.find(int(clip))[:2] for clip in firsts]
+
+
 @given(seconds, st.lists(seconds, max_size=6), st.floats(0.2, 8.0), st.floats(0.0, 0.999))
 def test_no_clip_crosses_a_cut_or_leaves_the_video(duration_s, cuts, clip_s, position):
-    for segment in clip_slots(duration_s, cuts, clip_s, repeat_short=False):
+    segments = laid_out((9.0, [4.0]), (duration_s, cuts), clip_s=clip_s)
+    for segment in [segment for video, segment in listed(segments) if video == 1]:
         for clip in range(segment.clips):
             start_s = segment.clip_start(clip, position, clip_s)
             end_s = start_s + clip_s
@@ -43,13 +64,19 @@ def test_no_clip_crosses_a_cut_or_leaves_the_video(duration_s, cuts, clip_s, pos
 
 
 def test_a_segment_has_as_many_clips_as_fit_side_by_side():
-    clips = [s.clips for s in clip_slots(10.0, [3.2, 4.0], 1.6, repeat_short=False)]
-    assert clips == [2, 3]  # 3.2 s, 0.8 s (too short), 6.0 s
+    segments = laid_out((10.0, [4.0, 3.2]), (1.0, []), (1.6, [9.0]), clip_s=1.6)
+    assert listed(segments) == [  # 3.2 s, 0.8 s (too short), 6.0 s; too short; as long as a clip
+        (0, Segment(0.0, 3.2, 2)),
+        (0, Segment(4.0, 10.0, 3)),
+        (2, Segment(0.0, 1.6, 1)),
+    ]
+    assert [segments.find(clip)[2] for clip in range(6)] == [0, 1, 0, 1, 2, 0]
 
 
 def test_short_segments_give_one_repeating_clip_when_asked():
-    assert clip_slots(1.0, [], 3.2, repeat_short=False) == []
-    assert clip_slots(1.0, [], 3.2, repeat_short=True) == [Segment(0.0, 1.0, 1)]
+    assert laid_out((1.0, []), clip_s=3.2).num_clips == 0
+    segments = laid_out((1.0, [0.4, 0.4]), clip_s=3.2, repeat_short=True)
+    assert listed(segments) == [(0, Segment(0.0, 0.4, 1)), (0, Segment(0.4, 1.0, 1))]
 
 
 def test_starts_cover_the_whole_segment():
@@ -72,36 +99,53 @@ def test_orders_of_two_epochs_have_nothing_in_common():
     assert abs(np.corrcoef(first, range(1000))[0, 1]) < 0.15
 
 
-PAIRS = [
-    [(0, Segment(0.0, 9.0, 3)), (4, Segment(0.0, 2.0, 1))],
-    [(7, Segment(1.0, 9.0, 2)), (7, Segment(9.0, 20.0, 4)), (8, Segment(0.0, 1.0, 1))],
+SOURCES = [
+    laid_out((7.0, []), (0.1, []), (2.0, []), clip_s=2.0),  # 3 + 1 clips
+    laid_out((11.0, [5.0]), (2.5, []), clip_s=2.0),  # 2 + 3 + 1
 ]
 
 
 def test_every_clip_comes_once_per_epoch():
-    order = ClipOrder(PAIRS, seed=3)
-    assert order.clips_per_epoch == 11
+    order = ClipOrder(SOURCES, seed=3)
+    assert order.num_clips == 10
     expected = Counter(
-        (source, row, segment, clip)
-        for source, pairs in enumerate(PAIRS)
-        for row, segment in pairs
-        for clip in range(segment.clips)
+        (source, *segments.find(clip))
+        for source, segments in enumerate(SOURCES)
+        for clip in range(segments.num_clips)
     )
-    epochs = [[order[i] for i in range(e * 11, e * 11 + 11)] for e in range(3)]
+    epochs = [[order.place(i) for i in range(e * 10, e * 10 + 10)] for e in range(3)]
     assert all(Counter(map(tuple, epoch)) == expected for epoch in epochs)
     assert epochs[0] != epochs[1]
-    assert epochs[0] != [ClipOrder(PAIRS, seed=4)[i] for i in range(11)]
+    assert epochs[0] != [ClipOrder(SOURCES, seed=4).place(i) for i in range(10)]
+
+
+def test_every_further_attempt_is_another_clip_of_the_same_folder_when_folders_are_weighted():
+    order = ClipOrder(SOURCES, seed=0, weights=(1.0, 2.0))
+    tried = [[order.place(index, attempt) for attempt in range(12)] for index in range(20)]
+    assert all(len({place.source for place in places}) == 1 for places in tried)
+    assert all(len({(place.row, place.clip) for place in places}) > 2 for places in tried)
+
+
+@given(
+    st.lists(st.floats(0.05, 20.0), min_size=2, max_size=5),
+    st.integers(0, 10**10),
+    st.integers(1, 64),
+)
+def test_any_stretch_of_the_order_has_the_sources_in_their_proportions(weights, first, size):
+    order = ClipOrder([SOURCES[0]] * len(weights), seed=0, weights=weights)
+    counts = Counter(order._source_at(first + i)[0] for i in range(size))
+    for source, weight in enumerate(weights):
+        # one more or less for each source that was given its turns before
+        assert abs(counts[source] - weight / sum(weights) * size) <= source + 1.001
 
 
 def test_weights_share_the_clips_and_still_go_through_each_source_evenly():
-    order = ClipOrder(PAIRS, seed=0, weights=(3.0, 1.0))  # of 11: 8 and 3
-    places = [order[i] for i in range(28 * order.clips_per_epoch)]
-    counts = Counter(place.source for place in places)
-    assert counts[0] == 28 * 8
-    assert counts[1] == 28 * 3
-    for source, clips in ((0, 4), (1, 7)):
-        seen = Counter(map(tuple, (p for p in places if p.source == source)))
-        assert set(seen.values()) == {counts[source] // clips}
+    order = ClipOrder(SOURCES, seed=0, weights=(3.0, 1.0))
+    places = [order.place(i) for i in range(4 * 4 * 6)]  # 72 = 18 × 4 clips and 24 = 4 × 6
+    for source, times in ((0, 18), (1, 4)):
+        seen = Counter(map(tuple, (place for place in places if place.source == source)))
+        assert len(seen) == SOURCES[source].num_clips
+        assert set(seen.values()) == {times}
 
 
 def test_frames_are_evenly_spaced_and_repeat_past_the_end():

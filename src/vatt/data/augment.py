@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, Inputs
+from vatt.data.pictures import resize_planes, resize_rgb
 from vatt.errors import ConfigError
 
 CROP_ATTEMPTS = 10
@@ -34,6 +35,8 @@ class AugmentConfig:
     next two settings are then not used."""
     crop_area: tuple[float, float] = (0.08, 1.0)  # share of the frame (§4.3)
     crop_aspect: tuple[float, float] = (0.5, 2.0)  # width / height of the crop, in pixels (§4.3)
+    antialias: bool = True
+    """Average where a crop is made smaller; the official code does not."""
     flip: bool = True  # left for right, every second clip (§4.3)
     brightness: float = 32 / 255  # added, at most this much either way (§4.3)
     saturation: float = 0.4  # multiplied by 1 ± this (§4.3)
@@ -148,18 +151,19 @@ def add_noise(
 
 
 @torch.no_grad()
-def apply(batch: Batch, spec: ClipSpec) -> Inputs:
+def apply(batch: Batch, spec: ClipSpec, *, antialias: bool = True) -> Inputs:
     """Turn a batch into the model's inputs, on the batch's device.
 
     Frames are cropped, resized, flipped and coloured, in this order; frames and waveform end in
     [-1, 1]. Parts that no clip of the batch asks for are skipped, at the same result.
 
     Args:
-        batch: frames [B, T, H, W, 3] of any H and W.
+        batch: frames of any size, RGB or planes.
         spec: height and width of the result.
+        antialias: how to resize; see `AugmentConfig`.
     """
     with torch.autocast(batch.frames.device.type, enabled=False):
-        frames = _frames(batch, spec)
+        frames = _frames(batch, spec, antialias=antialias)
         waveform = batch.waveform.float().mul_(batch.gain[:, None] / 2**15).clamp_(-1.0, 1.0)
     return Inputs(
         frames=frames,
@@ -171,62 +175,36 @@ def apply(batch: Batch, spec: ClipSpec) -> Inputs:
     )
 
 
-def _frames(batch: Batch, spec: ClipSpec) -> Tensor:
+def _frames(batch: Batch, spec: ClipSpec, *, antialias: bool) -> Tensor:
     """A few clips at a time: what is worked on stays in the cache of a CPU."""
-    B, T, H, W, C = batch.frames.shape
-    result = torch.empty((B, T, spec.height, spec.width, C), device=batch.frames.device)
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=result.device)
+    device, B = batch.frames.device, len(batch)
+    planes = batch.frames.ndim == 1
+    layout = batch.layout.tolist() if planes else []
+    result = torch.empty((B, spec.frames, spec.height, spec.width, 3), device=device)
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device)
     used = torch.stack(
         [
             (batch.crop != whole).any(),
             batch.flip.any(),
-            *(batch.colour != torch.tensor(UNCHANGED, device=result.device)).any(dim=0),
+            *(batch.colour != torch.tensor(UNCHANGED, device=device)).any(dim=0),
         ]
     ).tolist()  # one question to the device, not six
     crops, flips, _, saturates, contrasts, turns = used
     for first in range(0, B, CLIPS_AT_ONCE):
         part = slice(first, first + CLIPS_AT_ONCE)
-        frames, flip, values = batch.frames[part], batch.flip[part], result[part]
-        if crops or (spec.height, spec.width) != (H, W):
-            _resize(frames, batch.crop[part], flip, out=values)
+        values = result[part]
+        if planes:
+            resize_planes(batch, part, layout[part], out=values, antialias=antialias)
+        elif crops or (spec.height, spec.width) != batch.frames.shape[2:4]:
+            resize_rgb(batch, part, out=values, antialias=antialias)
         elif flips:
-            values.copy_(torch.where(flip[:, None, None, None, None], frames.flip(3), frames))
+            frames = batch.frames[part]
+            flip = batch.flip[part, None, None, None, None]
+            values.copy_(torch.where(flip, frames.flip(3), frames))
         else:
-            values.copy_(frames)
+            values.copy_(batch.frames[part])
         _colour(values, batch.colour[part], saturates, contrasts, turns)
     return result
-
-
-def _resize(frames: Tensor, crop: Tensor, flip: Tensor, *, out: Tensor) -> None:
-    """Antialiased resize as two matrix products per frame: rows, then columns (and their flip)."""
-    H, W, C = frames.shape[2:]
-    top, left, height, width = crop.unbind(1)
-    rows = resize_weights(top, height, H, out.shape[2])
-    columns = resize_weights(left, width, W, out.shape[3])
-    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
-    lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
-    out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))
-
-
-def resize_weights(start: Tensor, extent: Tensor, size_in: int, size_out: int) -> Tensor:
-    """Weights of a linear resize of one axis, wider where it shrinks (antialiased).
-
-    Args:
-        start: [B], where the box begins, as a share of the axis.
-        extent: [B], how long it is, as a share of the axis.
-        size_in: pixels of the axis.
-        size_out: pixels wanted from the box.
-
-    Returns:
-        [B, size_out, size_in], rows adding to 1; the identity where nothing is to be done.
-    """
-    device = start.device
-    outputs = (torch.arange(size_out, device=device) + 0.5) / size_out
-    inputs = torch.arange(size_in, device=device) + 0.5
-    centres = (start[:, None] + outputs * extent[:, None]) * size_in
-    reach = (extent * (size_in / size_out)).clamp(min=1.0)
-    weights = (1.0 - (inputs - centres[..., None]).abs() / reach[:, None, None]).clamp_(min=0.0)
-    return weights / weights.sum(dim=2, keepdim=True)
 
 
 def _colour(values: Tensor, colour: Tensor, saturates: bool, contrasts: bool, turns: bool) -> None:

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,95 +32,24 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from vatt.contracts import Layout
+from vatt.data.decoded import CacheSettings, CacheTable, DecodedVideo, stored_bytes
 from vatt.data.shards import Dataset
 from vatt.errors import DataError, MediaError
-from vatt.media.audio import decode_audio
-from vatt.media.video import EPSILON_S, decode_all_frames
+from vatt.media.moments import opened_moments
+from vatt.media.planes import Box, Planes, frame_bytes
 
 logger = logging.getLogger(__name__)
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 BYTES_FILE, TABLE_FILE = "decoded.bin", "table.npz"
 ROWS_PER_TASK = 4
-
-
-@dataclass(frozen=True, slots=True)
-class CacheSettings:
-    """What shapes the cached bytes, besides the videos themselves: (H, W) and the sample rate."""
-
-    size: tuple[int, int]
-    sample_rate_hz: int
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one RGB frame."""
-        return self.size[0] * self.size[1] * 3
-
-
-class DecodedVideo(NamedTuple):
-    """A whole video; views of the cache, not to be written to.
-
-    frames: uint8 [N, H, W, 3]; starts_s: float64 [N], ascending, when each is first shown;
-    end_s: when the last one leaves the screen; track: int16 [S_total] mono, None without sound.
-    """
-
-    frames: NDArray[np.uint8]
-    starts_s: NDArray[np.float64]
-    end_s: float
-    track: NDArray[np.int16] | None
-
-    def frames_at(self, times_s: NDArray[np.float64]) -> NDArray[np.uint8] | None:
-        """The frames that `decode_frames` gives for these times; None if one is past the end."""
-        if times_s.max() + EPSILON_S >= self.end_s:
-            return None
-        shown = np.searchsorted(self.starts_s, times_s + EPSILON_S, side="right") - 1
-        np.maximum(shown, 0, out=shown)
-        if (np.diff(shown) == 1).all():
-            return self.frames[shown[0] : shown[-1] + 1]  # a view: collating copies it once
-        return self.frames[shown]
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Where each video lies in the file; one entry per video, `starts_s` one per frame.
-
-    Frame f is bytes [f, f + 1) × frame_bytes; sample s is at `sound_offset` + 2 s. A video with
-    no frames was left out; -1 samples: it has no sound.
-    """
-
-    rows: NDArray[np.int64]
-    first_frame: NDArray[np.int64]
-    frames: NDArray[np.int64]
-    first_sample: NDArray[np.int64]
-    samples: NDArray[np.int64]
-    end_s: NDArray[np.float64]
-    starts_s: NDArray[np.float64]
-
-    @classmethod
-    def planned(cls, data: Dataset, rows: NDArray[np.int64], rate_hz: int) -> _Table:
-        """Room for the frames and samples that the index promises, and a little more."""
-        duration_s, fps = data.column("duration_s")[rows], data.column("fps")[rows]
-        frames = np.ceil(duration_s * fps).astype(np.int64) + 2
-        samples = np.ceil(duration_s * rate_hz).astype(np.int64) + 1
-        return cls(
-            rows=rows,
-            first_frame=np.cumsum(frames) - frames,
-            frames=frames,
-            first_sample=np.cumsum(samples) - samples,
-            samples=samples,
-            end_s=np.zeros(len(rows)),
-            starts_s=np.zeros(int(frames.sum())),
-        )
-
-    @property
-    def num_samples(self) -> int:
-        return int(self.first_sample[-1] + self.samples[-1])
 
 
 class VideoCache:
     """The decoded videos of some rows of a dataset; can be sent to other processes."""
 
-    def __init__(self, path: Path, settings: CacheSettings, table: _Table) -> None:
+    def __init__(self, path: Path, settings: CacheSettings, table: CacheTable) -> None:
         """Read what `open_cache` made.
 
         Args:
@@ -130,7 +59,7 @@ class VideoCache:
         """
         self._path, self._settings, self._table = path, settings, table
         self._entry_of = {int(row): entry for entry, row in enumerate(table.rows)}
-        self._mapped: tuple[NDArray[np.uint8], NDArray[np.int16]] | None = None
+        self._mapped: NDArray[np.uint8] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_mapped": None}  # mapped anew where it arrives
@@ -140,28 +69,26 @@ class VideoCache:
         entry, table = self._entry_of[row], self._table
         if not table.frames[entry]:
             return None
-        self._mapped = self._mapped or self._map()
-        all_frames, all_samples = self._mapped
+        if self._mapped is None:
+            with self._path.open("rb") as file:
+                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._mapped = np.frombuffer(content, np.uint8)
         first, count = table.first_frame[entry], table.frames[entry]
-        frames, starts_s = all_frames[first : first + count], table.starts_s[first : first + count]
+        starts_s = table.starts_s[first : first + count]
+        frames = self._frames(self._mapped[table.first_byte[entry] :], entry)
         first, count = table.first_sample[entry], table.samples[entry]
-        track = all_samples[first : first + count] if count >= 0 else None
+        samples = self._mapped[int(table.sound_offset[0]) + 2 * first :]
+        track = samples[: 2 * count].view(np.int16) if count >= 0 else None
         return DecodedVideo(frames, starts_s, float(table.end_s[entry]), track)
 
-    def _map(self) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-        with self._path.open("rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        num_frames, frame_bytes = len(self._table.starts_s), self._settings.frame_bytes
-        frames = np.frombuffer(content, np.uint8, count=num_frames * frame_bytes)
-        offset = _sound_offset(num_frames, self._settings)
-        return (
-            frames.reshape(num_frames, *self._settings.size, 3),
-            np.frombuffer(content, np.int16, offset=offset),
-        )
-
-
-def _sound_offset(num_frames: int, settings: CacheSettings) -> int:
-    return -(-num_frames * settings.frame_bytes // 2) * 2  # even, as samples have two bytes
+    def _frames(self, content: NDArray[np.uint8], entry: int) -> NDArray[np.uint8] | Planes:
+        count, size = int(self._table.frames[entry]), self._settings.size
+        if size is not None:
+            return content[: count * size[0] * size[1] * 3].reshape(count, *size, 3)
+        height, width, bt709, full_range = self._table.layout[entry].tolist()
+        form = Layout(height, width, bool(bt709), bool(full_range))
+        flat = content[: count * frame_bytes(height, width)]
+        return Planes(form, Box(0, 0, height, width), flat, count)
 
 
 def open_cache(
@@ -179,7 +106,7 @@ def open_cache(
     Raises:
         DataError: disk or memory has no room for it.
     """
-    plan = _Table.planned(data, rows, settings.sample_rate_hz)
+    plan = CacheTable.planned(data, rows, settings)
     if folder is None:
         with ExitStack() as on_error:
             path, close = _file_in_memory()
@@ -197,10 +124,10 @@ def open_cache(
                 'data.cache_dir, or set data.cache = "memory"'
             ) from error
     with np.load(home / TABLE_FILE) as arrays:
-        return VideoCache(home / BYTES_FILE, settings, _Table(**arrays))
+        return VideoCache(home / BYTES_FILE, settings, CacheTable(**arrays))
 
 
-def _fill_on_disk(home: Path, data: Dataset, settings: CacheSettings, plan: _Table) -> None:
+def _fill_on_disk(home: Path, data: Dataset, settings: CacheSettings, plan: CacheTable) -> None:
     """Made aside, flushed and renamed, so that the folder is whole or absent."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".filling-", dir=home.parent) as aside:
@@ -258,26 +185,25 @@ def _check_room(path: Path, needed: int) -> None:
         )
 
 
-def _fill(path: Path, data: Dataset, settings: CacheSettings, plan: _Table) -> _Table:
+def _fill(path: Path, data: Dataset, settings: CacheSettings, plan: CacheTable) -> CacheTable:
     """Decode all planned videos into the file; the table of what there is then."""
-    offset = _sound_offset(len(plan.starts_s), settings)
-    size = offset + 2 * plan.num_samples
+    size = int(plan.sound_offset[0]) + 2 * plan.num_samples
     _check_room(path, size)
     os.truncate(path, size)
     jobs = [
-        _Job(path, data.folder, settings, offset, _some(plan, slice(first, first + ROWS_PER_TASK)))
+        _Job(path, data.folder, settings, _some(plan, slice(first, first + ROWS_PER_TASK)))
         for first in range(0, len(plan.rows), ROWS_PER_TASK)
     ]
     began_s = time.monotonic()
     frames, samples = np.zeros_like(plan.frames), np.full_like(plan.samples, -1)
-    end_s, starts_s = plan.end_s.copy(), plan.starts_s.copy()
+    end_s, starts_s, layout = plan.end_s.copy(), plan.starts_s.copy(), plan.layout.copy()
     entry_of = {int(row): entry for entry, row in enumerate(plan.rows)}
     for done in _run(jobs):
         for video in done:
             entry = entry_of[video.row]
             first = plan.first_frame[entry]
             frames[entry], samples[entry] = len(video.starts_s), video.samples
-            end_s[entry] = video.end_s
+            end_s[entry], layout[entry] = video.end_s, video.layout
             starts_s[first : first + len(video.starts_s)] = video.starts_s
     logger.info(
         "decoded %d videos once: %.2f GB in %.0f s",
@@ -290,12 +216,14 @@ def _fill(path: Path, data: Dataset, settings: CacheSettings, plan: _Table) -> _
         logger.warning(
             "%d of %d videos could not be decoded whole; not cached", left_out, len(frames)
         )
-    return replace(plan, frames=frames, samples=samples, end_s=end_s, starts_s=starts_s)
+    return replace(
+        plan, frames=frames, layout=layout, samples=samples, end_s=end_s, starts_s=starts_s
+    )
 
 
-def _some(plan: _Table, part: slice) -> _Table:
-    per_video = {name: values[part] for name, values in asdict(plan).items() if name != "starts_s"}
-    return _Table(**per_video, starts_s=np.zeros(0))
+def _some(plan: CacheTable, part: slice) -> CacheTable:
+    whole = {"starts_s": np.zeros(0), "sound_offset": plan.sound_offset}
+    return CacheTable(**{name: values[part] for name, values in asdict(plan).items()} | whole)
 
 
 class _Job(NamedTuple):
@@ -304,8 +232,7 @@ class _Job(NamedTuple):
     path: Path
     shards: Path
     settings: CacheSettings
-    sound_offset: int
-    plan: _Table
+    plan: CacheTable
 
 
 class _Filled(NamedTuple):
@@ -315,6 +242,7 @@ class _Filled(NamedTuple):
     starts_s: NDArray[np.float64]
     end_s: float
     samples: int
+    layout: tuple[int, ...] = (0,) * 4
 
 
 def _run(jobs: list[_Job]) -> Iterator[list[_Filled]]:
@@ -354,18 +282,25 @@ def _decode(job: _Job) -> list[_Filled]:
 
 
 def _decode_one(job: _Job, data: Dataset, row: int, entry: int, file: BinaryIO) -> _Filled:
-    source, settings, plan = data.read_video(row), job.settings, job.plan
-    frames, starts_s, end_s = decode_all_frames(source, size=settings.size)
-    track = decode_audio(source, sample_rate_hz=settings.sample_rate_hz)
+    settings, plan = job.settings, job.plan
+    with opened_moments(data.locate(row)) as moments:
+        frames, starts_s = moments.all_frames(settings.size)
+        end_s = moments.reader.end_s
+        sound_ends_s = float(data.column("duration_s")[row])
+        track = moments.whole_track(settings.sample_rate_hz, sound_ends_s)
+    layout = frames.form if isinstance(frames, Planes) else (0,) * 4
+    content = frames.flat if isinstance(frames, Planes) else frames
     samples = -1 if track is None else len(track)
-    if len(frames) > plan.frames[entry] or samples > plan.samples[entry]:
-        raise DataError(f"{data.folder}: row {row}: longer than the index says")
-    file.seek(int(plan.first_frame[entry]) * settings.frame_bytes)
-    file.write(frames.data)
+    height, width = data.column("height")[row], data.column("width")[row]
+    room = plan.frames[entry] * stored_bytes(settings, int(height), int(width))
+    if content.size > room or len(starts_s) > plan.frames[entry] or samples > plan.samples[entry]:
+        raise DataError(f"{data.folder}: row {row}: larger or longer than the index says")
+    file.seek(int(plan.first_byte[entry]))
+    file.write(content.data)
     if track is not None:
-        file.seek(job.sound_offset + 2 * int(plan.first_sample[entry]))
+        file.seek(int(plan.sound_offset[0]) + 2 * int(plan.first_sample[entry]))
         file.write(track.data)
-    return _Filled(row, starts_s, end_s, samples)
+    return _Filled(row, starts_s, end_s, samples, layout)
 
 
 @lru_cache(maxsize=1)

@@ -39,10 +39,12 @@ class Source(Protocol[Where]):
 def collate(clips: Sequence[Clip]) -> Batch:
     """Stack clips; B is at least 1."""
     changes = [clip.augmentation for clip in clips]
+    join = np.stack if clips[0].layout is None else np.concatenate
     return Batch(
         keys=tuple(clip.key for clip in clips),
         starts_s=tuple(clip.start_s for clip in clips),
-        frames=torch.from_numpy(np.stack([clip.frames for clip in clips])),
+        frames=torch.from_numpy(join([clip.frames for clip in clips])),
+        layout=_layout(clips),
         waveform=torch.from_numpy(np.stack([clip.waveform for clip in clips])),
         has_audio=torch.tensor([clip.has_audio for clip in clips]),
         word_ids=torch.from_numpy(np.stack([clip.word_ids for clip in clips])),
@@ -53,6 +55,15 @@ def collate(clips: Sequence[Clip]) -> Batch:
         colour=torch.tensor([_colour(change) for change in changes]),
         gain=torch.tensor([change.gain for change in changes]),
     )
+
+
+def _layout(clips: Sequence[Clip]) -> Tensor:
+    """Where each clip's planes begin, and what they are."""
+    rows, first = [], 0
+    for clip in clips:
+        rows.append((first, *map(int, clip.layout)) if clip.layout else (0,) * 5)
+        first += len(clip.frames)
+    return torch.tensor(rows)
 
 
 def _box(change: Augmentation) -> tuple[float, float, float, float]:
@@ -145,11 +156,13 @@ class Loader(Generic[At]):
         self.failures = list(failures)  # the first of each video
         self.failed_clips = 0  # since this loader was made
         self._wheres, self._device, self._most_failed = wheres, device, most_failed
+        count = len(os.sched_getaffinity(0)) if workers is None else workers
         self._loader: DataLoader[_Delivery] = DataLoader(
             _Deliveries(source),
             batch_sampler=wheres,
             collate_fn=_as_it_is,
-            num_workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+            num_workers=count,
+            persistent_workers=count > 0,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # else it would draw from everyone's random numbers
         )

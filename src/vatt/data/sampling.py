@@ -6,13 +6,13 @@ training order can be computed at once.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vatt.contracts import ClipSpec, draw_bits
 
@@ -20,8 +20,7 @@ TOLERANCE_S = 1e-3  # durations come from containers that round to milliseconds
 FEISTEL_ROUNDS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A stretch of one video without cuts, and how many clips an epoch takes from it.
 
     A segment shorter than a clip has one clip, which starts at `start_s` and repeats.
@@ -43,29 +42,81 @@ class Segment:
         return self.start_s + room * (clip + position) / self.clips
 
 
-def clip_slots(
-    duration_s: float, cuts_s: Sequence[float], clip_duration_s: float, *, repeat_short: bool
-) -> list[Segment]:
-    """Cut a video at its cuts and share out its clips; no clip crosses a cut.
+class Segments(NamedTuple):
+    """The segments of many videos, as tensors: processes share one copy of them.
+
+    row: int64 [n], ascending, which video; start_s, end_s: float64 [n];
+    last: int64 [n], clips of all segments up to and with this one.
+    """
+
+    row: Tensor
+    start_s: Tensor
+    end_s: Tensor
+    last: Tensor
+
+    @property
+    def num_clips(self) -> int:
+        """Of all segments together."""
+        return int(self.last[-1]) if len(self.last) else 0
+
+    def find(self, clip: int) -> tuple[int, Segment, int]:
+        """Row and segment of a clip, and which of the segment's clips it is."""
+        at = int(np.searchsorted(self.last.numpy(), clip, side="right"))
+        first = int(self.last[at - 1]) if at else 0
+        segment = Segment(
+            float(self.start_s[at]), float(self.end_s[at]), int(self.last[at]) - first
+        )
+        return int(self.row[at]), segment, clip - first
+
+
+def lay_out(
+    rows: NDArray[np.int64],
+    duration_s: NDArray[np.float64],
+    cuts: tuple[NDArray[np.int64], NDArray[np.float64]],
+    clip_duration_s: float,
+    *,
+    repeat_short: bool,
+) -> Segments:
+    """Cut videos at their cuts and share out their clips; no clip crosses a cut.
 
     Args:
-        duration_s: of the video.
-        cuts_s: moments that no clip may cross, in any order; those outside the video do nothing.
+        rows: [n], names of the videos, ascending.
+        duration_s: [n], of each.
+        cuts: how many each has [n], and all of them, one video after the other, in any order:
+            moments that no clip may cross; those outside the video do nothing.
         clip_duration_s: how long a clip lasts.
         repeat_short: a segment shorter than a clip gives one clip that repeats; else none.
 
     Returns:
-        As many clips for each segment as fit into it side by side. Their starts are spread over
-        the whole segment, so that neighbours may overlap.
+        Segments with as many clips as fit into each side by side. Their starts are spread over the
+        whole segment, so that neighbours may overlap.
     """
-    inside = sorted({cut for cut in cuts_s if TOLERANCE_S < cut < duration_s - TOLERANCE_S})
-    edges = [0.0, *inside, duration_s]
-    segments = []
-    for start_s, end_s in itertools.pairwise(edges):
-        fitting = int((end_s - start_s + TOLERANCE_S) / clip_duration_s)
-        if fitting or (repeat_short and end_s > start_s + TOLERANCE_S):
-            segments.append(Segment(start_s, end_s, max(1, fitting)))
-    return segments
+    place, start_s, end_s = _stretches(duration_s, *cuts)
+    fitting = ((end_s - start_s + TOLERANCE_S) / clip_duration_s).astype(np.int64)
+    kept = fitting > 0
+    if repeat_short:
+        kept |= end_s > start_s + TOLERANCE_S
+    clips = np.maximum(fitting[kept], 1)
+    arrays = rows[place[kept]], start_s[kept], end_s[kept], np.cumsum(clips)
+    return Segments(*(torch.from_numpy(array) for array in arrays))
+
+
+def _stretches(
+    duration_s: NDArray[np.float64], counts: NDArray[np.int64], cuts_s: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Number, start and end of the parts of videos between cuts, in order."""
+    videos = np.arange(len(duration_s))
+    number = np.concatenate([videos, np.repeat(videos, counts)])
+    start_s = np.concatenate([np.zeros(len(videos)), cuts_s])
+    inside = (start_s > TOLERANCE_S) & (start_s < duration_s[number] - TOLERANCE_S)
+    inside[: len(videos)] = True
+    number, start_s = number[inside], start_s[inside]
+    order = np.lexsort((start_s, number))
+    number, start_s = number[order], start_s[order]
+    same_video = number[1:] == number[:-1]
+    end_s = duration_s[number]
+    end_s[:-1][same_video] = start_s[1:][same_video]
+    return number, start_s, end_s
 
 
 def permuted(index: int, size: int, *keys: int) -> int:
@@ -103,48 +154,71 @@ class Place(NamedTuple):
 class ClipOrder:
     """The endless random order of training clips; any position of it is computed at once.
 
-    Each epoch has every clip of every source once. With weights, each source still has every clip
-    once before any comes again, but sources take turns in other proportions.
+    Each epoch has every clip of every source once. With weights sources take turns in their
+    proportions, as evenly as can be, so that every batch has them; each source still has every
+    clip once before any comes again.
     """
 
     def __init__(
-        self,
-        sources: Sequence[Sequence[tuple[int, Segment]]],
-        *,
-        seed: int,
-        weights: Sequence[float] = (),
+        self, sources: Sequence[Segments], *, seed: int, weights: Sequence[float] = ()
     ) -> None:
         """Lay out the epochs.
 
         Args:
-            sources: per source, (row, segment) pairs; at least one clip each.
+            sources: at least one clip each.
             seed: another seed, another order.
             weights: shares of the sources among the clips; as many clips as they have when empty.
         """
         self._sources, self._seed = sources, seed
-        self._ends = [np.cumsum([segment.clips for _, segment in pairs]) for pairs in sources]
-        clips = [int(ends[-1]) for ends in self._ends]
-        shares = [weight / sum(weights) * sum(clips) for weight in weights] or clips
-        self._turns = [max(1, round(share)) for share in shares]  # of each source in an epoch
-        self._first_turns = np.cumsum([0, *self._turns])
-        self.clips_per_epoch = int(self._first_turns[-1])
+        self._clips = [segments.num_clips for segments in sources]
+        self._firsts = np.cumsum([0, *self._clips])
+        self._shares = [  # of what the sources before it leave, in 2^-32
+            round(weight / sum(weights[source:]) * 2**32) for source, weight in enumerate(weights)
+        ]
 
-    def __getitem__(self, index: int) -> Place:
-        """The clip at a position of the order, 0 or more."""
-        epoch, position = divmod(index, self.clips_per_epoch)
-        turn = permuted(position, self.clips_per_epoch, self._seed, epoch)
-        source = int(np.searchsorted(self._first_turns, turn, side="right")) - 1
-        turn -= int(self._first_turns[source])
-        clips, turns = int(self._ends[source][-1]), self._turns[source]
-        if turns != clips:  # the source's own epochs are longer or shorter
-            own_epoch, turn = divmod(epoch * turns + turn, clips)
-            turn = permuted(turn, clips, self._seed, source, own_epoch)
-        found = int(np.searchsorted(self._ends[source], turn, side="right"))
-        row, segment = self._sources[source][found]
-        return Place(source, row, segment, turn - int(self._ends[source][found]) + segment.clips)
+    @property
+    def num_clips(self) -> int:
+        """Different clips of all sources; without weights an epoch has each once."""
+        return int(self._firsts[-1])
+
+    def place(self, index: int, attempt: int = 0) -> Place:
+        """The clip at a position of the order, 0 or more.
+
+        Args:
+            index: the position.
+            attempt: how many clips were tried there before; each comes from a later epoch.
+        """
+        source, turn = self._turn(index, attempt)
+        return Place(source, *self._sources[source].find(turn))
+
+    def _turn(self, index: int, attempt: int) -> tuple[int, int]:
+        if not self._shares:
+            epoch, position = divmod(index, self.num_clips)
+            turn = permuted(position, self.num_clips, self._seed, epoch + attempt)
+            source = int(np.searchsorted(self._firsts, turn, side="right")) - 1
+            return source, turn - int(self._firsts[source])
+        source, turns = self._source_at(index)
+        epoch, position = divmod(turns, self._clips[source])
+        return source, permuted(position, self._clips[source], self._seed, source, epoch + attempt)
+
+    def _source_at(self, index: int) -> tuple[int, int]:
+        """Whose turn it is at a position, and how many turns the source had before.
+
+        Of the first i turns of those left, the next source has ⌊share × i⌋: never more than one
+        away from its share.
+        """
+        left = index
+        for source, share in enumerate(self._shares[:-1]):
+            turns = left * share >> 32
+            if (left + 1) * share >> 32 > turns:
+                return source, turns
+            left -= turns
+        return len(self._shares) - 1, left
 
 
-def clip_times(spec: ClipSpec, start_s: float, end_s: float) -> NDArray[np.float64]:
+def clip_times(
+    spec: ClipSpec, start_s: float, end_s: float, *, step_s: float | None = None
+) -> NDArray[np.float64]:
     """When each of the T frames is taken, in seconds [T]; they repeat from the start past `end_s`.
 
     Args:
@@ -152,9 +226,11 @@ def clip_times(spec: ClipSpec, start_s: float, end_s: float) -> NDArray[np.float
         start_s: time of the first frame.
         end_s: end of the segment. A clip that does not fit repeats the stretch [start_s, end_s),
             as the official code repeats short videos.
+        step_s: from one frame to the next; 1 / frame rate if not given.
     """
-    offsets_s = np.round(np.arange(spec.frames, dtype=np.float64) / spec.fps, 9)
-    if not fits(spec, start_s, end_s):
+    step_s = 1.0 / spec.fps if step_s is None else step_s
+    offsets_s = np.round(np.arange(spec.frames, dtype=np.float64) * step_s, 9)
+    if start_s + spec.frames * step_s > end_s + TOLERANCE_S:
         length_s = round(end_s - start_s, 9)
         # Nobody is shown the very end: there the next frame counts as begun, and there is none.
         offsets_s = np.minimum(np.fmod(offsets_s, length_s), length_s - 2 * TOLERANCE_S)
@@ -164,6 +240,14 @@ def clip_times(spec: ClipSpec, start_s: float, end_s: float) -> NDArray[np.float
 def fits(spec: ClipSpec, start_s: float, end_s: float) -> bool:
     """Whether a clip that starts at `start_s` ends by `end_s`."""
     return start_s + spec.duration_s <= end_s + TOLERANCE_S
+
+
+def sound_span(spec: ClipSpec, start_s: float, end_s: float) -> tuple[int, int]:
+    """First sample of a clip, and how many samples there are before its sound repeats, or ends."""
+    length = spec.samples
+    if not fits(spec, start_s, end_s):
+        length = max(1, round((end_s - start_s) * spec.sample_rate_hz))
+    return round(start_s * spec.sample_rate_hz), length
 
 
 def clip_samples(
@@ -180,11 +264,12 @@ def clip_samples(
     Returns:
         int16 [S]; zeros where the track has ended.
     """
-    first = round(start_s * spec.sample_rate_hz)
-    length = spec.samples
-    if not fits(spec, start_s, end_s):
-        length = max(1, round((end_s - start_s) * spec.sample_rate_hz))
-    heard = track[first : first + length]
+    first, length = sound_span(spec, start_s, end_s)
+    return whole_sound(track[first : first + length], spec, length)
+
+
+def whole_sound(heard: NDArray[np.int16], spec: ClipSpec, length: int) -> NDArray[np.int16]:
+    """Samples of `sound_span` → S samples: zeros up to `length`, and that again and again."""
     if len(heard) < length:
         heard = np.concatenate([heard, np.zeros(length - len(heard), np.int16)])
     return heard if length == spec.samples else np.resize(heard, spec.samples)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from vatt.data.records import SampleRecord
 from vatt.errors import DataError
+from vatt.media.container import FilePart
 
 FORMAT_VERSION = "1.0"  # a reader refuses a newer major version
 INDEX_FILE, DATASET_FILE, FAILURES_FILE = "index.parquet", "dataset.json", "failures.jsonl"
@@ -308,6 +309,20 @@ class Dataset:
                 f"{self.folder}: no video in split {split!r}; it has {sorted(self.info['splits'])}"
             )
         return found
+
+    def cuts(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """How many cuts each of the rows has, and all of them, one row after the other."""
+        cuts = self.index["cuts"].combine_chunks().take(pa.array(rows))
+        counts = pc.list_value_length(cuts).to_numpy(zero_copy_only=False)
+        return counts.astype(np.int64), pc.list_flatten(cuts).to_numpy()
+
+    def locate(self, row: int) -> FilePart:
+        """Where the stored video of a row lies."""
+        return FilePart(
+            self.folder / self._value(row, "shard"),
+            self._value(row, "video_offset"),
+            self._value(row, "video_size"),
+        )
 
     def read_video(self, row: int) -> bytes:
         """The stored video file of a row.

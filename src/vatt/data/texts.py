@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vatt.contracts import ClipSpec
 from vatt.data.sampling import nearest_captions
+from vatt.data.settings import DataConfig
 from vatt.data.shards import Dataset
 from vatt.data.words import WordTokenizer
 
@@ -28,7 +29,7 @@ class TextReader:
         data: Dataset,
         spec: ClipSpec,
         tokenizer: WordTokenizer | None,
-        max_gap_s: float | None,
+        config: DataConfig,
     ) -> None:
         """Set up.
 
@@ -36,16 +37,17 @@ class TextReader:
             data: the folder.
             spec: gives K texts of L words.
             tokenizer: without one, clips have no texts.
-            max_gap_s: captions whose middle is further than this from the clip's are left out.
+            config: how far captions may be away, and what to do where there are few.
         """
-        self._data, self._spec, self._tokenizer, self._max_gap_s = data, spec, tokenizer, max_gap_s
+        self._data, self._spec, self._tokenizer, self._config = data, spec, tokenizer, config
         self._kept: dict[int, _Texts] = {}
 
     def nearest(self, row: int, middle_s: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The K captions nearest to a moment.
 
         Returns:
-            word_ids: int64 [K, L]; text_mask: bool [K], False (and zeros) where there are fewer.
+            word_ids: int64 [K, L]; text_mask: bool [K], False (and zeros) where there are fewer, if
+                they are not to be repeated.
 
         Raises:
             DataError: the video's record cannot be read.
@@ -56,8 +58,10 @@ class TextReader:
         if self._tokenizer is not None:
             texts = self._texts(row, self._tokenizer)
             near = nearest_captions(
-                texts.spans_s, middle_s, count=spec.texts, max_gap_s=self._max_gap_s
+                texts.spans_s, middle_s, count=spec.texts, max_gap_s=self._config.max_caption_gap_s
             )
+            if self._config.few_captions == "repeat" and len(near):
+                near = np.resize(near, spec.texts)
             word_ids[: len(near)], mask[: len(near)] = texts.word_ids[near], True
         return word_ids, mask
 

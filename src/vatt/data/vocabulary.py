@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from vatt import distributed
-from vatt.data.datasets import DataConfig
+from vatt.data.settings import DataConfig
 from vatt.data.shards import Dataset
 from vatt.data.words import WordTokenizer
 from vatt.errors import CheckpointError

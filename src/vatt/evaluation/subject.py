@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vatt.config import config_hash, from_values, read_toml
-from vatt.data.datasets import DataConfig, EvalDataset, Window
+from vatt.data.datasets import EvalDataset, Window
 from vatt.data.loader import make_eval_loader
+from vatt.data.settings import DataConfig
 from vatt.data.shards import Dataset
 from vatt.encoder import Encoder, load
 from vatt.errors import ConfigError, DataError
@@ -92,7 +93,7 @@ class Subject:
         """Twelve hex digits of all that shapes the features: weights, clips, decoding."""
         contents = dataset.column("sha256")
         clips = (f"{contents[moment.row]} {moment.id}" for moment in moments.moments)
-        shapes = (config_hash(self.encoder.spec), str(self.data.decode_size), str(seed))
+        shapes = (config_hash(self.encoder.spec), str(self.data.rgb_size), str(seed))
         return ids_hash([FORMAT_VERSION, self.model_hash, *shapes, *clips])
 
     def caption_pool(self, clips: SplitFeatures, size: int, *, seed: int) -> Pool:
@@ -165,8 +166,7 @@ def open_subject(
     if settings.is_file():
         data = from_values(DataConfig, read_toml(settings)["data"], where=str(settings))
     elif shards:
-        size = (encoder.spec.height, encoder.spec.width)
-        data = DataConfig(shards=tuple(shards), decode_size=size)
+        data = DataConfig(shards=tuple(shards))
     else:
         raise ConfigError(f"{run}: no config.toml that names shards; give --shards FOLDER")
     if shards:

@@ -61,6 +61,11 @@ def color_matrix(frame: VideoFrame) -> int:
     return BT709 if frame.width >= 1280 or frame.height > 576 else BT601
 
 
+def is_vivid(frame: VideoFrame) -> bool:
+    """Whether a frame has HDR or wide gamut colours."""
+    return frame.color_trc in _HDR or frame.color_primaries == ColorPrimaries.BT2020
+
+
 class PictureConverter:
     """Decoded frame → upright SDR picture of one size; one scaler for all frames of a video.
 
@@ -107,7 +112,7 @@ class PictureConverter:
         transparent = frame.format.has_palette or any(
             component.is_alpha for component in frame.format.components
         )
-        vivid = frame.color_trc in _HDR or frame.color_primaries == ColorPrimaries.BT2020
+        vivid = is_vivid(frame)
         if not transparent and not vivid and upright == (False, 0):
             return []
         height, width = self._size[::-1] if upright.quarter_turns % 2 else self._size

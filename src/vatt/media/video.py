@@ -6,11 +6,11 @@ the container gives it. Sound (`audio.py`) and prepared captions use the same cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain, dropwhile
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -30,10 +30,8 @@ from vatt.media.container import (
     video_stream,
 )
 from vatt.media.pictures import PictureConverter, deinterlaced, orientation
+from vatt.media.screen import EPSILON_S, TimedFrame, on_screen
 
-# Containers such as Matroska round times to milliseconds: a frame that starts this much after the
-# asked time is taken as on screen already.
-EPSILON_S = 0.001
 _SEEK_AFTER_S = 2.0  # nearer than this, decoding on is cheaper than seeking
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats with trustworthy indexes
 _MAX_HELD_S = 600.0  # that one frame may stay on screen: damaged times must not fill the disk
@@ -148,14 +146,6 @@ def _audio_facts(container: InputContainer, stream: AudioStream) -> AudioFacts:
     )
 
 
-class TimedFrame(NamedTuple):
-    """A decoded frame and when it is on screen, in seconds on the video clock."""
-
-    start_s: float
-    end_s: float
-    frame: VideoFrame
-
-
 class VideoReader:
     """The decoded frames of an open container in the order shown, each with its time.
 
@@ -163,22 +153,38 @@ class VideoReader:
         MediaError: there is no picture, or a frame is damaged, too large or has no sensible time.
     """
 
-    def __init__(self, container: InputContainer, source: Source) -> None:
+    def __init__(
+        self, container: InputContainer, source: Source, *, zero: int | None = None
+    ) -> None:
+        """Read the first frame, unless its container time `zero` is known."""
         stream = video_stream(container)
         if stream is None:
             raise MediaError(f"{describe(source)}: holds no picture, only sound")
         assert stream.time_base is not None
-        self._container, self.stream, self._source = container, stream, source
+        self._container, self.stream, self.source = container, stream, source
         self._tick_s = float(stream.time_base)
+        self._zero = self._timestamp(self._start[0]) if zero is None else zero
+        self.end_s = 0.0  # when the last frame read so far leaves the screen
+
+    @cached_property
+    def _start(self) -> tuple[VideoFrame, VideoFrame, Iterator[VideoFrame]]:
+        """The first frame as it was decoded; that frame and the rest, made whole."""
         decoded = self._decoded()
         first = next(decoded, None)
         if first is None:
-            raise MediaError(f"{describe(source)}: no frame of its picture can be decoded")
-        self.interlaced = first.interlaced_frame
-        self._rest = deinterlaced(chain([first], decoded))
-        self.first = next(self._rest, first)
-        self._zero = self._timestamp(first)
-        self.end_s = 0.0  # when the last frame read so far leaves the screen
+            raise MediaError(f"{describe(self.source)}: no frame of its picture can be decoded")
+        rest = deinterlaced(chain([first], decoded))
+        return first, next(rest, first), rest
+
+    @property
+    def interlaced(self) -> bool:
+        """Whether the first frame is interlaced."""
+        return self._start[0].interlaced_frame
+
+    @property
+    def first(self) -> VideoFrame:
+        """The first frame."""
+        return self._start[1]
 
     @property
     def zero_s(self) -> float:
@@ -192,7 +198,8 @@ class VideoReader:
 
     def frames(self) -> Iterator[TimedFrame]:
         """All frames; to be called once, before any `frames_from`."""
-        return self._timed(chain([self.first], self._rest))
+        _, first, rest = self._start
+        return self._timed(chain([first], rest))
 
     def frames_from(self, time_s: float) -> Iterator[TimedFrame]:
         """The frames from a key frame at or before `time_s` on, after a seek."""
@@ -210,17 +217,17 @@ class VideoReader:
             if first is not None and self._seconds(first) <= time_s + EPSILON_S:
                 return self._timed(chain([first], landed))
         raise MediaError(
-            f"{describe(self._source)}: cannot seek to {time_s:.2f} s; its index is damaged: "
+            f"{describe(self.source)}: cannot seek to {time_s:.2f} s; its index is damaged: "
             "store the file anew, for instance with `vatt prepare`"
         )
 
     def _decoded(self) -> Iterator[VideoFrame]:
         for frame in self._container.decode(self.stream):
             if frame.is_corrupt:
-                raise MediaError(f"{describe(self._source)}: damaged at {frame.time} s")
+                raise MediaError(f"{describe(self.source)}: damaged at {frame.time} s")
             if frame.width * frame.height > MAX_PIXELS:
                 raise MediaError(
-                    f"{describe(self._source)}: frames of {frame.width}x{frame.height}, expected "
+                    f"{describe(self.source)}: frames of {frame.width}x{frame.height}, expected "
                     f"at most {MAX_PIXELS:,} pixels"
                 )
             yield frame
@@ -228,7 +235,7 @@ class VideoReader:
     def _timestamp(self, frame: VideoFrame) -> int:
         timestamp = frame.pts if frame.pts is not None else frame.dts
         if timestamp is None:
-            raise MediaError(f"{describe(self._source)}: a frame without a time; remux the file")
+            raise MediaError(f"{describe(self.source)}: a frame without a time; remux the file")
         return timestamp
 
     def _seconds(self, frame: VideoFrame) -> float:
@@ -246,7 +253,7 @@ class VideoReader:
             held_s = max(lasts_s, start_s - last_s if last_s is not None else 0.0)
             if held_s > _MAX_HELD_S:
                 raise MediaError(
-                    f"{describe(self._source)}: a frame near {start_s:,.0f} s stays for "
+                    f"{describe(self.source)}: a frame near {start_s:,.0f} s stays for "
                     f"{held_s:,.0f} s, expected at most {_MAX_HELD_S:.0f} s; its times are damaged"
                 )
             last_s, self.end_s = start_s, start_s + lasts_s
@@ -255,26 +262,9 @@ class VideoReader:
     def _refuse_jump_back(self, by_s: float) -> None:
         if by_s < -_MAX_BACK_S:
             raise MediaError(
-                f"{describe(self._source)}: its times jump back by {-by_s:.1f} s; it was joined "
+                f"{describe(self.source)}: its times jump back by {-by_s:.1f} s; it was joined "
                 "from several recordings or is damaged: remux it with new times"
             )
-
-
-def on_screen(frames: Iterable[TimedFrame], times_s: Iterable[float]) -> Iterator[TimedFrame]:
-    """For each of the ascending times the frame shown then; ends early where the video ends."""
-    times = iter(times_s)
-    wanted_s = next(times, None)
-    held: TimedFrame | None = None
-    for timed in frames:
-        while held is not None and wanted_s is not None and wanted_s + EPSILON_S < timed.start_s:
-            yield held
-            wanted_s = next(times, None)
-        if wanted_s is None:
-            return
-        held = timed
-    while held is not None and wanted_s is not None and wanted_s + EPSILON_S < held.end_s:
-        yield held
-        wanted_s = next(times, None)
 
 
 class FrameConverter:
@@ -309,27 +299,48 @@ def decode_frames(
         MediaError: the video ends before a time, or cannot be decoded.
     """
     frames = np.empty((len(times_s), *size, 3), np.uint8)
-    order = np.argsort(times_s, kind="stable")
     convert = FrameConverter(size)
     with opened(source) as container:
-        reader = VideoReader(container, source)
-        for run in _runs(order, times_s, split=reader.seekable):
-            asked = times_s[run].tolist()
-            near = asked[0] <= _SEEK_AFTER_S or not reader.seekable
-            walk = reader.frames() if near else reader.frames_from(asked[0])
-            filled, previous = 0, None
-            for timed in on_screen(walk, asked):
-                if timed is not previous:
-                    picture, previous = convert(timed.frame), timed
-                frames[run[filled]] = picture
-                filled += 1
-            if filled < len(run):
-                raise MediaError(
-                    f"{describe(source)}: needs the frame at {asked[filled]:.2f} s ({len(times_s)} "
-                    f"frames from {asked[0]:.2f} s on), but the video ends at "
-                    f"{reader.end_s:.2f} s; ask for earlier times"
-                )
+        fill_frames(frames, VideoReader(container, source), times_s, convert)
     return frames
+
+
+def fill_frames(
+    frames: NDArray[np.uint8],
+    reader: VideoReader,
+    times_s: NDArray[np.float64],
+    convert: Callable[[VideoFrame], NDArray[np.uint8]],
+) -> None:
+    """Fill `frames` [T, …] with what `convert` makes of the frames on screen at the times."""
+    previous: TimedFrame | None = None
+    for place, timed in frames_at(reader, times_s):
+        if timed is not previous:
+            picture, previous = convert(timed.frame), timed
+        frames[place] = picture
+
+
+def frames_at(
+    reader: VideoReader, times_s: NDArray[np.float64]
+) -> Iterator[tuple[int, TimedFrame]]:
+    """For each time, in ascending order: its place in `times_s`, and the frame on screen then.
+
+    Raises:
+        MediaError: the video ends before a time, or cannot be decoded.
+    """
+    order = np.argsort(times_s, kind="stable")
+    for run in _runs(order, times_s, split=reader.seekable):
+        asked = times_s[run].tolist()
+        near = asked[0] <= _SEEK_AFTER_S or not reader.seekable
+        walk = reader.frames() if near else reader.frames_from(asked[0])
+        filled = 0
+        for filled, timed in enumerate(on_screen(walk, asked), start=1):
+            yield int(run[filled - 1]), timed
+        if filled < len(run):
+            raise MediaError(
+                f"{describe(reader.source)}: needs the frame at {asked[filled]:.2f} s "
+                f"({len(times_s)} frames from {asked[0]:.2f} s on), but the video ends at "
+                f"{reader.end_s:.2f} s; ask for earlier times"
+            )
 
 
 def _runs(
@@ -355,18 +366,25 @@ def decode_all_frames(
     Raises:
         MediaError: the video cannot be decoded, or is too long to hold in memory at this size.
     """
+    with opened(source) as container:
+        reader = VideoReader(container, source)
+        return *read_all_frames(reader, size=size), reader.end_s
+
+
+def read_all_frames(
+    reader: VideoReader, *, size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Frames and starts of `decode_all_frames`."""
     frames: list[NDArray[np.uint8]] = []
     starts_s: list[float] = []
     most = _MAX_DECODED_BYTES // (size[0] * size[1] * 3)
     convert = FrameConverter(size)
-    with opened(source) as container:
-        reader = VideoReader(container, source)
-        for timed in reader.frames():
-            if len(frames) == most:
-                raise MediaError(
-                    f"{describe(source)}: more than {most} frames of {size[0]}x{size[1]}, too many "
-                    "to hold in memory; cut the video into parts or decode at a smaller size"
-                )
-            frames.append(convert(timed.frame))
-            starts_s.append(timed.start_s)
-    return np.stack(frames), np.array(starts_s), reader.end_s
+    for timed in reader.frames():
+        if len(frames) == most:
+            raise MediaError(
+                f"{describe(reader.source)}: more than {most} frames of {size[0]}x{size[1]}, too "
+                "many to hold in memory; cut the video into parts or decode at a smaller size"
+            )
+        frames.append(convert(timed.frame))
+        starts_s.append(timed.start_s)
+    return np.stack(frames), np.array(starts_s)

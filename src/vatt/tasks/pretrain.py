@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from vatt import config as configs
 from vatt import distributed
-from vatt.contracts import Batch, ClipSpec, Embeddings, draw_bits
+from vatt.contracts import Augmentation, Batch, ClipSpec, Embeddings, draw_bits
 from vatt.data import augment
 from vatt.data.augment import AugmentConfig
-from vatt.data.datasets import ClipDataset, DataConfig, Failure
-from vatt.data.loader import StepLoader, make_loader
+from vatt.data.datasets import ClipDataset, Failure
+from vatt.data.loader import StepLoader, collate, make_loader
+from vatt.data.settings import DataConfig
 from vatt.data.vocabulary import vocabulary
 from vatt.data.words import WordTokenizer
 from vatt.errors import ConfigError
@@ -112,16 +113,23 @@ class Objective:
     """From a batch to this rank's shares of the losses (eq. 4–6)."""
 
     def __init__(
-        self, model: nn.Module, clip: ClipSpec, loss: LossConfig, precision: AutocastSetting
+        self,
+        model: nn.Module,
+        clip: ClipSpec,
+        loss: LossConfig,
+        precision: AutocastSetting,
+        *,
+        antialias: bool = True,
     ) -> None:
         self.model = distributed.summing_gradients(model)
         self.clip = clip
         self.loss = loss
         self.precision: AutocastSetting = precision
+        self.antialias = antialias
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars loss, video_audio and video_text."""
-        inputs = augment.apply(batch, self.clip)
+        inputs = augment.apply(batch, self.clip, antialias=self.antialias)
         with autocast(self.precision, batch.frames.device):
             mine: Embeddings = self.model(inputs)
         losses = contrast(mine, gathered(mine), self.loss)
@@ -130,6 +138,17 @@ class Objective:
             "video_audio": losses.video_audio,
             "video_text": losses.video_text,
         }
+
+
+def objective_of(config: PretrainConfig, model: nn.Module) -> Objective:
+    """What training with these settings minimises."""
+    return Objective(
+        model.train(),
+        config.clip,
+        config.loss,
+        config.train.autocast,
+        antialias=config.augment.antialias,
+    )
 
 
 def gathered(mine: Embeddings) -> Embeddings:
@@ -176,7 +195,7 @@ def _run(config: PretrainConfig, device: torch.device) -> PretrainResult:
     step, failures = _resume(saved or config.start_from, optimiser)
     loader = _loader(config, dataset, device=device, start_step=step, failures=failures)
     learner = Learner(
-        objective=Objective(model.train(), config.clip, config.loss, config.train.autocast),
+        objective=objective_of(config, model),
         optimiser=optimiser,
         write_model=partial(write_model, model=model, clip=config.clip, tokenizer=tokenizer),
         facts=lambda: {"failures": all_failures(loader)},
@@ -303,13 +322,15 @@ Colour = tuple[float, float, float]
 
 
 def measure_frames(dataset: ClipDataset, clips: int) -> tuple[Colour, Colour]:
-    """Mean and deviation of red, green and blue in [-1, 1] over the first clips of the training."""
+    """Mean and deviation of red, green and blue in [-1, 1] over the crops of the first clips."""
     total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     pixels = 0
     batch = dataset.config.batch_size
     for number in range(clips):
-        frames = torch.tensor(dataset[number // batch, number % batch].frames)
-        values = frames.view(-1, 3).double() / 127.5 - 1
+        clip = dataset[number // batch, number % batch]
+        uncoloured = replace(clip, augmentation=Augmentation(crop=clip.augmentation.crop))
+        frames = augment.apply(collate([uncoloured]), dataset.spec).frames
+        values = frames.view(-1, 3).double()
         total += values.sum(0)
         squares += values.square().sum(0)
         pixels += len(values)
@@ -335,18 +356,9 @@ def replay(capture: Path) -> dict[str, float]:
     device = pick_device(config.train.device)
     parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
     model, _ = load_model(capture / "rank-0", device)
-    objective = Objective(model.train(), config.clip, config.loss, config.train.autocast)
+    objective = objective_of(config, model)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
-        return whole_batch(objective(_joined(parts).to(device)))
-
-
-def _joined(parts: Sequence[Batch]) -> Batch:
-    joined: dict[str, Any] = {}
-    for item in fields(Batch):
-        values = [getattr(part, item.name) for part in parts]
-        tensors = isinstance(values[0], Tensor)
-        joined[item.name] = torch.cat(values) if tensors else tuple(chain(*values))
-    return Batch(**joined)
+        return whole_batch(objective(Batch.joined(parts).to(device)))
 
 
 def write_model(folder: Path, *, model: Vatt, clip: ClipSpec, tokenizer: WordTokenizer) -> None:

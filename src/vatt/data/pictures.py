@@ -1,0 +1,163 @@
+"""Decoded frames → RGB at the model's size, on the batch's device: crop, resize, flip.
+
+Frames come as RGB, or as the luma and chroma planes that videos are stored in. Both are resized by
+two matrix products, of rows and of columns; planes become RGB after that, at the smaller size.
+Chroma samples are taken to lie in the middle of their four pixels, as libswscale takes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vatt.contracts import Augmentation, Batch, ClipSpec, Crop
+from vatt.media.planes import Box, frame_bytes, half
+
+_SPARE = 2  # luma pixels beyond those that are needed, against rounding
+_KR_KB = ((0.299, 0.114), (0.2126, 0.0722))  # shares of red and blue in luma: BT.601, BT.709
+
+
+def resize_rgb(batch: Batch, part: slice, *, out: Tensor, antialias: bool) -> None:
+    """Crop, resize and flip RGB frames of some clips.
+
+    Args:
+        batch: its frames are [B, T, H, W, 3].
+        part: which clips.
+        out: float [b, T, h, w, 3], filled with values in [0, 255].
+        antialias: see `resize_weights`.
+    """
+    frames = batch.frames[part]
+    H, W, C = frames.shape[2:]
+    sizes = torch.tensor([[H, W]], device=out.device).expand(len(frames), 2)
+    rows, columns = _axes(batch, part, sizes, (H, W), out.shape[2:4], antialias=antialias)
+    lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
+    out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))
+
+
+def resize_planes(
+    batch: Batch, part: slice, layout: Sequence[Sequence[int]], *, out: Tensor, antialias: bool
+) -> None:
+    """Crop, resize and flip the planes of some clips, and turn them into RGB.
+
+    Args:
+        batch: its frames are bytes of planes.
+        part: which clips.
+        layout: their rows of `batch.layout`, as numbers that the host knows.
+        out: float [b, T, h, w, 3], filled with values in [0, 255].
+        antialias: see `resize_weights`.
+    """
+    luma, chroma = _padded(batch.frames, layout, out.shape[1])
+    shape, form = batch.layout[part, 1:3], batch.layout[part, 3:, None, None, None, None].bool()
+    planes = []
+    for plane, sizes in ((luma, shape), (chroma, shape / 2)):
+        rows, columns = _axes(
+            batch, part, sizes, plane.shape[-2:], out.shape[2:4], antialias=antialias
+        )
+        planes.append(rows[:, None, None] @ plane @ columns.mT[:, None, None])
+    y, blue, red = planes[0], planes[1][:, :, :1], planes[1][:, :, 1:]
+    bt709, full = form.unbind(1)
+    y = torch.where(full, y, (y - 16) * (255 / 219))
+    scale = torch.where(full, 1.0, 255 / 224)
+    blue, red = (blue - 128) * scale, (red - 128) * scale
+    kr, kb = (torch.where(bt709, hd, sd) for sd, hd in zip(*_KR_KB, strict=True))
+    out[..., 0] = (y + 2 * (1 - kr) * red)[:, :, 0]
+    out[..., 2] = (y + 2 * (1 - kb) * blue)[:, :, 0]
+    green = 2 / (1 - kr - kb) * (kb * (1 - kb) * blue + kr * (1 - kr) * red)
+    out[..., 1] = (y - green)[:, :, 0]
+    out.clamp_(0.0, 255.0)
+
+
+def _padded(flat: Tensor, layout: Sequence[Sequence[int]], frames: int) -> tuple[Tensor, Tensor]:
+    """Luma [b, T, 1, H, W] and chroma [b, T, 2, H', W'] of clips of several sizes, zeros beside."""
+    H, W = (max(row[axis] for row in layout) for axis in (1, 2))
+    luma = flat.new_zeros((len(layout), frames, 1, H, W), dtype=torch.float32)
+    chroma = flat.new_zeros((len(layout), frames, 2, half(H), half(W)), dtype=torch.float32)
+    for clip, (first, height, width, *_) in enumerate(layout):
+        middle, end = (
+            first + frames * height * width,
+            first + frames * frame_bytes(height, width),
+        )
+        luma[clip, :, 0, :height, :width] = flat[first:middle].view(frames, height, width)
+        size = (half(height), half(width))
+        chroma[clip, :, :, : size[0], : size[1]] = flat[middle:end].view(frames, 2, *size)
+    return luma, chroma
+
+
+def _axes(
+    batch: Batch,
+    part: slice,
+    sizes: Tensor,
+    size_in: Sequence[int],
+    size_out: Sequence[int],
+    *,
+    antialias: bool,
+) -> tuple[Tensor, Tensor]:
+    """Weights of rows [b, h, H] and columns [b, w, W]; `sizes` [b, 2] of each clip's own frame."""
+    top, left, height, width = (batch.crop[part] * sizes.repeat(1, 2)).unbind(1)
+    ends = sizes.ceil().unbind(1)
+    rows = resize_weights(top, height, ends[0], size_in[0], size_out[0], antialias=antialias)
+    columns = resize_weights(left, width, ends[1], size_in[1], size_out[1], antialias=antialias)
+    return rows, torch.where(batch.flip[part, None, None], columns.flip(1), columns)
+
+
+def resize_weights(
+    start: Tensor, extent: Tensor, end: Tensor, size_in: int, size_out: int, *, antialias: bool
+) -> Tensor:
+    """Weights of a linear resize of one axis.
+
+    Args:
+        start: [b], where the box begins, in pixels.
+        extent: [b], how long it is, in pixels.
+        end: [b], how many of the axis' pixels are there; the others have no weight.
+        size_in: pixels of the axis.
+        size_out: pixels wanted from the box.
+        antialias: wider where the box shrinks, to average over all that a pixel covers, as Pillow
+            does; else only between neighbours, as TensorFlow does by default.
+
+    Returns:
+        [b, size_out, size_in], rows adding to 1; the identity where nothing is to be done.
+    """
+    outputs = (torch.arange(size_out, device=start.device) + 0.5) / size_out
+    inputs = torch.arange(size_in, device=start.device) + 0.5
+    centres = start[:, None] + outputs * extent[:, None]
+    reach = (extent / size_out if antialias else torch.zeros_like(extent)).clamp(min=1.0)
+    weights = (1.0 - (inputs - centres[..., None]).abs() / reach[:, None, None]).clamp_(min=0.0)
+    weights *= inputs < end[:, None, None]
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def needed(crop: Crop, spec: ClipSpec, height: int, width: int) -> Box:
+    """The pixels that have weight when this crop of a picture is resized, and a few more.
+
+    Args:
+        crop: of the picture.
+        spec: gives the size that the crop becomes.
+        height: of the picture.
+        width: of the picture.
+    """
+    top, bottom = _needed(crop.top * height, crop.height * height, height, spec.height)
+    left, right = _needed(crop.left * width, crop.width * width, width, spec.width)
+    return Box(top, left, bottom, right)
+
+
+def _needed(start: float, extent: float, size_in: int, size_out: int) -> tuple[int, int]:
+    """Twice the reach of chroma, which has half the pixels, is the reach in luma pixels."""
+    reach = max(2.0, extent / size_out) + _SPARE
+    first = 2 * math.floor((start - reach) / 2)
+    return max(0, first), min(size_in, 2 * math.ceil((start + extent + reach) / 2))
+
+
+def within(augmentation: Augmentation, box: Box, height: int, width: int) -> Augmentation:
+    """The same changes when only `box` of a picture of that height and width is left of it."""
+    crop, (rows, columns) = augmentation.crop, box.size
+    inner = Crop(
+        top=(crop.top * height - box.top) / rows,
+        left=(crop.left * width - box.left) / columns,
+        height=crop.height * height / rows,
+        width=crop.width * width / columns,
+    )
+    return replace(augmentation, crop=inner)

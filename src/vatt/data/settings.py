@@ -1,0 +1,63 @@
+"""Where clips come from and how they are read: the `data` part of every task's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vatt.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """Where clips come from and how they are read."""
+
+    shards: tuple[Path, ...] = ()  # folders made by `vatt prepare`
+    weights: tuple[float, ...] = ()
+    """Share of each folder among the clips; in proportion to their clips when empty."""
+    split: str = "train"
+    decode: Literal["planes", "rgb"] = "planes"
+    """planes: luma and chroma go to the device at the stored size, which does the rest. rgb: frames
+    are converted and scaled to `decode_size` where they are decoded."""
+    decode_size: tuple[int, int] = (256, 320)
+    """Height and width of frames decoded as RGB, before the crop; pictures are stretched to it, and
+    crops undo that."""
+    frame_step: Literal["time", "stride"] = "time"
+    """time: frames 1 / clip.fps apart. stride: every n-th stored frame, where n is the stored rate
+    over clip.fps, rounded down, as the official code takes them; the sound starts with them."""
+    short_clip: Literal["repeat", "skip"] = "repeat"
+    """What to do where a video, or a part between cuts, is shorter than a clip."""
+    max_caption_gap_s: float | None = None
+    """Captions whose middle is further than this from the clip's are no positives of it."""
+    few_captions: Literal["mask", "repeat"] = "mask"
+    """What to do where there are fewer than clip.texts captions: mask the rest, or repeat them."""
+    silent_below: float = 0.0
+    """Clips whose peak, in [0, 1], is below this count as clips without sound."""
+    batch_size: int = 2048  # clips of one step, over all ranks (§4.3)
+    workers: int | None = None
+    """Processes that read clips, per rank: 0 is the training process itself, none one per core."""
+    cache: Literal["none", "memory", "disk"] = "none"
+    """Decode every video once and keep frames and sound; for small data sets."""
+    cache_dir: Path | None = None  # of cache = "disk"; `cache` inside each shard folder if not set
+    max_bad_fraction: float = 0.05  # of the videos may fail before training stops
+
+    def __post_init__(self) -> None:
+        self._check("weights", len(self.weights) in (0, len(self.shards)), "one per shard folder")
+        self._check("weights", all(weight > 0 for weight in self.weights), "> 0")
+        self._check("decode_size", min(self.decode_size) > 0, "height and width > 0")
+        self._check("batch_size", self.batch_size > 0, "> 0")
+        self._check("workers", self.workers is None or self.workers >= 0, "0 or more, or none")
+        self._check("silent_below", 0.0 <= self.silent_below <= 1.0, "0 to 1")
+        self._check("max_bad_fraction", 0.0 <= self.max_bad_fraction <= 1.0, "0 to 1")
+        gap_s = self.max_caption_gap_s
+        self._check("max_caption_gap_s", gap_s is None or gap_s > 0, "> 0, or none")
+
+    @property
+    def rgb_size(self) -> tuple[int, int] | None:
+        """Height and width of decoded frames; None for planes, which keep their stored size."""
+        return self.decode_size if self.decode == "rgb" else None
+
+    def _check(self, name: str, good: bool, expected: str) -> None:
+        if not good:
+            raise ConfigError(f"data.{name}: found {getattr(self, name)}, expected {expected}")

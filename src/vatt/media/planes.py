@@ -1,0 +1,240 @@
+"""Luma and chroma of the frames on screen at given times, as they are stored: 4:2:0, 8 bits.
+
+Most videos are stored so, and their planes are copied as the decoder gives them. Others (more bits,
+other chroma, rotated, HDR, transparent, very large) go through libswscale first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from vatt.contracts import Layout
+from vatt.errors import MediaError
+from vatt.media.container import describe
+from vatt.media.pictures import BT601, BT709, PictureConverter, color_matrix, is_vivid, orientation
+from vatt.media.screen import TimedFrame
+from vatt.media.video import VideoReader, frames_at
+
+LARGEST_SHORT_SIDE = 512  # larger pictures are scaled down to it
+_MAX_BYTES = 4 * 2**30  # of one call
+_DIRECT_MATRICES = (BT709, BT601, 5)  # 5 is BT.601 too, of 625 lines
+
+
+class Box(NamedTuple):
+    """Pixels of a picture; top and left are even."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def luma(self) -> tuple[slice, slice]:
+        """Where it is in luma planes."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def chroma(self) -> tuple[slice, slice]:
+        """Where it is in chroma planes."""
+        rows = slice(self.top // 2, half(self.bottom))
+        return rows, slice(self.left // 2, half(self.right))
+
+
+def frame_bytes(height: int, width: int) -> int:
+    """Bytes of one frame."""
+    return height * width + 2 * half(height) * half(width)
+
+
+def at_most_largest(height: int, width: int) -> tuple[int, int]:
+    """The size of the planes of a picture."""
+    scale = min(1.0, LARGEST_SHORT_SIDE / min(height, width))
+    return round(height * scale), round(width * scale)
+
+
+def half(side: int) -> int:
+    """Side of the chroma planes."""
+    return (side + 1) // 2
+
+
+class Planes(NamedTuple):
+    """Planes of T frames; `box` says which part of pictures of `form` they show.
+
+    flat: uint8, all bytes: the luma of all frames, then their chroma.
+    """
+
+    form: Layout
+    box: Box
+    flat: NDArray[np.uint8]
+    frames: int
+
+    @classmethod
+    def empty(cls, frames: int, form: Layout, box: Box) -> Planes:
+        """Room for frames."""
+        size = frames * frame_bytes(*box.size)
+        if size > _MAX_BYTES:
+            raise MediaError(
+                f"{frames} frames of {form.width}x{form.height} take {size:,} bytes, expected at "
+                f"most {_MAX_BYTES:,}; cut the video into parts"
+            )
+        return cls(form, box, np.empty(size, np.uint8), frames)
+
+    @property
+    def luma(self) -> NDArray[np.uint8]:
+        """uint8 [T, H, W], a view."""
+        height, width = self.box.size
+        return self.flat[: self.frames * height * width].reshape(self.frames, height, width)
+
+    @property
+    def chroma(self) -> NDArray[np.uint8]:
+        """uint8 [T, 2, ⌈H/2⌉, ⌈W/2⌉], a view; blue before red difference."""
+        height, width = self.box.size
+        rest = self.flat[self.frames * height * width :]
+        return rest.reshape(self.frames, 2, half(height), half(width))
+
+    def cut(self, box: Box, shown: NDArray[np.int64]) -> Planes:
+        """A copy of a box of some of the frames, of planes that show whole pictures."""
+        found = Planes.empty(len(shown), self.form, box)
+        for place, number in enumerate(shown.tolist()):
+            found.luma[place] = self.luma[number][box.luma]
+            found.chroma[place] = self.chroma[number][:, *box.chroma]
+        return found
+
+
+def decode_planes(
+    reader: VideoReader, times_s: NDArray[np.float64], cut: Callable[[int, int], Box]
+) -> Planes:
+    """A part of the frames on screen at the asked times.
+
+    Args:
+        reader: of the video.
+        times_s: [T], as `decode_frames` takes them.
+        cut: from the height and width of the pictures to the part that is wanted.
+
+    Raises:
+        MediaError: the video ends before a time, or cannot be decoded.
+    """
+    planes: Planes | None = None
+    last: tuple[TimedFrame, int] | None = None
+    for place, timed in frames_at(reader, times_s):
+        if planes is None:
+            copier = PlaneCopier(timed.frame)
+            form = copier.form
+            planes = Planes.empty(len(times_s), form, cut(form.height, form.width))
+            luma, chroma = planes.luma, planes.chroma
+        if last is not None and last[0] is timed:
+            luma[place], chroma[place] = luma[last[1]], chroma[last[1]]
+        else:
+            copier.copy(timed.frame, planes.box, luma[place], chroma[place])
+        last = timed, place
+    assert planes is not None  # there is at least one time
+    return planes
+
+
+def decode_all_planes(reader: VideoReader) -> tuple[Planes, NDArray[np.float64]]:
+    """All frames of a video, whole, and when each is first shown.
+
+    Raises:
+        MediaError: the video cannot be decoded, or is too long to hold in memory.
+    """
+    copier, starts_s, pieces = PlaneCopier(reader.first), list[float](), list[Planes]()
+    form = copier.form
+    box = Box(0, 0, form.height, form.width)
+    most = _MAX_BYTES // frame_bytes(form.height, form.width)
+    for timed in reader.frames():
+        if len(pieces) == most:
+            raise MediaError(
+                f"{describe(reader.source)}: more than {most} frames of {form.width}x{form.height} "
+                "are too many to hold in memory; cut the video into parts"
+            )
+        piece = Planes.empty(1, form, box)
+        copier.copy(timed.frame, box, piece.luma[0], piece.chroma[0])
+        pieces.append(piece)
+        starts_s.append(timed.start_s)
+    planes = Planes.empty(len(pieces), form, box)
+    for place, piece in enumerate(pieces):
+        planes.luma[place], planes.chroma[place] = piece.luma[0], piece.chroma[0]
+    return planes, np.array(starts_s)
+
+
+class PlaneCopier:
+    """Copies boxes of decoded frames; all come out in the form of the first one."""
+
+    def __init__(self, first: VideoFrame) -> None:
+        """Fix the form, by the first frame."""
+        height, width = first.height, first.width
+        self._convert: Callable[[VideoFrame], VideoFrame]
+        if _is_direct(first):
+            matrix = color_matrix(first)
+            self.form = Layout(height, width, matrix == BT709, _is_full(first))
+            self._convert = self._like_the_first
+        else:
+            if orientation(first).quarter_turns % 2:
+                height, width = width, height
+            scale = min(1.0, LARGEST_SHORT_SIDE / min(height, width))
+            self.form = Layout(
+                round(height * scale), round(width * scale), bt709=True, full_range=False
+            )
+            self._convert = PictureConverter((self.form.height, self.form.width), "yuv420p")
+        self._reformatter = VideoReformatter()
+
+    def copy(
+        self, frame: VideoFrame, box: Box, luma: NDArray[np.uint8], chroma: NDArray[np.uint8]
+    ) -> None:
+        """Copy a box of a frame into luma [H, W] and chroma [2, ⌈H/2⌉, ⌈W/2⌉]."""
+        y, u, v = map(_pixels, self._convert(frame).planes)
+        luma[:] = y[box.luma]
+        chroma[0], chroma[1] = u[box.chroma], v[box.chroma]
+
+    def _like_the_first(self, frame: VideoFrame) -> VideoFrame:
+        """The frame itself, unless the video changes its form on the way."""
+        height, width, bt709, full = self.form
+        if (
+            (frame.height, frame.width) == (height, width)
+            and _is_direct(frame)
+            and (color_matrix(frame) == BT709, _is_full(frame)) == (bt709, full)
+        ):
+            return frame
+        frame.colorspace = color_matrix(frame)
+        return self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709 if bt709 else Colorspace.ITU601,
+            dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
+
+
+def _is_direct(frame: VideoFrame) -> bool:
+    return (
+        frame.format.name in ("yuv420p", "yuvj420p")
+        and min(frame.height, frame.width) <= LARGEST_SHORT_SIDE
+        and color_matrix(frame) in _DIRECT_MATRICES
+        and not is_vivid(frame)
+        and orientation(frame) == (False, 0)
+    )
+
+
+def _is_full(frame: VideoFrame) -> bool:
+    return frame.format.name == "yuvj420p" or frame.color_range == ColorRange.JPEG
+
+
+def _pixels(plane: VideoPlane) -> NDArray[np.uint8]:
+    """[H, W] of a plane, a view; rows in memory may be longer."""
+    memory: Any = plane  # a buffer, which PyAV's types do not say
+    rows = np.frombuffer(memory, np.uint8).reshape(-1, plane.line_size)
+    return rows[: plane.height, : plane.width]
