@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from tests.media.clips import Recipe, write
 from vatt.data.records import SampleRecord
 from vatt.data.shards import Dataset, ShardWriter, write_index
-from vatt.media.captions import Caption
+from vatt.media.cues import Caption
 from vatt.media.video import probe
 
 FPS = 10

@@ -19,7 +19,8 @@ def ALL(height: int, width: int) -> Box:  # noqa: N802
     return Box(0, 0, height, width)
 
 
-SETTINGS = CacheSettings(size=(24, 32), sample_rate_hz=8000)
+SIZE = (24, 32)
+SETTINGS = CacheSettings(size=SIZE, sample_rate_hz=8000)
 
 
 @pytest.fixture
@@ -44,9 +45,7 @@ def test_cached_videos_are_those_decoded(data, cache):
     for row in range(3):
         video, source = cache.get(row), data.read_video(row)
         assert video is not None
-        assert_array_equal(
-            video.frames_at(times_s, ALL), decode_frames(source, times_s, size=SETTINGS.size)
-        )
+        assert_array_equal(video.frames_at(times_s, ALL), decode_frames(source, times_s, size=SIZE))
         track = decode_audio(source, sample_rate_hz=8000)
         assert (video.track is None) == (track is None) == (row == 1)
         if video.track is not None:
@@ -89,7 +88,9 @@ def test_other_settings_and_other_videos_have_their_own_cache(data, tmp_path):
     folder = tmp_path / "cache"
     open_cache(data, data.rows(), SETTINGS, folder=folder)
     larger = open_cache(data, data.rows(), CacheSettings((48, 64), 8000), folder=folder)
-    assert video_of(larger, 0).frames.shape[1:] == (48, 64, 3)
+    frames = video_of(larger, 0).frames
+    assert isinstance(frames, np.ndarray)
+    assert frames.shape[1:] == (48, 64, 3)
     faster = open_cache(data, data.rows(), CacheSettings((24, 32), 16_000), folder=folder)
     track = video_of(faster, 0).track
     assert track is not None
@@ -112,7 +113,7 @@ def test_many_videos_are_decoded_by_several_processes(tmp_path):
     data = write_shards(tmp_path / "shards", [Video(frames=5 + n) for n in range(9)])
     cache = open_cache(data, data.rows()[::-1].copy(), SETTINGS, folder=None)
     assert [len(video_of(cache, row).frames) for row in range(9)] == [5 + n for n in range(9)]
-    last = decode_frames(data.read_video(8), np.array([1.2]), size=SETTINGS.size)
+    last = decode_frames(data.read_video(8), np.array([1.2]), size=SIZE)
     assert_array_equal(video_of(cache, 8).frames[-1:], last)
 
 

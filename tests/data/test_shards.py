@@ -18,7 +18,7 @@ import pytest
 from vatt.data.records import SampleRecord
 from vatt.data.shards import Dataset, ShardWriter, read_shard, write_index
 from vatt.errors import DataError
-from vatt.media.captions import Caption
+from vatt.media.cues import Caption
 from vatt.media.video import AudioFacts, MediaFacts, VideoFacts
 
 VIDEO = VideoFacts(
@@ -96,7 +96,7 @@ def test_the_index_knows_what_a_sampler_needs(tmp_path: Path) -> None:
 
 def test_totals_and_failures_are_written_beside_the_shards(tmp_path: Path) -> None:
     info = Dataset.open(dataset(tmp_path)).info
-    assert (info["format_version"], info["shards"], info["videos"]) == ("1.0", 2, 3)
+    assert (info["format_version"], info["shards"], info["videos"]) == ("1.1", 2, 3)
     assert info["hours"] == pytest.approx(9 / 3600)
     assert info["bytes"] == sum(len(content(number)) for number in range(3))
     assert info["splits"]["train"]["videos"] == 2

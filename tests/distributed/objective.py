@@ -39,6 +39,7 @@ def whole(masks: str) -> Batch:
         frames=torch.randint(
             0, 256, (G, CLIP.frames, CLIP.height, CLIP.width, 3), generator=rng, dtype=torch.uint8
         ),
+        layout=torch.zeros(G, 5, dtype=torch.int64),
         waveform=torch.randint(-9000, 9000, (G, CLIP.samples), generator=rng, dtype=torch.int16),
         has_audio=sounds,
         word_ids=words * texts[..., None],

@@ -62,6 +62,7 @@ def write_video(path: Path, segments: list[tuple[str, str, str]]) -> None:
     frames = np.concatenate([_frames(action, ground) for action, _, ground in segments])
     sound = np.concatenate([_sound(tone) for _, tone, _ in segments])
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = f"{path.parent.name} {path.stem}"  # no two files are equal
         options = {"preset": "ultrafast", "crf": "20", "bf": "0", "g": "10"}
         video = container.add_stream("libx264", rate=FPS, options=options)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"

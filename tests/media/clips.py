@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 HEIGHT, WIDTH = 48, 64
@@ -33,7 +35,9 @@ class Recipe:
     sound_starts_s: float = 0.0
     sound_s: float | None = None  # default: as long as the picture
     silent_gap_s: tuple[float, float] | None = None  # a stretch whose packets are missing
+    noise: bool = False  # instead of silence
     flash: int | None = None  # number of the white frame; a click sounds when it appears
+    edit_list_skips_s: float = 0.0  # of an MP4 file: what its edit list leaves out at the start
 
 
 def picture(number: int, *, size: tuple[int, int] = (HEIGHT, WIDTH), flash: bool = False):
@@ -65,16 +69,54 @@ def starts_s(recipe: Recipe) -> list[float]:
     return [recipe.video_starts_s + time_s for time_s in own]
 
 
-def write(path: Path, recipe: Recipe) -> Path:
+def write(path: Path, recipe: Recipe, *, container_options: dict[str, str] | None = None) -> Path:
     """Write the video; the container is chosen by the file's name."""
     options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}  # as web videos are
-    with av.open(str(path), "w", options=options) as output:
+    with av.open(str(path), "w", options=options | (container_options or {})) as output:
         packets = _picture_packets(output, recipe)
         if recipe.audio_codec:
             packets += _sound_packets(output, recipe)
         output.start_encoding()
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             output.mux(packet)
+    if recipe.edit_list_skips_s:
+        path.write_bytes(_later_edits(path.read_bytes(), recipe.edit_list_skips_s))
+    return path
+
+
+def _later_edits(content: bytes, by_s: float) -> bytes:
+    """The MP4 file with each track's edit list beginning later in its media."""
+    edited, at = bytearray(content), 0
+    (movie_scale,) = struct.unpack_from(">I", content, content.index(b"mvhd") + 16)
+    while (at := content.find(b"elst", at + 1)) > 0:
+        (timescale,) = struct.unpack_from(">I", content, content.index(b"mdhd", at) + 16)
+        lasts, media_time = struct.unpack_from(">II", content, at + 12)  # of its only entry
+        later = lasts - round(by_s * movie_scale), media_time + round(by_s * timescale)
+        struct.pack_into(">II", edited, at + 12, *later)
+    return bytes(edited)
+
+
+def write_frames(
+    path: Path,
+    frames: Sequence[av.VideoFrame],
+    *,
+    codec: str,
+    fps: int = 10,
+    first: int = 0,
+    options: dict[str, str] | None = None,
+    configure: Callable[[VideoStream], None] = lambda stream: None,
+) -> Path:
+    """Write frames as they are, in their own pixel format; `first` is the number of the first."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=fps, options=options)
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width = frames[0].height, frames[0].width
+        stream.pix_fmt = frames[0].format.name
+        configure(stream)
+        for number, frame in enumerate(frames, first):
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
     return path
 
 
@@ -116,6 +158,9 @@ def sound(recipe: Recipe) -> NDArray[np.int16]:
     times = starts_s(recipe)
     lasts_s = recipe.sound_s or times[-1] + 1 / recipe.fps - recipe.sound_starts_s
     waveform = np.zeros(round(lasts_s * rate), np.int16)
+    if recipe.noise:  # below 2 kHz, so that AAC loses little of it
+        steps = np.random.default_rng(0).normal(0, 1, len(waveform) // 12 + 2)
+        waveform[:] = 5000 * np.interp(np.arange(len(waveform)) / 12, np.arange(len(steps)), steps)
     if recipe.flash is not None:
         start = round((times[recipe.flash] - recipe.sound_starts_s) * rate)
         click = np.sin(2 * np.pi * 2000 * np.arange(rate // 200) / rate)

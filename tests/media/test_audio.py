@@ -8,11 +8,14 @@ import av
 import numpy as np
 import pytest
 from av.audio.stream import AudioStream
+from av.stream import Disposition
 
 from tests.media.clips import Recipe, click_s, write
 from vatt.errors import MediaError
 from vatt.media import audio
-from vatt.media.audio import decode_audio
+from vatt.media.audio import SoundReader, decode_audio
+from vatt.media.container import opened
+from vatt.media.video import probe
 
 PLAIN = Recipe(flash=17)
 
@@ -79,7 +82,29 @@ def test_channels_are_mixed_to_their_mean(tmp_path: Path) -> None:
     np.testing.assert_allclose(mixed, (left + right) / 2, atol=2)  # cut to integers twice
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 96_000])
+@pytest.mark.parametrize(
+    ("layout", "gains"),
+    [
+        # FFmpeg's mix: front 1/√2, centre 1, surround 1/2, no LFE; divided by their sum.
+        ("5.1", np.array([0.5**0.5, 0.5**0.5, 1, 0, 0.5, 0.5])),
+        ("quad", np.array([0.5**0.5, 0.5**0.5, 0.5, 0.5])),
+    ],
+)
+def test_each_channel_of_surround_sound_is_heard_at_its_share(
+    layout: str, gains: np.ndarray, tmp_path: Path
+) -> None:
+    hz = [200 * (3 + channel) for channel in range(len(gains))]
+    channels = [tone(each, rate=48_000) for each in hz]
+    path = write_sound(
+        tmp_path / "a.wav", interleaved(*channels), rate=48_000, layout=layout, codec="pcm_s16le"
+    )
+    mixed = decode_audio(path, sample_rate_hz=48_000)
+    assert mixed is not None
+    spectrum = np.abs(np.fft.rfft(mixed)) / 24_000  # of one second: a bin is 1 Hz
+    np.testing.assert_allclose(spectrum[hz] / 8000, gains / gains.sum(), atol=0.002)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 96_000, 192_000])
 def test_a_tone_keeps_pitch_loudness_and_phase_at_any_rate(rate: int, tmp_path: Path) -> None:
     path = write_sound(
         tmp_path / "a.wav",
@@ -120,6 +145,66 @@ def test_the_same_file_gives_the_same_samples_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", PLAIN)
     first = decode_audio(path, sample_rate_hz=11_025)
     np.testing.assert_array_equal(decode_audio(path.read_bytes(), sample_rate_hz=11_025), first)
+
+
+def write_tracks(path: Path, hz: list[int], default: int | None) -> Path:
+    """A file with several sound tracks of a second, one of them marked as the default."""
+    with av.open(str(path), "w") as output:
+        streams = [output.add_stream("pcm_s16le", rate=48_000, layout="mono") for _ in hz]
+        for number, stream in enumerate(streams):
+            stream.disposition = Disposition.default if number == default else Disposition.dub
+        for stream, each in zip(streams, hz, strict=True):
+            assert isinstance(stream, AudioStream)
+            frame = av.AudioFrame.from_ndarray(interleaved(tone(each, rate=48_000)), layout="mono")
+            frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+            output.mux(stream.encode(frame))
+            output.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("default", "heard"), [(None, 0), (0, 0), (2, 2)])
+def test_of_several_tracks_the_default_is_heard_else_the_first(
+    default: int | None, heard: int, tmp_path: Path
+) -> None:
+    hz = [440, 600, 800]
+    path = write_tracks(tmp_path / "a.mkv", hz, default)
+    waveform = decode_audio(path, sample_rate_hz=48_000)
+    assert waveform is not None
+    assert int(np.abs(np.fft.rfft(waveform)).argmax()) == hz[heard]
+    facts = probe(path).audio
+    assert facts is not None
+    assert (facts.track, facts.tracks) == (heard, 3)
+
+
+def test_silence_is_sound(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", Recipe())
+    waveform = decode_audio(path, sample_rate_hz=16_000)
+    assert waveform is not None
+    assert len(waveform) == 48_000
+    assert not waveform.any()
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        PLAIN,
+        replace(PLAIN, silent_gap_s=(0.5, 1.2)),
+        replace(PLAIN, sound_starts_s=0.5),
+        replace(PLAIN, video_starts_s=0.7),
+        replace(PLAIN, sound_s=2.0, sample_rate_hz=44_100),
+    ],
+    ids=["plain", "gap", "late sound", "late picture", "short sound"],
+)
+def test_sound_read_in_stretches_is_the_whole_waveform(recipe: Recipe, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", recipe)
+    whole = decode_audio(path, sample_rate_hz=48_000)
+    assert whole is not None
+    with opened(path) as container:
+        zero_s = recipe.video_starts_s
+        reader = SoundReader(container, zero_s=zero_s, sample_rate_hz=48_000)
+        ends = [1, 4800, 4800, 50_000, 100_001, len(whole)]
+        pieces = [reader.read_until(end) for end in ends]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
 def test_a_track_that_claims_to_last_for_ever_is_refused(

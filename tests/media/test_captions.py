@@ -1,141 +1,140 @@
 from __future__ import annotations
 
-import json
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from av.subtitles.subtitle import SubtitleSet
 
-from vatt.media.captions import Caption, CaptionError, clean, find_sidecars, read_captions
+from tests.media.clips import Recipe, picture, write
+from vatt.errors import ConfigError
+from vatt.media.captions import CaptionChoice, find_captions
+from vatt.media.cues import Caption
 
-SRT = """1
-00:00:01,000 --> 00:00:02,500
-<i>Mix</i> the eggs &amp; milk {\\an8}slowly
-<b>until smooth</b>
-
-2
-00:00:00,500 --> 00:00:00,900
-First
-
-3
-00:00:05,000 --> 00:00:06,000
-<i></i>
-"""
-VTT = """WEBVTT
-
-STYLE
-::cue { color: lime }
-
-NOTE a remark for editors
-
-00:01.000 --> 00:02.500 align:start position:0%
-<v Ann>Mix <00:00:01.500><c.lime> the eggs</c>
-
-NOTE another
-over two lines
-
-01:00:05.000 --> 01:00:06.000
-an hour later
-"""
-ASS = """[Script Info]
-ScriptType: v4.00+
-
-[Events]
-Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
-Comment: 0,0:00:00.00,0:00:01.00,Default,,0,0,0,,not shown
-Dialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,{\\b1}Mix{\\b0}\\Nthe eggs
-"""
+HEADER = b"[Script Info]\r\nScriptType: v4.00+\r\n\r\n[Events]\r\n"
+ONE_CUE = "1\n00:00:01,000 --> 00:00:02,000\n{}\n"
 
 
-def save(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return write(tmp_path / "talk.mp4", Recipe(frames=10))
+
+
+def beside(video: Path, *names: str) -> None:
+    """Caption files beside a video, each with its own name as its text."""
+    for name in names:
+        video.with_name(name).write_text(ONE_CUE.format(f"text of {name}"))
+
+
+def with_stream(path: Path, *streams: tuple[str, str], first_pts: int = 0) -> Path:
+    """A video with caption streams of (codec, language); times count from the first frame."""
+    with av.open(str(path), "w") as output:
+        pictures = output.add_stream("libx264", rate=10)
+        pictures.height, pictures.width, pictures.pix_fmt = 48, 64, "yuv420p"
+        texts = []
+        for codec, language in streams:
+            stream: Any = output.add_stream(codec)
+            stream.codec_context.subtitle_header = HEADER
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+            stream.metadata["language"] = language
+            texts.append(stream)
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(picture(number))
+            frame.pts, frame.time_base = number + first_pts, Fraction(1, 10)
+            output.mux(pictures.encode(frame))
+        for stream in texts:
+            for start, text in ((500, "mix the {\\i1}eggs{\\i0}"), (1500, "and\\Nstir")):
+                line = f"0,0,Default,,0,0,0,,{text}".encode()
+                cue = SubtitleSet.create(text=line, start=0, end=800, pts=start * 1000)
+                packet = stream.codec_context.encode_subtitle(cue)
+                packet.stream, packet.time_base = stream, Fraction(1, 1000)
+                packet.pts = packet.dts = start + first_pts * 100
+                packet.duration = 800
+                output.mux(packet)
+        output.mux(pictures.encode(None))
     return path
 
 
-def test_subrip_is_read_in_order_of_time_without_markup(tmp_path: Path) -> None:
-    assert read_captions(save(tmp_path / "a.srt", SRT)) == [
-        Caption(0.5, 0.9, "First"),
-        Caption(1.0, 2.5, "Mix the eggs & milk slowly until smooth"),
-    ]
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mkv", "subrip"), ("a.mkv", "ass"), ("a.mkv", "webvtt"), ("a.mp4", "mov_text")],
+)
+def test_captions_in_the_file_are_read(name: str, codec: str, tmp_path: Path) -> None:
+    found = find_captions(with_stream(tmp_path / name, (codec, "eng")), CaptionChoice())
+    assert found.captions == [Caption(0.5, 1.3, "mix the eggs"), Caption(1.5, 2.3, "and stir")]
+    assert found.source.startswith("stream 1 (")
+    assert (found.language, found.others, found.problem) == ("en", (), "")
 
 
-def test_webvtt_keeps_only_what_viewers_see(tmp_path: Path) -> None:
-    expected = [Caption(1.0, 2.5, "Mix the eggs"), Caption(3605.0, 3606.0, "an hour later")]
-    assert read_captions(save(tmp_path / "a.vtt", VTT)) == expected
-    assert read_captions(save(tmp_path / "b.vtt", VTT.replace("\n", "\r\n"))) == expected
+def test_captions_in_the_file_count_from_the_start_that_players_show(tmp_path: Path) -> None:
+    path = with_stream(tmp_path / "a.mkv", ("subrip", "eng"), first_pts=50)
+    found = find_captions(path, CaptionChoice())
+    assert [round(one.start_s, 3) for one in found.captions] == [0.5, 1.5]
 
 
-def test_ass_is_read_without_comments_and_styles(tmp_path: Path) -> None:
-    assert read_captions(save(tmp_path / "a.ass", ASS)) == [Caption(1.0, 2.5, "Mix the eggs")]
+def test_of_several_streams_the_wanted_language_is_taken(tmp_path: Path) -> None:
+    path = with_stream(tmp_path / "a.mkv", ("subrip", "ger"), ("subrip", "eng"))
+    assert find_captions(path, CaptionChoice()).language == "en"
+    found = find_captions(path, CaptionChoice(languages=("de-AT", "en")))
+    assert (found.language, found.source, found.others) == (
+        "de",
+        "stream 1 (srt)",
+        ("stream 2 (srt)",),
+    )
 
 
-def test_json_of_whisper_and_of_youtube_is_read(tmp_path: Path) -> None:
-    whisper = {"text": "…", "segments": [{"id": 0, "start": 1, "end": 2.5, "text": " Mix eggs"}]}
-    pieces = [{"utf8": "Mix"}, {"utf8": " eggs"}]
-    youtube = {"events": [{"tStartMs": 0}, {"tStartMs": 1000, "dDurationMs": 1500, "segs": pieces}]}
-    for content in (whisper, youtube):
-        path = save(tmp_path / "a.json", json.dumps(content))
-        assert read_captions(path) == [Caption(1.0, 2.5, "Mix eggs")]
-
-
-def test_utf16_and_marks_of_encoding_are_understood(tmp_path: Path) -> None:
-    text = "1\n00:00:01,000 --> 00:00:02,000\nÄpfel schälen\n"
-    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
-        path = save(tmp_path / "a.srt", text.encode(encoding))
-        assert read_captions(path) == [Caption(1.0, 2.0, "Äpfel schälen")]
+def test_files_beside_the_video_are_taken_in_order_of_preference(video: Path) -> None:
+    beside(video, "talk2.srt", "talk [live].srt", "a talk.srt")  # of other videos
+    assert find_captions(video, CaptionChoice()).problem == "no captions beside the video or in it"
+    order = ["talk.srt", "talk.forced.srt", "talk.en.srt", "talk.en.sdh.srt", "talk.pt-BR.srt"]
+    for name in reversed(order):
+        beside(video, name)
+        found = find_captions(video, CaptionChoice())
+        assert (found.source, found.captions[0].text) == (name, f"text of {name}")
+    assert list(found.others) == order[1:]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "reason"),
+    ("languages", "expected"),
     [
-        ("a.srt", "no captions in here", "found no timed text"),
-        ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\nÄ\n".encode("latin-1"), "save the file as"),
-        ("a.json", "{", "not a caption file"),
-        ("a.json", '{"title": "metadata of the video"}', "not a caption file"),
-        ("a.json", '{"segments": [{"start": "soon", "end": 1, "text": "x"}]}', "not a caption"),
-        ("a.json", '{"segments": [{"start": NaN, "end": 1, "text": "x"}]}', "expected seconds"),
-        ("a.json", '{"segments": 5}', "not a caption file"),
-        ("a.json", '{"events": [{"segs": [7]}]}', "not a caption file"),
-        ("a.json", "[" * 100_000, "not a caption file"),
+        (("pt",), "talk.pt-BR.srt"),
+        (("deu", "en"), "talk.de.srt"),
+        (("fr", "any"), "talk.de.srt"),
+        (("fr",), ""),
+        (("fr", "en"), "talk.eng.srt"),
     ],
 )
-def test_a_broken_file_is_refused_with_its_name_and_reason(
-    name: str, content: str | bytes, reason: str, tmp_path: Path
-) -> None:
-    with pytest.raises(CaptionError, match=reason) as caught:
-        read_captions(save(tmp_path / name, content))
-    assert name in str(caught.value)
+def test_languages_are_compared_as_languages(languages, expected: str, video: Path) -> None:
+    beside(video, "talk.eng.srt", "talk.de.srt", "talk.pt-BR.srt")
+    found = find_captions(video, CaptionChoice(languages=languages))
+    assert found.source == expected
+    assert len(found.others) == (2 if expected else 3)
+    if not expected:
+        assert found.problem == "talk.pt-BR.srt: not in fr"
 
 
-def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
-    path = tmp_path / "a.srt"
-    with path.open("wb") as file:
-        file.truncate(2**40)
-    with pytest.raises(CaptionError, match="too large for captions"):
-        read_captions(path)
+def test_what_cannot_be_read_is_named_and_the_next_is_taken(video: Path) -> None:
+    beside(video, "talk.en.srt")
+    video.with_name("talk.srt").write_text("no captions in here")
+    video.with_name("talk.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\n[Music]\n")
+    found = find_captions(video, CaptionChoice())
+    assert found.source == "talk.en.srt"
+    broken, empty = found.others
+    assert "talk.srt: found no timed text" in broken
+    assert empty == "talk.vtt: holds no text"
 
 
-def test_an_empty_file_holds_no_captions(tmp_path: Path) -> None:
-    assert read_captions(save(tmp_path / "a.srt", "")) == []
-    assert read_captions(save(tmp_path / "a.vtt", "WEBVTT\n")) == []
-
-
-def test_sidecars_are_found_in_order_of_preference(tmp_path: Path) -> None:
-    others = ("talk2.srt", "talk.mp3", "talk.info.json", "talk [live].srt", "a talk.srt")
-    wanted = ("talk.srt", "talk.json", "talk.en.vtt", "talk.de.srt", "talk.pt-BR.ass")
-    for name in (*others, *wanted):
-        (tmp_path / name).touch()
-    found = [path.name for path in find_sidecars(tmp_path / "talk.mp4")]
-    assert found == ["talk.srt", "talk.json", "talk.en.vtt", "talk.de.srt", "talk.pt-BR.ass"]
-
-
-def test_comparisons_are_no_markup() -> None:
-    assert clean("3 < 4 and 5 > 4\u200b,\x00 you know") == "3 < 4 and 5 > 4 , you know"
-
-
-@given(st.text())
-def test_cleaned_text_is_one_line_of_words_with_single_spaces(text: str) -> None:
-    cleaned = clean(text)
-    assert cleaned == " ".join(cleaned.split())
-    assert not any(ord(letter) < 32 for letter in cleaned)
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        ({"languages": ("english",)}, "languages: found 'english', expected codes"),
+        ({"asr": "espeak"}, "asr: found 'espeak', expected pocketsphinx"),
+        ({"asr": "faster-whisper"}, "expected pocketsphinx, or faster-whisper:FOLDER"),
+        ({"asr": "faster-whisper:/nowhere"}, "/nowhere: no model.bin there"),
+    ],
+)
+def test_a_choice_that_cannot_be_followed_is_refused(choice, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        CaptionChoice(**choice)

@@ -44,9 +44,11 @@ def test_a_sample_is_the_same_in_whatever_stretch_it_is_read_also_with_noise_sub
     noisy = write_noise(tmp_path / "noise.mp4")
     with opened_moments(noisy) as moments:
         whole = moments.whole_track(RATE, 4.0)
+        assert whole is not None
         for first, count in ((0, 100), (31_000, 70_000), (48_000, 10), (100_001, 50_000)):
             assert_array_equal(moments.sound(first, count), whole[first : first + count])
     decoded = decode_audio(noisy, sample_rate_hz=RATE)
+    assert decoded is not None
     assert not np.array_equal(whole[RATE:], decoded[RATE : len(whole)])  # noise is drawn anew
 
 

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +13,8 @@ from tests.media.clips import Recipe, numbers, write
 from vatt.data.shards import Dataset
 from vatt.errors import ConfigError, DataError
 from vatt.media.video import decode_frames
-from vatt.tasks.prepare import PrepareConfig, run
+from vatt.tasks.prepare import PrepareConfig, PreparePlan, PrepareResult
+from vatt.tasks.prepare import run as run_prepare
 
 FITS = Recipe(frames=20)
 OTHER = replace(FITS, options={"bf": "2"}, sample_rate_hz=44_100)
@@ -31,7 +30,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "train/a.mp4", FITS)
     write(folder / "train/b.mkv", OTHER)
     write(folder / "train/c.mp4", replace(FITS, audio_codec=None))
-    write(folder / "test/d.mp4", FITS)
+    write(folder / "test/d.mp4", replace(FITS, flash=3))
     write(folder / "test/e.mp4", replace(FITS, frames=30))
     (folder / "train/bad.mp4").write_bytes(b"\0" * 5000)
     (folder / "train/a.srt").write_text(SRT)
@@ -40,6 +39,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train/a.mp4,label,0,1,train,slice\ntrain/a.mp4,cut,1,1,train,\ntest/e.mp4,,,,val,\n"
     )
     return folder
+
+
+def run(settings: PrepareConfig) -> PrepareResult:
+    result = run_prepare(settings)
+    assert isinstance(result, PrepareResult)
+    return result
 
 
 def config(library: Path, out: Path, **changes: object) -> PrepareConfig:
@@ -120,7 +125,8 @@ def padded(folder: Path, *names: str) -> Path:
     folder.mkdir()
     for name in names:
         with write(folder / name, FITS).open("ab") as file:
-            file.write((600_000).to_bytes(4, "big") + b"free" + bytes(600_000 - 8))
+            content = name.encode().ljust(600_000 - 8)  # no two files are equal
+            file.write((600_000).to_bytes(4, "big") + b"free" + content)
     return folder
 
 
@@ -155,7 +161,7 @@ def test_new_videos_are_added_in_new_shards(tmp_path: Path) -> None:
     settings = PrepareConfig(src=(source,), out=out, copy=True, workers=1)
     run(settings)
     before = contents(out)
-    write(source / "b.mp4", FITS)
+    write(source / "b.mp4", OTHER)
     assert run(settings).videos == 2
     after = contents(out)
     assert {name: after[name] for name in before} == before
@@ -169,7 +175,7 @@ def test_failures_are_tried_again_only_when_asked(tmp_path: Path) -> None:
     (source / "b.mp4").write_bytes(b"half a download")
     settings = PrepareConfig(src=(source,), out=out, copy=True, workers=1, max_bad_fraction=0.5)
     assert run(settings).skipped == {"unreadable": 1}
-    write(source / "b.mp4", FITS)
+    write(source / "b.mp4", OTHER)
     assert run(settings).skipped == {"unreadable": 1}
     result = run(replace(settings, retry_failed=True))
     assert (result.videos, result.skipped) == (2, {})
@@ -178,9 +184,48 @@ def test_failures_are_tried_again_only_when_asked(tmp_path: Path) -> None:
 def test_too_many_bad_videos_fail_the_command_but_keep_the_good(
     library: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"1 of 6 videos were skipped \(1 unreadable; first: .*bad"):
-        run(config(library, tmp_path, max_bad_fraction=0.1))
+    result = run(config(library, tmp_path, max_bad_fraction=0.1))
+    words = r"1 of 6 videos were skipped \(1 unreadable; first: .*bad.*, expected at most 10%"
+    assert result.problem
+    assert re.search(words, result.problem)
     assert len(Dataset.open(tmp_path)) == 5
+
+
+def test_equal_content_is_stored_once_and_is_no_fault(tmp_path: Path) -> None:
+    source, out = tmp_path / "videos", tmp_path / "out"
+    source.mkdir()
+    first = write(source / "b.mp4", FITS)
+    shutil.copy(first, source / "c.mp4")
+    settings = PrepareConfig(src=(source,), out=out, workers=1, max_bad_fraction=0.0)
+    result = run(settings)
+    assert (result.sources, result.videos, result.duplicates, result.skipped) == (2, 1, 1, {})
+    assert result.problem is None
+    (line,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
+    assert (line["source"], line["cause"]) == ("c.mp4", "duplicate")
+    assert line["reason"].endswith("duplicate of b.mp4")
+    first.rename(source / "a.mp4")  # what is stored is known by its content
+    result = run(settings)
+    assert (result.videos, result.duplicates) == (1, 2)
+
+
+def test_a_dry_run_says_what_is_to_do_and_writes_nothing(library: Path, tmp_path: Path) -> None:
+    plan = run_prepare(config(library, tmp_path / "out", dry_run=True))
+    assert isinstance(plan, PreparePlan)
+    assert (plan.sources, plan.to_prepare, plan.stored) == (6, 5, 0)
+    assert plan.skipped == {"unreadable": 1}
+    assert plan.hours == pytest.approx((4 * 2.0 + 3.0) / 3600, rel=0.02)  # sound rounds up
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_other_programs_are_refused(library: Path, tmp_path: Path) -> None:
+    (tmp_path / "00000.tar").touch()
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"00000\.tar .* not written by `vatt prepare`"):
+            run(config(library, tmp_path, overwrite=overwrite))
+    (tmp_path / "config.toml").write_text("seed = 3\n")
+    with pytest.raises(ConfigError, match="not of `vatt prepare`"):
+        run(config(library, tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.tar", "config.toml"]
 
 
 def test_other_settings_need_another_folder_or_overwrite(library: Path, prepared: Path) -> None:
@@ -220,41 +265,3 @@ def test_impossible_settings_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
         config(tmp_path, tmp_path, **changes)
-
-
-@pytest.mark.slow
-def test_a_killed_run_leaves_whole_shards_and_no_processes(tmp_path: Path) -> None:
-    source, out = tmp_path / "videos", tmp_path / "out"
-    source.mkdir()
-    for number in range(8):
-        write(source / f"{number}.mkv", replace(OTHER, frames=60, size=(240, 320)))
-    script = (
-        "import sys; from pathlib import Path; from vatt.tasks.prepare import *\n"
-        "if __name__ == '__main__': run(PrepareConfig(src=(Path(sys.argv[1]),),"
-        " out=Path(sys.argv[2]), workers=2, shard_megabytes=1))"
-    )
-    (tmp_path / "prepare.py").write_text(script)
-    command = [sys.executable, str(tmp_path / "prepare.py"), str(source), str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".work-*/*.mp4")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    while _alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _alive(process.pid)  # the workers saw that their parent is gone
-    assert not (out / "dataset.json").exists()
-    result = run(PrepareConfig(src=(source,), out=out, workers=2, shard_megabytes=1))
-    assert result.videos == 8
-    data = Dataset.open(out)
-    for row in range(8):
-        data.verify(row)
-
-
-def _alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True

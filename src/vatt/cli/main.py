@@ -58,6 +58,17 @@ COMMANDS = {
         "turn folders of media and captions into shards with an index",
         resumes=True,
     ),
+    "index-shards": Command(
+        "vatt.tasks.index_shards",
+        "IndexShardsConfig",
+        "use WebDataset tars made by others as they are: write an index beside them",
+        resumes=True,
+    ),
+    "audit": Command(
+        "vatt.tasks.audit",
+        "AuditConfig",
+        "check shards: bytes, pictures, sound, captions, duplicates, leaks between splits",
+    ),
     "pretrain": Command(
         "vatt.tasks.pretrain",
         "PretrainConfig",
@@ -90,6 +101,11 @@ COMMANDS = {
         "InfoConfig",
         "what a model costs: parameters, tokens, FLOPs, memory; the paper's own numbers",
         presets=True,
+    ),
+    "bench loader": Command(
+        "vatt.tasks.bench_loader",
+        "BenchLoaderConfig",
+        "clips per second from shards, where the time goes, how many cores an accelerator needs",
     ),
 }
 

@@ -179,8 +179,10 @@ def _words(key: str) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if value in ({}, []):
+        return "none"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
-    return "none" if value == {} else str(value)
+    return str(value)

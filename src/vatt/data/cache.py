@@ -283,7 +283,7 @@ def _decode(job: _Job) -> list[_Filled]:
 
 def _decode_one(job: _Job, data: Dataset, row: int, entry: int, file: BinaryIO) -> _Filled:
     settings, plan = job.settings, job.plan
-    with opened_moments(data.locate(row)) as moments:
+    with opened_moments(data.source(row)) as moments:
         frames, starts_s = moments.all_frames(settings.size)
         end_s = moments.reader.end_s
         sound_ends_s = float(data.column("duration_s")[row])

@@ -120,20 +120,26 @@ class ClipDataset(torch.utils.data.Dataset[Clip]):
         Raises:
             DataError: none of many replacements can be read either.
         """
-        step, slot = where
-        index = step * self.config.batch_size + slot
-        failures: list[Failure] = []
+        index, failures = self._index(where), list[Failure]()
         for attempt in range(REPLACEMENTS):
             place = self._order.place(index, attempt)
             try:
                 return Fetched(self._read(place, index, attempt), tuple(failures))
             except (MediaError, DataError) as error:
                 name = self._readers[place.source].name(place.row)
-                failures.append(Failure(name, str(error), step))
+                failures.append(Failure(name, str(error), where[0]))
         raise DataError(
             f"{failures[-1].cause}\nand so did {REPLACEMENTS - 1} other clips in a row; check the "
             "shards, or prepare them again"
         )
+
+    def place(self, where: tuple[int, int]) -> Place:
+        """Where the clip of a step and slot is, if it can be read."""
+        return self._order.place(self._index(where))
+
+    def _index(self, where: tuple[int, int]) -> int:
+        step, slot = where
+        return step * self.config.batch_size + slot
 
     def _read(self, place: Place, index: int, attempt: int) -> Clip:
         draw = draw_bits(self.seed, index, attempt)

@@ -1,255 +1,142 @@
-"""From files to what a shard takes: videos are found, and made ready by a pool of processes."""
+"""What one run of `vatt prepare` has to do in its folder, does, and did."""
 
 from __future__ import annotations
 
-import hashlib
-import multiprocessing
-import os
-import re
-import signal
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from itertools import pairwise
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vatt.data.manifest import ManifestEntry, read_manifest
-from vatt.data.records import SampleRecord
-from vatt.errors import DataError, MediaError
-from vatt.media.captions import Caption, CaptionError, find_sidecars, read_captions
-from vatt.media.copying import has_stored_form
-from vatt.media.encode import StoredForm, encode
-from vatt.media.video import MediaFacts, probe
+import pyarrow as pa
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset((
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",
-    ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".mxf", ".vob", ".gif", ".nut", ".ivf",
-    ".dv", ".rm", ".rmvb", ".wtv",
-))
-# fmt: on
-_SPLIT_FOLDERS = {"val": "val", "valid": "val", "validation": "val", "test": "test"}
-_AHEAD = 4  # files per worker that may wait for an earlier one to be stored
+from vatt.data.journal import Journal, State, Task, forget, label, read_state
+from vatt.data.pool import Crew, Lost, in_order
+from vatt.data.preparing import Making, Prepared, look_at, prepare_item
+from vatt.data.shards import ShardWriter, shard_paths, write_index
+from vatt.data.sources import Failure, Found, Item, without_duplicates
+
+Hire = Callable[[Callable[[Item], Any], int], AbstractContextManager[Crew]]
+"""Makes workers for a job and a number of items."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """A video to prepare; name is its path relative to the folder that is prepared."""
+class Ingest:
+    """The videos that a folder does not hold yet, and what becomes of them.
 
-    path: Path
-    name: str
-    split: str
-    entry: ManifestEntry | None = None  # None: the manifest does not list it
-
-    @property
-    def key(self) -> str:
-        """Its name in the shards: readable, and unique because of the digits at its end."""
-        words = re.sub(r"[^A-Za-z0-9_]+", "-", self.name.rpartition(".")[0] or self.name)
-        digits = hashlib.blake2b(self.name.encode(), digest_size=4).hexdigest()
-        return f"{words.strip('-')[:80]}-{digits}".lstrip("-")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A video ready to be stored; `temporary` when its file is ours to remove afterwards."""
-
-    record: SampleRecord
-    video: Path
-    temporary: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """A skipped video: a short cause to count by, and the full reason."""
-
-    source: str
-    cause: str
-    reason: str
-
-
-def find_items(sources: Sequence[Path], manifest: Path | None) -> tuple[list[Item], list[Failure]]:
-    """All videos under the sources, ordered by name, with what the manifest says of them.
-
-    A manifest names files relative to itself. The split is the manifest's, else the first folder's
-    (train, val, test), else `train`.
-
-    Returns:
-        The videos; and a failure for each file that the manifest lists but that is not there.
-
-    Raises:
-        DataError: a source does not exist, holds no video, or two videos have the same name.
+    todo: in the order in which they are stored.
+    failures: name → what is known of it, from earlier runs and from this one.
+    seconds: of video stored by this run.
     """
-    found = sorted(
-        pair for source in sources for pair in _videos(source, prefixed=len(sources) > 1)
-    )
-    names = [name for name, _ in found]
-    if twice := [name for name, after in pairwise(names) if name == after]:
-        raise DataError(f"{twice[0]}: two of the sources hold a video of this name; rename one")
-    listed = read_manifest(manifest) if manifest else {}
-    entries = {(manifest.parent / file).resolve(): file for file in listed} if manifest else {}
-    items = []
-    for name, path in found:
-        file = entries.pop(path.resolve(), None)
-        entry = listed[file] if file is not None else None
-        folder = _SPLIT_FOLDERS.get(name.split("/")[0].lower(), "train")
-        split = (entry.split if entry else None) or folder
-        items.append(Item(path=path, name=name, split=split, entry=entry))
-    absent = [
-        Failure(source=file, cause="not found", reason=f"{manifest}: lists {file}, which is absent")
-        for file in entries.values()
-    ]
-    return items, absent
 
+    def __init__(self, out: Path, found: Found, task: Task | None, *, retry_failed: bool) -> None:
+        self._out, self._found, self._task = out, found, task
+        self.state = read_state(out)
+        stored = _keys(self.state)
+        names = {item.name for item in found.items if not _is_stored(item, stored)}
+        before = [] if retry_failed else self.state.failures
+        self.failures = {one.source: one for one in before if one.source in names}
+        items = [item for item in found.items if item.name in names - self.failures.keys()]
+        items, repeats = without_duplicates(items, _contents(self.state))
+        self.failures |= {one.source: one for one in (*repeats, *found.skipped)}
+        self.todo = [item for item in items if task is None or task.takes(item)]
+        self.seconds = 0.0
 
-def _videos(source: Path, *, prefixed: bool) -> Iterator[tuple[str, Path]]:
-    if source.is_file():
-        yield source.name, source
-        return
-    if not source.is_dir():
-        raise DataError(f"{source}: no such file or folder; expected videos or folders of them")
-    videos = [path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES]
-    if not videos:
-        raise DataError(f"{source}: holds no video; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
-    for path in videos:
-        relative = path.relative_to(source).as_posix()
-        yield (f"{source.resolve().name}/{relative}" if prefixed else relative), path
+    def look(self, hire: Hire) -> None:
+        """Add up the declared durations of what is to be done, and do nothing."""
+        with hire(look_at, len(self.todo)) as crew:
+            for item, outcome in in_order(self.todo, crew):
+                if isinstance(outcome, float):
+                    self.seconds += outcome
+                else:
+                    self.failures[item.name] = _as_failure(item, outcome)
+        self.todo = [item for item in self.todo if item.name not in self.failures]
 
+    def do(
+        self, making: Making, hire: Hire, *, shard_bytes: int, tell: Callable[[Ingest], None]
+    ) -> None:
+        """Store what is to be done; `tell` is called after each item.
 
-def prepare_item(item: Item, *, form: StoredForm, copy: bool, folder: Path) -> Prepared | Failure:
-    """Make one video ready: encode it into `folder`, or keep the file when it already fits.
+        Raises:
+            OSError: the disk is full.
+        """
+        prefix = f".work{label(self._task)}-"
+        with (
+            Journal(self._out, self._task) as journal,
+            tempfile.TemporaryDirectory(prefix=prefix, dir=self._out) as folder,
+        ):
+            making = replace(making, folder=Path(folder).resolve())
+            job = functools.partial(prepare_item, making=making)
+            with hire(job, len(self.todo)) as crew:
+                self._store(self._good(crew, journal, tell), journal, shard_bytes)
+            journal.done()
 
-    Args:
-        item: the video.
-        form: the form to store it in.
-        copy: keep files that already have the form (or a smaller one) byte for byte.
-        folder: where encoded files go.
-    """
-    cause = "unreadable"
-    try:
-        source_facts = probe(item.path)
-        if source_facts.video is None:
-            return Failure(source=item.name, cause="no picture", reason=f"{item.path}: only sound")
-        cause = "damaged"
-        kept = copy and has_stored_form(item.path, source_facts, form)
-        video = item.path if kept else folder / f"{item.key}.mp4"
-        if not kept:
-            encode(item.path, video, form)
-        facts = source_facts if kept else probe(video)
-    except MediaError as error:
-        return Failure(source=item.name, cause=cause, reason=str(error))
-    record = _record(item, facts, source_facts)
-    return Prepared(record=record, video=video, temporary=not kept)
-
-
-def _record(item: Item, facts: MediaFacts, source_facts: MediaFacts) -> SampleRecord:
-    captions, no_captions = _captions(item.path)
-    missing = {"captions": no_captions} if no_captions else {}
-    if facts.audio is None:
-        silent = source_facts.audio is not None
-        missing["audio"] = "nothing in the sound track" if silent else "no sound track"
-    entry = item.entry or ManifestEntry()
-    shift_s, end_s = source_facts.start_s, facts.duration_s  # player time → video clock
-    cuts = [cut_s + shift_s for cut_s in entry.cuts]
-    return SampleRecord(
-        key=item.key,
-        source=item.name,
-        split=item.split,
-        facts=facts,
-        source_facts=source_facts,
-        captions=tuple(_within(captions, shift_s, end_s)),
-        labels=tuple(_labels_within(entry.labels, shift_s, end_s)),
-        cuts=tuple(cut_s for cut_s in cuts if 0 < cut_s < end_s),
-        missing=missing,
-    )
-
-
-def _captions(path: Path) -> tuple[list[Caption], str]:
-    """The captions of the first sidecar that can be read, or why there are none."""
-    reason = "no caption file beside the video"
-    for sidecar in find_sidecars(path):
-        try:
-            captions = read_captions(sidecar)
-        except CaptionError as error:
-            reason = str(error)
-        else:
-            return captions, "" if captions else f"{sidecar.name} holds no text"
-    return [], reason
-
-
-def _within(captions: Iterable[Caption], shift_s: float, end_s: float) -> Iterator[Caption]:
-    for caption in captions:
-        start, end = caption.start_s + shift_s, caption.end_s + shift_s
-        if end > 0 and start < end_s:
-            yield replace(caption, start_s=max(start, 0.0), end_s=min(end, end_s))
-
-
-def _labels_within(
-    labels: Iterable[Mapping[str, Any]], shift_s: float, end_s: float
-) -> Iterator[Mapping[str, Any]]:
-    for label in labels:
-        start, end = label["start_s"] + shift_s, label["end_s"] + shift_s
-        if end > 0 and start < end_s:
-            yield {**label, "start_s": max(start, 0.0), "end_s": min(end, end_s)}
-
-
-def outcomes(
-    items: Sequence[Item], job: Callable[[Item], Prepared | Failure], *, workers: int
-) -> Iterator[Prepared | Failure]:
-    """What `job` makes of each item, in order, computed by a pool of processes.
-
-    A process that dies (a decoder that crashes, too little memory) costs one item: the pool is
-    started again, and the item that was waited for runs alone; if it dies again, it has failed.
-    """
-    rest = list(items)
-    while rest:
-        finished = 0
-        try:
-            for outcome in _pooled(rest, job, workers):
-                finished += 1
+    def _good(
+        self, crew: Crew, journal: Journal, tell: Callable[[Ingest], None]
+    ) -> Iterator[Prepared]:
+        """What is ready to be stored; failures are kept on the way."""
+        for item, outcome in in_order(self.todo, crew):
+            if isinstance(outcome, Prepared):
                 yield outcome
-        except BrokenProcessPool:
-            yield _alone(rest[finished], job)
-            finished += 1
-        rest = rest[finished:]
+                self.seconds += outcome.seconds
+            else:
+                self.failures[item.name] = _as_failure(item, outcome)
+                journal.failure(self.failures[item.name])
+            tell(self)
+
+    def _store(self, good: Iterator[Prepared], journal: Journal, shard_bytes: int) -> None:
+        start = f"shard{label(self._task)}-"
+        used = [path.stem.removeprefix(start) for path in shard_paths(self._out)]
+        number = 1 + max((int(digits) for digits in used if digits.isdecimal()), default=-1)
+        for first in good:
+            with ShardWriter(self._out / f"{start}{number:06d}.tar") as shard:
+                for prepared in chain([first], good):
+                    for record, video in prepared.parts:  # all parts of a video in one shard
+                        shard.add(record, video)
+                    if prepared.folder is not None:
+                        shutil.rmtree(prepared.folder)
+                    if shard.size >= shard_bytes:
+                        break
+            journal.shard(shard.path.name, shard.rows)
+            number += 1
+
+    def outcome(self) -> tuple[pa.Table, list[Failure]]:
+        """The rows of all that is stored by now, and the failures that still hold, by name."""
+        state = read_state(self._out)
+        stored = _keys(state)
+        failures = {one.source: one for one in state.failures} | self.failures
+        current = {item.name for item in self._found.items if not _is_stored(item, stored)}
+        current |= {one.source for one in self._found.skipped}
+        return state.table, [failures[name] for name in sorted(failures.keys() & current)]
+
+    def write_index(self, made: Mapping[str, Any]) -> None:
+        """Make the index of all that is stored; the journals are then no longer needed."""
+        table, failures = self.outcome()
+        write_index(self._out, made=made, failures=list(map(asdict, failures)), table=table)
+        forget(self._out)
 
 
-def _pooled(
-    items: Iterable[Item], job: Callable[[Item], Prepared | Failure], workers: int
-) -> Iterator[Prepared | Failure]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        waiting = deque[Any]()
-        try:
-            for item in items:
-                waiting.append(pool.submit(job, item))
-                if len(waiting) >= _AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+def _keys(state: State) -> set[str]:
+    return set(state.table["key"].to_pylist())
 
 
-def _alone(item: Item, job: Callable[[Item], Prepared | Failure]) -> Prepared | Failure:
-    try:
-        return next(_pooled([item], job, workers=1))
-    except BrokenProcessPool:
-        reason = f"{item.path}: the process that decoded it died"
-        return Failure(source=item.name, cause="crashed the decoder", reason=reason)
+def _is_stored(item: Item, stored: set[str]) -> bool:
+    return item.key in stored or item.part_key(0) in stored
 
 
-def _start_worker() -> None:
-    """End silently on Ctrl-C, and when the parent is gone (also when it was killed)."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+def _contents(state: State) -> dict[tuple[int, str], str]:
+    """(Size, checksum) of what is stored → its name."""
+    columns = [
+        state.table[name].to_pylist() for name in ("source_bytes", "source_sha256", "source")
+    ]
+    return {(size, sha256): name for size, sha256, name in zip(*columns, strict=True)}
 
 
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
+def _as_failure(item: Item, outcome: Failure | Lost) -> Failure:
+    if isinstance(outcome, Failure):
+        return outcome
+    reason = f"{item.path}: {outcome.reason}"
+    return Failure(source=item.name, cause=outcome.cause, reason=reason)

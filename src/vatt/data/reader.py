@@ -149,7 +149,7 @@ class ClipReader:
             if seen is not None:
                 return seen, video.sound(*span)
         try:
-            with opened_moments(self.data.locate(row)) as moments:
+            with opened_moments(self.data.source(row)) as moments:
                 if self._config.decode == "planes":
                     planes = moments.planes(times_s, cut)
                     return planes, self._sound(row, moments, *span)
@@ -172,7 +172,7 @@ class ClipReader:
             end = round(self.end_s(row) * rate)
             return moments.sound(first, max(0, min(count, end - first)))
         if self._track is None or self._track[0] != row:
-            self._track = row, decode_audio(self.data.locate(row), sample_rate_hz=rate)
+            self._track = row, decode_audio(self.data.source(row), sample_rate_hz=rate)
         _, track = self._track
         return None if track is None else track[first : first + count]
 

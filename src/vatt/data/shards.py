@@ -4,6 +4,7 @@
     index.parquet        one row per video: where its bytes lie, and what a sampler needs to know
     dataset.json         format version, totals, how it was made, counts of what was skipped
     failures.jsonl       one line per skipped item
+    records.jsonl        the records of videos in tars that others made (`vatt index-shards`)
 
 A shard is written aside, flushed and renamed: it is whole or absent. Index and dataset.json can
 be made again from the shards alone.
@@ -29,37 +30,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from vatt.data.records import SampleRecord
+from vatt.data.index import INDEX_SCHEMA, SOUND_SCHEMA, index_row, index_table, totals
+from vatt.data.records import SampleRecord, json_bytes
+from vatt.data.whole import finish, write_whole
 from vatt.errors import DataError
-from vatt.media.container import FilePart
+from vatt.media.container import FilePart, Source
+from vatt.media.joining import join
 
-FORMAT_VERSION = "1.0"  # a reader refuses a newer major version
+FORMAT_VERSION = "1.1"  # a reader refuses a newer major version
 INDEX_FILE, DATASET_FILE, FAILURES_FILE = "index.parquet", "dataset.json", "failures.jsonl"
+RECORDS_FILE = "records.jsonl"  # all records, where they do not lie in the shards
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots: WebDataset cuts names at the first one
-_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,200}\.tar")
+# Of others' shards, also in folders below; never one that leads out of the folder.
+_SHARD = re.compile(r"(?:[\w+=@,~-][\w .+=@,~-]{0,100}/){0,4}[\w .+=@,~-]{1,200}\.tar")
 _MAX_RECORD_BYTES = 64 * 2**20
-
-_INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.string()),
-        ("video_offset", pa.int64()),
-        ("video_size", pa.int64()),
-        ("json_offset", pa.int64()),
-        ("json_size", pa.int64()),
-        ("duration_s", pa.float64()),
-        ("fps", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("has_audio", pa.bool_()),
-        ("captions", pa.int32()),  # how many
-        ("labels", pa.int32()),  # how many
-        ("cuts", pa.list_(pa.float64())),  # seconds; no clip may cross them
-        ("sha256", pa.string()),  # of the video member
-        ("split", pa.string()),
-    ]
-)
 
 
 class ShardWriter:
@@ -68,6 +53,7 @@ class ShardWriter:
     def __init__(self, path: Path) -> None:
         assert _SHARD.fullmatch(path.name), path.name
         self.path = path
+        self.rows: list[dict[str, Any]] = []  # of the index, one for each video so far
         self._aside = path.with_name(path.name + ".part")
         self._file = self._aside.open("wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 closed in __exit__
@@ -84,14 +70,19 @@ class ShardWriter:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
             size = content.seek(0, os.SEEK_END)
             content.seek(0)
-            self._member(f"{record.key}.mp4", content, size)
-        text = replace(record, sha256=digest).to_json()
-        self._member(f"{record.key}.json", BytesIO(text), len(text))
+            video_at = self._member(f"{record.key}.mp4", content, size), size
+        record = replace(record, sha256=digest)
+        text = record.to_json()
+        text_at = self._member(f"{record.key}.json", BytesIO(text), len(text)), text
+        self.rows.append(index_row(self.path.name, record, video_at, text_at))
 
-    def _member(self, name: str, content: BinaryIO, size: int) -> None:
+    def _member(self, name: str, content: BinaryIO, size: int) -> int:
+        """Append a file; returns the offset of its content."""
         member = tarfile.TarInfo(name)  # time and owner stay 0: the same videos, the same bytes
         member.size = size
         self._tar.addfile(member, content)
+        padding = -size % tarfile.BLOCKSIZE
+        return self._file.tell() - size - padding
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -99,36 +90,28 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._tar.close()
-        _finish(self._file, self._aside, self.path if kind is None else None)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it to the disk and rename it: it is whole or absent."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        file.write(content)
-        _finish(file, aside, path)
-
-
-def _finish(file: BinaryIO, aside: Path, path: Path | None) -> None:
-    if path is None:
-        file.close()
-        aside.unlink(missing_ok=True)
-        return
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+        finish(self._file, self._aside, self.path if kind is None else None)
 
 
 def shard_paths(folder: Path) -> list[Path]:
     """The finished shards of a folder, in order."""
     return sorted(path for path in folder.glob("shard-*.tar") if _SHARD.fullmatch(path.name))
+
+
+def is_shard_name(name: str) -> bool:
+    """Whether a shard may be called so, relative to its folder."""
+    return _SHARD.fullmatch(name) is not None
+
+
+def shard_path(folder: Path, name: str) -> Path:
+    """Where the shard of that name lies.
+
+    Raises:
+        DataError: it is no name of a shard; it could lead out of the folder.
+    """
+    if not is_shard_name(name):
+        raise DataError(f"{folder / INDEX_FILE}: {name!r} is no name of a shard")
+    return folder / name
 
 
 def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
@@ -141,9 +124,11 @@ def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
         with tarfile.open(path, mode="r:") as tar:
             while (video := tar.next()) is not None:
                 text = tar.next()
-                record = _read_pair(path, tar, video, text)
+                content = _read_pair(path, tar, video, text)
                 assert text is not None
-                yield record, _index_row(path.name, record, video, text)
+                record = SampleRecord.from_json(content, where=f"{path}: {text.name}")
+                video_at, text_at = (video.offset_data, video.size), (text.offset_data, content)
+                yield record, index_row(path.name, record, video_at, text_at)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
             f"{path}: not a whole tar file ({error}); remove it and prepare again"
@@ -152,7 +137,7 @@ def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
 
 def _read_pair(
     path: Path, tar: tarfile.TarFile, video: tarfile.TarInfo, text: tarfile.TarInfo | None
-) -> SampleRecord:
+) -> bytes:
     key, _, ending = video.name.partition(".")
     paired = text is not None and text.name == f"{key}.json" and ending == "mp4"
     if not (paired and _KEY.fullmatch(key) and video.isreg() and text is not None and text.isreg()):
@@ -164,35 +149,16 @@ def _read_pair(
         raise DataError(f"{path}: {text.name}: {text.size:,} bytes, expected a small JSON record")
     content = tar.extractfile(text)
     assert content is not None
-    return SampleRecord.from_json(content.read(), where=f"{path}: {text.name}")
-
-
-def _index_row(
-    shard: str, record: SampleRecord, video: tarfile.TarInfo, text: tarfile.TarInfo
-) -> dict[str, Any]:
-    picture = record.facts.video
-    return {
-        "key": record.key,
-        "shard": shard,
-        "video_offset": video.offset_data,
-        "video_size": video.size,
-        "json_offset": text.offset_data,
-        "json_size": text.size,
-        "duration_s": record.facts.duration_s,
-        "fps": float(picture.fps or 0) if picture else 0.0,
-        "width": picture.width if picture else 0,
-        "height": picture.height if picture else 0,
-        "has_audio": record.facts.audio is not None,
-        "captions": len(record.captions),
-        "labels": len(record.labels),
-        "cuts": list(record.cuts),
-        "sha256": record.sha256,
-        "split": record.split,
-    }
+    return content.read()
 
 
 def write_index(
-    folder: Path, *, made: Mapping[str, Any], failures: Sequence[Mapping[str, Any]] = ()
+    folder: Path,
+    *,
+    made: Mapping[str, Any],
+    failures: Sequence[Mapping[str, Any]] = (),
+    table: pa.Table | None = None,
+    records_beside: bool = False,
 ) -> dict[str, Any]:
     """Make index.parquet, failures.jsonl and, last, dataset.json from the shards of a folder.
 
@@ -200,44 +166,28 @@ def write_index(
         folder: holds the shards.
         made: how they were made (settings, versions), kept in dataset.json.
         failures: one mapping per skipped item, with at least `source` and `cause`.
+        table: the rows of all videos, in the order of the shards; when None the shards are read.
+        records_beside: the records lie in RECORDS_FILE, not in the shards.
 
     Returns:
         What dataset.json holds.
     """
-    rows, missing = [], Counter[str]()
-    for path in shard_paths(folder):
-        for record, row in read_shard(path):
-            rows.append(row)
-            missing.update(record.missing.keys())
-    splits = sorted({row["split"] for row in rows})
+    if table is None:
+        table = index_table([row for path in shard_paths(folder) for _, row in read_shard(path)])
     info = {
         "format": "vatt-shards",
         "format_version": FORMAT_VERSION,
-        "shards": len(shard_paths(folder)),
-        **_totals(rows),
-        "splits": {name: _totals([row for row in rows if row["split"] == name]) for name in splits},
-        "missing": dict(sorted(missing.items())),
+        **totals(table),
         "skipped": dict(sorted(Counter(item["cause"] for item in failures).items())),
         "made": dict(made),
+        **({"records": RECORDS_FILE} if records_beside else {}),
     }
-    table = BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_INDEX_SCHEMA), table)
-    write_whole(folder / INDEX_FILE, table.getvalue())
-    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in failures)
-    write_whole(folder / FAILURES_FILE, lines.encode())
+    content = BytesIO()
+    pq.write_table(table, content)
+    write_whole(folder / INDEX_FILE, content.getvalue())
+    write_whole(folder / FAILURES_FILE, b"".join(json_bytes(item) + b"\n" for item in failures))
     write_whole(folder / DATASET_FILE, json.dumps(info, ensure_ascii=False, indent=2).encode())
     return info
-
-
-def _totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "videos": len(rows),
-        "hours": sum(row["duration_s"] for row in rows) / 3600,
-        "bytes": sum(row["video_size"] for row in rows),
-        "with_audio": sum(row["has_audio"] for row in rows),
-        "captions": sum(row["captions"] for row in rows),
-        "labels": sum(row["labels"] for row in rows),
-    }
 
 
 class Dataset:
@@ -258,35 +208,57 @@ class Dataset:
             DataError: dataset.json or the index is missing, damaged or of a newer format; a shard
                 is missing or shorter than the index says.
         """
+        dataset = cls.load(folder)
+        dataset._check_shards()
+        return dataset
+
+    @classmethod
+    def load(cls, folder: Path, schema: pa.Schema = INDEX_SCHEMA) -> Dataset:
+        """Read the index of a prepared folder without looking at its shards.
+
+        Args:
+            folder: the folder.
+            schema: which columns; those that an older version has not written are null.
+
+        Raises:
+            DataError: dataset.json or the index is missing, damaged or of a newer format.
+        """
         info = _read_info(folder)
+        if info.get("records"):
+            schema = pa.unify_schemas([schema, SOUND_SCHEMA])
         try:
-            index = pq.read_table(folder / INDEX_FILE).select(_INDEX_SCHEMA.names)
-            index = index.cast(_INDEX_SCHEMA)
+            index = pq.read_table(folder / INDEX_FILE)
+            for column in schema:
+                if column.name not in (*INDEX_SCHEMA.names, *index.column_names):
+                    index = index.append_column(column, pa.nulls(len(index), column.type))
+            index = index.select(schema.names).cast(schema)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise DataError(
                 f"{folder / INDEX_FILE}: cannot be read ({error}); run `vatt prepare` again with "
                 "the same settings: it makes the index anew from the shards"
             ) from error
-        dataset = cls(folder, index, info)
-        dataset._check_shards()
-        return dataset
+        # In one piece: slices would each be sent to a spawned worker with all that they are cut of.
+        return cls(folder, index.combine_chunks(), info)
 
     def _check_shards(self) -> None:
-        ends = self.index.append_column(
-            "end", pc.add(self.index["json_offset"], self.index["json_size"])
-        )
+        beside = bool(self.info.get("records"))
+        if beside and len(self):
+            self._check_size(self.folder / RECORDS_FILE, pc.max(self._ends("json")).as_py())
+        ends = self.index.append_column("end", self._ends("video" if beside else "json"))
         for row in ends.group_by("shard").aggregate([("end", "max")]).to_pylist():
-            name, end = row["shard"], row["end_max"]
-            if not _SHARD.fullmatch(name):
-                raise DataError(f"{self.folder / INDEX_FILE}: {name!r} is no name of a shard")
-            path = self.folder / name
-            size = path.stat().st_size if path.is_file() else 0
-            if size < end:
-                found = f"{size:,} bytes" if size else "missing"
-                raise DataError(
-                    f"{path}: found {found}, expected at least {end:,} bytes; copy it again, or "
-                    "remove it and dataset.json and run `vatt prepare` again"
-                )
+            self._check_size(shard_path(self.folder, row["shard"]), row["end_max"])
+
+    def _ends(self, part: str) -> Any:
+        return pc.add(self.index[f"{part}_offset"], self.index[f"{part}_size"])
+
+    def _check_size(self, path: Path, end: int) -> None:
+        size = path.stat().st_size if path.is_file() else 0
+        if size < end:
+            found = f"{size:,} bytes" if size else "missing"
+            raise DataError(
+                f"{path}: found {found}, expected at least {end:,} bytes; copy it again, or "
+                "remove it and dataset.json and run `vatt prepare` again"
+            )
 
     def __len__(self) -> int:
         return int(self.index.num_rows)
@@ -316,16 +288,32 @@ class Dataset:
         counts = pc.list_value_length(cuts).to_numpy(zero_copy_only=False)
         return counts.astype(np.int64), pc.list_flatten(cuts).to_numpy()
 
-    def locate(self, row: int) -> FilePart:
-        """Where the stored video of a row lies."""
-        return FilePart(
-            self.folder / self._value(row, "shard"),
-            self._value(row, "video_offset"),
-            self._value(row, "video_size"),
-        )
+    def source(self, row: int) -> Source:
+        """The video file of a row with its sound, to be read where it lies if it can be.
+
+        Raises:
+            DataError, MediaError: as `read_video`, when its sound lies beside it.
+        """
+        if self._has_sound_beside(row):
+            return self.read_video(row)
+        path = shard_path(self.folder, self._value(row, "shard"))
+        return FilePart(path, self._value(row, "video_offset"), self._value(row, "video_size"))
 
     def read_video(self, row: int) -> bytes:
-        """The stored video file of a row.
+        """The video file of a row, with its sound, wherever that is stored.
+
+        Raises:
+            DataError: the shard ends before it.
+            MediaError: its sound lies beside it and cannot be joined with it.
+        """
+        video = self.read_stored_video(row)
+        return join(video, self._read(row, "sound")) if self._has_sound_beside(row) else video
+
+    def _has_sound_beside(self, row: int) -> bool:
+        return "sound_size" in self.index.column_names and bool(self._value(row, "sound_size"))
+
+    def read_stored_video(self, row: int) -> bytes:
+        """The video file of a row, byte for byte.
 
         Raises:
             DataError: the shard ends before it.
@@ -339,7 +327,15 @@ class Dataset:
             DataError: the shard ends before it, or it is not such a record.
         """
         where = f"{self.folder / self._value(row, 'shard')}: {self._value(row, 'key')}.json"
-        return SampleRecord.from_json(self._read(row, "json"), where=where)
+        return SampleRecord.from_json(self.read_record_text(row), where=where)
+
+    def read_record_text(self, row: int) -> bytes:
+        """The record of a row as it is stored.
+
+        Raises:
+            DataError: the file ends before it.
+        """
+        return self._read(row, "json")
 
     def verify(self, row: int) -> None:
         """Check the stored video against its checksum.
@@ -347,7 +343,7 @@ class Dataset:
         Raises:
             DataError: they differ.
         """
-        found = hashlib.sha256(self.read_video(row)).hexdigest()
+        found = hashlib.sha256(self.read_stored_video(row)).hexdigest()
         expected = self._value(row, "sha256")
         if found != expected:
             raise DataError(
@@ -359,15 +355,19 @@ class Dataset:
         return self.index[column][row].as_py()
 
     def _read(self, row: int, part: str) -> bytes:
-        path = self.folder / self._value(row, "shard")
-        size = self._value(row, f"{part}_size")
+        path = shard_path(self.folder, self._value(row, "shard"))
+        if part == "json" and self.info.get("records"):
+            path = self.folder / RECORDS_FILE
+        offset, size = (self._value(row, f"{part}_{what}") for what in ("offset", "size"))
+        content = b""
         try:
             with path.open("rb") as file:
-                file.seek(self._value(row, f"{part}_offset"))
-                content: bytes = file.read(size)
+                if 0 <= offset <= offset + size <= file.seek(0, os.SEEK_END):
+                    file.seek(offset)
+                    content = file.read(size)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        if len(content) < size:
+        if not content or len(content) != size:
             raise DataError(f"{path}: ends within {self._value(row, 'key')}; copy it again")
         return content
 
@@ -390,4 +390,6 @@ def _read_info(folder: Path) -> dict[str, Any]:
             f"{path}: format {info.get('format')} {version}, expected vatt-shards up to "
             f"{FORMAT_VERSION}; install a newer vatt"
         )
+    if info.get("records", RECORDS_FILE) != RECORDS_FILE:
+        raise DataError(f"{path}: records in {info['records']!r}, expected {RECORDS_FILE!r}")
     return dict(info)

@@ -38,6 +38,7 @@ _FORMATS = (
     "aac,ac3,eac3,dts,amr,aiff,caf,au,gif,mxf,nut,rm,ivf,dv,nsv,wtv,swf,yuv4mpegpipe,wv,tta,ape,"
     "h264,hevc,m4v,mpegvideo,mjpeg,apng,obu,av1,gxf,voc,webp"
 )
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # full, or not ours to fill
 _OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": _FORMATS}
 # MP4 headers say all there is to know: looking into the packets as well takes 3 ms for each file.
 _QUICKLY = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
@@ -71,8 +72,8 @@ def opened(source: Source, *, quickly: bool = False) -> Iterator[InputContainer]
         try:
             yield container
         except (av.FFmpegError, ValueError, IndexError) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:  # what the block writes, not reads
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            if (number := getattr(error, "errno", None)) in _DISK:  # what the block writes
+                raise OSError(number, os.strerror(number)) from error
             raise MediaError(f"{describe(source)}: cannot be decoded: {_reason(error)}") from error
 
 

@@ -6,7 +6,7 @@ from collections import deque
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
+from av.video.reformatter import ColorRange
 
 from vatt.errors import MediaError
 from vatt.media.container import Source, audio_stream, describe, opened, video_stream
@@ -18,12 +18,10 @@ from vatt.media.encode import (
     stored_fps,
     stored_size,
 )
-from vatt.media.pictures import BT601, BT709, color_matrix
-from vatt.media.video import MediaFacts
+from vatt.media.pictures import BT601, BT709, color_matrix, is_vivid
+from vatt.media.video import MediaFacts, VideoReader
 
-_STRICT = {"err_detect": "explode"}  # no hiding of errors
 _COPIED_MATRICES = (BT601, 5, BT709)  # 5 is BT.601 too, for 625 lines
-_COPIED_CURVES = (ColorTrc.UNSPECIFIED, ColorTrc.BT709, ColorTrc.SMPTE170M, ColorTrc.IEC61966_2_1)
 
 
 def has_stored_form(
@@ -32,10 +30,10 @@ def has_stored_form(
     """Whether a file can be kept byte for byte: already in the stored form, or a smaller one.
 
     Its packets are read, and when they are as they should be, all of its picture and sound is
-    decoded, strictly: a file with an error that players hide is not kept (but can be encoded).
+    decoded: what cannot be encoded is not kept either.
 
     Raises:
-        MediaError: the packets cannot be read, or are fewer than the file's own table says.
+        MediaError: the file is damaged, or holds fewer frames than its own table says.
     """
     video, audio = facts.video, facts.audio
     if video is None or video.fps is None or video.codec != "h264" or video.pix_fmt != "yuv420p":
@@ -61,11 +59,11 @@ def _evenly_coded(source: Source, gop: int) -> bool:
         if "mp4" not in container.format.name.split(","):
             return False
         for packet in container.demux(stream):
-            if packet.pts is None:
-                continue  # the end
+            if packet.pts is None or packet.is_corrupt:
+                break  # the end, or where the file is cut off
             times.append(packet.pts)
             since_key = 1 if packet.is_keyframe else since_key + 1
-            if since_key > gop or packet.is_discard or packet.is_corrupt:
+            if since_key > gop or packet.is_discard:
                 return False
     if stream.frames and len(times) < stream.frames:
         raise MediaError(
@@ -77,31 +75,22 @@ def _evenly_coded(source: Source, gop: int) -> bool:
 
 
 def _decodes_as_it_is(source: Source) -> bool:
-    """Whether all of it decodes without an error, to upright pictures in plain colours."""
-    try:
-        with opened(source) as container:
-            picture = video_stream(container)
-            assert picture is not None
-            picture.codec_context.options |= _STRICT
-            if not all(map(_is_plain, container.decode(picture))):
+    """Whether all its pictures are as they are to be shown; all of its sound is decoded, too."""
+    with opened(source) as container:
+        reader = VideoReader(container, source)
+        for timed in reader.frames():
+            if reader.interlaced or not _is_plain(timed.frame):
                 return False
-        with opened(source) as container:
-            sound = audio_stream(container)
-            if sound is not None:
-                sound.codec_context.options |= _STRICT
-                deque(container.decode(sound), maxlen=0)
-    except MediaError:
-        return False
+    with opened(source) as container:
+        if (sound := audio_stream(container)) is not None:
+            deque(container.decode(sound), maxlen=0)
     return True
 
 
 def _is_plain(frame: VideoFrame) -> bool:
-    """Progressive, in colours that need no conversion but by the matrix they are tagged with."""
+    """In colours that need no conversion but by the matrix they are tagged with."""
     return (
-        not frame.is_corrupt
-        and not frame.interlaced_frame
-        and color_matrix(frame) in _COPIED_MATRICES
+        color_matrix(frame) in _COPIED_MATRICES
         and frame.color_range in (ColorRange.UNSPECIFIED, ColorRange.MPEG)
-        and frame.color_trc in _COPIED_CURVES
-        and frame.color_primaries != ColorPrimaries.BT2020
+        and not is_vivid(frame)
     )

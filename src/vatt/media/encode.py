@@ -122,9 +122,9 @@ def _times_s(source: Source, fps: Fraction) -> Iterator[float]:
 
 
 def _part(k: int, expected: float, length: int) -> int:
-    """The part that holds picture k, of about `expected` in all."""
+    """The part that holds picture k, of about `expected` in all (0 when nobody knows)."""
     parts = max(1, math.ceil(expected / length - SHORTEST_PART))
-    kept_together = k // length == parts and k < (parts + SHORTEST_PART) * length
+    kept_together = expected and k // length == parts and k < (parts + SHORTEST_PART) * length
     return parts - 1 if kept_together else k // length
 
 

@@ -27,7 +27,9 @@ from av.video.reformatter import (
     VideoReformatter,
 )
 
-BT709, BT601, _UNSPECIFIED = 1, 6, 2  # matrices as H.273, and so FFmpeg, numbers them
+BT709, BT601, BT2020, _BT2020_CONSTANT = 1, 6, 9, 10  # matrices as H.273, and FFmpeg, number them
+_MATRICES = {BT709, 4, 5, BT601, 7, BT2020}  # that libswscale knows; 5 is BT.601, too
+_CURVES, _PRIMARIES = {*ColorTrc}, {*ColorPrimaries}
 _HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 _GRAPH_TIME = Fraction(1, 1000)  # any: pictures pass through one by one
 
@@ -40,7 +42,11 @@ class Orientation(NamedTuple):
 
 
 def orientation(frame: VideoFrame) -> Orientation:
-    """What the display matrix of a frame asks for, to the nearest quarter turn."""
+    """What the display matrix of a frame asks for, to the nearest quarter turn.
+
+    Not for every frame: PyAV's side data and their frame refer to each other, so that the frame
+    stays in memory until Python looks for cycles.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
         return Orientation(mirrored=False, quarter_turns=0)
@@ -54,15 +60,26 @@ def orientation(frame: VideoFrame) -> Orientation:
 def color_matrix(frame: VideoFrame) -> int:
     """The YUV matrix of a frame (as in H.273); untagged ones are BT.709 from 720p on, else BT.601.
 
-    This is what players do with files that do not say.
+    This is what players do with files that do not say, or say what no decoder understands.
     """
-    if frame.colorspace != _UNSPECIFIED:
+    if frame.colorspace in _MATRICES:
         return frame.colorspace
+    if frame.colorspace == _BT2020_CONSTANT:  # nobody has it; its neighbour comes near
+        return BT2020
     return BT709 if frame.width >= 1280 or frame.height > 576 else BT601
 
 
+def _settle_tags(frame: VideoFrame) -> None:
+    """Give a frame tags that libswscale understands: strangers' files hold any number."""
+    frame.colorspace = color_matrix(frame)
+    if frame.color_trc not in _CURVES:
+        frame.color_trc = ColorTrc.UNSPECIFIED
+    if frame.color_primaries not in _PRIMARIES:
+        frame.color_primaries = ColorPrimaries.UNSPECIFIED
+
+
 def is_vivid(frame: VideoFrame) -> bool:
-    """Whether a frame has HDR or wide gamut colours."""
+    """Whether its colours are beyond BT.709: HDR, or a wide gamut."""
     return frame.color_trc in _HDR or frame.color_primaries == ColorPrimaries.BT2020
 
 
@@ -82,14 +99,10 @@ class PictureConverter:
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
         """The picture; the frame itself when nothing is to be done."""
-        frame.colorspace = color_matrix(frame)
-        upright = orientation(frame)
-        form = (
-            (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range),
-            (frame.color_trc, frame.color_primaries, upright),
-        )
+        _settle_tags(frame)
+        form = (*_form(frame), frame.color_trc, frame.color_primaries, frame.rotation)
         if form != self._form:
-            steps = self._steps(frame, upright)
+            steps = self._steps(frame)
             self._convert = _through_graph(frame, steps) if steps else self._plain
             self._form = form
         return self._convert(frame)
@@ -107,8 +120,9 @@ class PictureConverter:
             threads=1,
         )
 
-    def _steps(self, frame: VideoFrame, upright: Orientation) -> list[tuple[str, str]]:
+    def _steps(self, frame: VideoFrame) -> list[tuple[str, str]]:
         """The filters (name, options) for what scaling alone does not do; none for most videos."""
+        upright = orientation(frame)
         transparent = frame.format.has_palette or any(
             component.is_alpha for component in frame.format.components
         )
@@ -162,6 +176,7 @@ def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
     weaver: _Weaver | None = None
     before: VideoFrame | None = None
     for frame in frames:
+        _settle_tags(frame)
         if weaver is not None and not weaver.fits(frame):
             yield from weaver.finish()
             weaver, before = None, None

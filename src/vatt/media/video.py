@@ -163,6 +163,7 @@ class VideoReader:
         assert stream.time_base is not None
         self._container, self.stream, self.source = container, stream, source
         self._tick_s = float(stream.time_base)
+        self.interlaced = False  # whether any frame read so far is
         self._zero = self._timestamp(self._start[0]) if zero is None else zero
         self.end_s = 0.0  # when the last frame read so far leaves the screen
 
@@ -175,11 +176,6 @@ class VideoReader:
             raise MediaError(f"{describe(self.source)}: no frame of its picture can be decoded")
         rest = deinterlaced(chain([first], decoded))
         return first, next(rest, first), rest
-
-    @property
-    def interlaced(self) -> bool:
-        """Whether the first frame is interlaced."""
-        return self._start[0].interlaced_frame
 
     @property
     def first(self) -> VideoFrame:
@@ -206,7 +202,7 @@ class VideoReader:
         for back_s in (0.0, 10.0, float("inf")):
             target = self._zero + int(max(time_s - back_s, 0.0) / self._tick_s)
             self._container.seek(target, stream=self.stream, backward=True)
-            decoded = dropwhile(lambda frame: not frame.key_frame, self._decoded())
+            decoded = dropwhile(self._lacks_its_key_frame, self._decoded())
             key = next(decoded, None)
             if key is None:
                 continue
@@ -221,6 +217,10 @@ class VideoReader:
             "store the file anew, for instance with `vatt prepare`"
         )
 
+    def _lacks_its_key_frame(self, landed: VideoFrame) -> bool:
+        """Not the very first one, whose key frame may be hidden by an edit list."""
+        return not landed.key_frame and self._timestamp(landed) != self._zero
+
     def _decoded(self) -> Iterator[VideoFrame]:
         for frame in self._container.decode(self.stream):
             if frame.is_corrupt:
@@ -230,6 +230,7 @@ class VideoReader:
                     f"{describe(self.source)}: frames of {frame.width}x{frame.height}, expected "
                     f"at most {MAX_PIXELS:,} pixels"
                 )
+            self.interlaced |= frame.interlaced_frame
             yield frame
 
     def _timestamp(self, frame: VideoFrame) -> int:

@@ -69,6 +69,14 @@ def glorot_normal_(weight: Tensor, *, fan_in: int, fan_out: int) -> Tensor:
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
+class RMSNorm(nn.RMSNorm):
+    """RMS norm in the precision of its weight, so that autocast does not square bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last axis; same dtype as `x`."""
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
 def dense(in_width: int, out_width: int, *, bias: bool) -> nn.Linear:
     """A linear layer initialised as in the official code: Glorot uniform, bias 0."""
     layer = nn.Linear(in_width, out_width, bias=bias)
@@ -207,7 +215,7 @@ class Transformer(nn.Module):
 
 def norm(config: TransformerConfig) -> nn.Module:
     """The norm of the residual stream: layer norm, or T5's RMS norm."""
-    kind = nn.RMSNorm if config.style == "t5" else nn.LayerNorm
+    kind = RMSNorm if config.style == "t5" else nn.LayerNorm
     return kind(config.width, eps=NORM_EPSILON)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vatt.config import from_values, merge, to_values
-from vatt.errors import ConfigError
+from vatt.errors import ConfigError, DataError
 from vatt.evaluation.classifiers import LowRankConfig
 from vatt.evaluation.results import read_result, versions
 from vatt.presets import PRESETS
@@ -145,7 +145,9 @@ def run(config: DemoConfig) -> DemoResult:
             continue
         logger.info("%s", title)
         started = time.perf_counter()
-        stage.run(stage.config)
+        result = stage.run(stage.config)
+        if problem := getattr(result, "problem", None):
+            raise DataError(f"{stage.name}: {problem}")
         done[stage.name] = round(time.perf_counter() - started, 1)
         logger.info("%s: done in %.0f s", title, done[stage.name])
         _write_json(config.out / STAGES, {"settings": _settings(config), "done": done})

@@ -1,0 +1,67 @@
+"""One file of a picture and the sound that lies in another: packets are copied, none is decoded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from heapq import merge
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+from vatt.errors import MediaError
+from vatt.media.container import audio_stream, opened, video_stream
+
+_MP4_SOUND = ("aac", "mp3", "ac3", "alac")
+
+
+def join(video: bytes, sound: bytes) -> bytes:
+    """The picture of one file with the sound of another; both keep their times.
+
+    Both count from the same zero, as files that were split from one do.
+
+    Raises:
+        MediaError: a file cannot be read, the one has no picture, or the other no sound.
+    """
+    file = io.BytesIO()
+    with opened(video) as seen, opened(sound) as heard:
+        picture, track = video_stream(seen), audio_stream(heard)
+        if picture is None or track is None:
+            lacks = "no picture in the video" if picture is None else "no sound in the sound file"
+            raise MediaError(f"found {lacks} beside each other")
+        is_mp4 = "mp4" in seen.format.name.split(",") and track.codec_context.name in _MP4_SOUND
+        with av.open(file, "w", format="mp4" if is_mp4 else "matroska") as output:
+            parts = [_packets(output, seen, picture), _packets(output, heard, track)]
+            for packet in merge(*parts, key=_time):
+                output.mux(packet)
+    return file.getvalue()
+
+
+def _packets(
+    output: OutputContainer, container: InputContainer, stream: Stream
+) -> Iterator[Packet[Stream]]:
+    copy = output.add_stream_from_template(stream)
+
+    def packets() -> Iterator[Packet[Stream]]:
+        early: list[Packet[Stream]] = []  # Matroska does not say when the first are decoded
+        for packet in container.demux(stream):
+            if packet.dts is None and packet.size:
+                early.append(packet)
+            elif packet.size:
+                for number, before in enumerate(early):
+                    before.dts = (packet.dts or 0) - (len(early) - number) * (packet.duration or 1)
+                for ready in (*early, packet):
+                    ready.stream = copy
+                    yield ready
+                early = []
+        for ready in early:
+            ready.dts, ready.stream = ready.pts, copy
+            yield ready
+
+    return packets()
+
+
+def _time(packet: Packet[Stream]) -> float:
+    return float((packet.dts or 0) * packet.time_base)

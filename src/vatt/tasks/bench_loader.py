@@ -1,0 +1,206 @@
+"""`vatt bench loader`: clips per second from shards, where the time goes, how many cores."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from tyro.conf import Positional
+
+from vatt.contracts import ClipSpec
+from vatt.data.augment import AugmentConfig
+from vatt.data.datasets import ClipDataset
+from vatt.data.loader import collate, make_loader
+from vatt.data.settings import DataConfig
+from vatt.data.shards import Dataset
+from vatt.data.words import WordTokenizer
+from vatt.errors import ConfigError
+from vatt.media.container import FilePart
+from vatt.media.planes import PlaneCopier
+from vatt.media.video import FrameConverter
+
+_CAPTIONED_VIDEOS = 1000  # whose words make the vocabulary
+_AT_ONCE = 8  # clips that are joined into one batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchLoaderConfig:
+    """Read clips of training as fast as it goes, and say where the time is spent."""
+
+    folder: Positional[Path]
+    """Made by `vatt prepare`, or indexed by `vatt index-shards`."""
+    clips: int = 64
+    """How many to read, by one core and then by all workers."""
+    accelerator_clips_per_s: float = 100.0
+    """What the accelerator trains; how many cores feed it is said."""
+    data: DataConfig = field(default_factory=DataConfig)
+    clip: ClipSpec = field(default_factory=ClipSpec)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.clips < _AT_ONCE:
+            raise ConfigError(f"clips: found {self.clips}, expected >= {_AT_ONCE}")
+        if not self.accelerator_clips_per_s > 0:
+            raise ConfigError(
+                f"accelerator_clips_per_s: found {self.accelerator_clips_per_s}, expected > 0"
+            )
+        if self.data.shards:
+            raise ConfigError("data.shards: not here; the folder to read is given by its name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchLoaderResult:
+    """Clips per second, and what one costs.
+
+    milliseconds: of one clip on one core, by stage. read: the bytes of its video from the disk (by
+    the clock: a disk is waited for); decode: demultiplexing, picture and sound; convert: the frames
+    to planes or RGB; collate: clips to a batch (these by CPU time).
+    clips_per_s: of all workers together, by the clock.
+    cores: how many feed the accelerator, if nothing else needs them.
+    """
+
+    folder: Path
+    decode: str
+    clips: int
+    failed: int
+    milliseconds: dict[str, float]
+    clips_per_s_per_core: float
+    workers: int
+    clips_per_s: float
+    megabytes_per_clip: float
+    accelerator_clips_per_s: float
+    cores: int
+
+
+def run(config: BenchLoaderConfig) -> BenchLoaderResult:
+    """Measure.
+
+    Raises:
+        DataError: the folder cannot be read, or holds no clip.
+    """
+    data = replace(config.data, shards=(config.folder,), batch_size=_AT_ONCE, cache="none")
+    folder = Dataset.open(config.folder)
+    dataset = ClipDataset(
+        data, config.clip, config.augment, _tokenizer(folder, data.split), config.seed
+    )
+    steps = config.clips // _AT_ONCE
+    batches = list(_batches(dataset, folder, steps))
+    each = {name: statistics.median(batch[name] for batch in batches) for name in batches[0]}
+    stages = {
+        name: 1e3 * each[name] / _AT_ONCE for name in ("read", "decode", "convert", "collate")
+    }
+    per_core = 1e3 / sum(stages.values())
+    workers = len(os.sched_getaffinity(0)) if data.workers is None else data.workers
+    return BenchLoaderResult(
+        folder=config.folder,
+        decode=data.decode,
+        clips=steps * _AT_ONCE,
+        failed=int(sum(batch["failed"] for batch in batches)),
+        milliseconds=stages,
+        clips_per_s_per_core=per_core,
+        workers=workers,
+        clips_per_s=_together(dataset, steps, workers),
+        megabytes_per_clip=each["bytes"] / _AT_ONCE / 1e6,
+        accelerator_clips_per_s=config.accelerator_clips_per_s,
+        cores=math.ceil(config.accelerator_clips_per_s / per_core),
+    )
+
+
+def _tokenizer(folder: Dataset, split: str) -> WordTokenizer:
+    rows = folder.rows(split)[:_CAPTIONED_VIDEOS].tolist()
+    return WordTokenizer.build(
+        caption.text for row in rows for caption in folder.read_record(row).captions
+    )
+
+
+def _batches(dataset: ClipDataset, folder: Dataset, steps: int) -> Iterator[dict[str, float]]:
+    """For each batch of the one core the seconds by stage, and what came of it."""
+    with _timed_conversion() as converting:
+        for step in track(
+            range(steps + 1), "one core", console=Console(stderr=True), transient=True
+        ):
+            read_s = sum(_read(folder, dataset.place((step, slot)).row) for slot in range(_AT_ONCE))
+            converting.clear()
+            started = time.process_time()
+            fetched = [dataset.fetch((step, slot)) for slot in range(_AT_ONCE)]
+            fetched_s, convert_s = time.process_time() - started, sum(converting)
+            started = time.process_time()
+            batch = collate([one.clip for one in fetched if one.clip is not None])
+            collate_s = time.process_time() - started
+            if step:  # the first warms up
+                yield {
+                    "read": read_s,
+                    "decode": fetched_s - convert_s,
+                    "convert": convert_s,
+                    "collate": collate_s,
+                    "failed": sum(len(one.failures) for one in fetched),
+                    "bytes": sum(
+                        value.nbytes
+                        for name in batch.__slots__
+                        if isinstance(value := getattr(batch, name), torch.Tensor)
+                    ),
+                }
+
+
+def _read(folder: Dataset, row: int) -> float:
+    """Seconds until the bytes of a video are in memory, where decoding finds them again."""
+    started = time.perf_counter()
+    if isinstance(part := folder.source(row), FilePart):
+        with part.path.open("rb") as file:
+            os.pread(file.fileno(), part.size, part.offset)
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _timed_conversion() -> Iterator[list[float]]:
+    """CPU seconds of each frame's way from the decoder's memory to ours, while the block runs."""
+    spent: list[float] = []
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any) -> Any:
+            started = time.process_time()
+            try:
+                return function(*args)
+            finally:
+                spent.append(time.process_time() - started)
+
+        return wrapper
+
+    own: dict[tuple[type, str], Callable[..., Any]] = {
+        (PlaneCopier, "copy"): PlaneCopier.copy,
+        (FrameConverter, "__call__"): FrameConverter.__call__,
+    }
+    for (kind, name), function in own.items():
+        setattr(kind, name, timed(function))
+    try:
+        yield spent
+    finally:
+        for (kind, name), function in own.items():
+            setattr(kind, name, function)
+
+
+def _together(dataset: ClipDataset, steps: int, workers: int) -> float:
+    """Clips per second of all workers, from the first batch on."""
+    loader = make_loader(
+        dataset, steps=2 * steps + 1, device=torch.device("cpu"), start_step=0, workers=workers
+    )
+    started, clips = 0.0, 0
+    for step, batch in track(
+        loader, "all workers", total=2 * steps + 1, console=Console(stderr=True), transient=True
+    ):
+        if step == 0:
+            started = time.perf_counter()
+        else:
+            clips += len(batch)
+    return clips / (time.perf_counter() - started)
