@@ -149,7 +149,6 @@ def test_other_kinds_of_pictures_become_such_planes(tmp_path, recipe):
 
 def test_a_video_that_changes_its_size_on_the_way_keeps_the_first_form(tmp_path):
     first, second = smooth_planes(6, 32, 48), smooth_planes(6, 64, 96, seed=1)
-    second[1][:] = second[2][:] = 128  # grey: the same luma in any matrix, no colour beyond RGB
     path = tmp_path / "both.ts"
     parts = [
         write_planes(tmp_path / f"{n}.ts", planes, starts_s=n * 6 / FPS).read_bytes()
@@ -161,6 +160,4 @@ def test_a_video_that_changes_its_size_on_the_way_keeps_the_first_form(tmp_path)
     assert found.form == Layout(32, 48, bt709=False, full_range=False)
     assert_array_equal(found.luma[:6], first[0])
     halved = second[0].reshape(6, 32, 2, 48, 2).mean((2, 4))
-    # Of 190 grey levels: libswscale's filter reaches a little beyond the two pixels of each side.
-    assert np.abs(found.luma[6:] - halved).mean() < 4.0
-    assert np.abs(found.luma[6:] - first[0].astype(float)).mean() > 20.0
+    assert np.abs(found.luma[6:] - halved).mean() < 1.0  # scaled and rounded

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vatt.contracts import Layout
@@ -206,13 +206,15 @@ class PlaneCopier:
             and (color_matrix(frame) == BT709, _is_full(frame)) == (bt709, full)
         ):
             return frame
+        frame.colorspace = color_matrix(frame)
         return self._reformatter.reformat(
-            PictureConverter((height, width), "yuv420p")(frame),
+            frame,
+            width=width,
+            height=height,
             format="yuv420p",
-            src_colorspace=Colorspace.ITU709,
             dst_colorspace=Colorspace.ITU709 if bt709 else Colorspace.ITU601,
-            src_color_range=ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
+            interpolation=Interpolation.AREA,
             threads=1,
         )
 
