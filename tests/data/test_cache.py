@@ -109,6 +109,7 @@ def test_filling_that_is_stopped_leaves_nothing(data, tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_many_videos_are_decoded_by_several_processes(tmp_path):
     data = write_shards(tmp_path / "shards", [Video(frames=5 + n) for n in range(9)])
     cache = open_cache(data, data.rows()[::-1].copy(), SETTINGS, folder=None)

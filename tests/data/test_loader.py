@@ -160,6 +160,7 @@ def test_windows_come_in_order_and_failing_ones_are_left_out(data):
     assert loader.failed_clips == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
 def test_windows_are_the_same_with_a_cache(data, cache, tmp_path):
     windows = [Window(4, 1.0), Window(0, 0.33), Window(4, 2.0)]

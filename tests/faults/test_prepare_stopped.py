@@ -190,6 +190,7 @@ def test_a_full_disk_leaves_whole_shards_and_the_command_continues(
     assert shards(small_disk) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_quota_is_no_fault_of_the_videos(
     library: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:

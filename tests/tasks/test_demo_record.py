@@ -69,6 +69,7 @@ def content(out: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_content_is_the_same_with_any_number_of_workers(recorded, tmp_path):
     run(config(tmp_path, workers=2))
     assert content(tmp_path) == content(recorded.out)

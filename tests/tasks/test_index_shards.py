@@ -26,6 +26,7 @@ from vatt.tasks.index_shards import IndexShardsConfig, IndexShardsResult, run
 from vatt.tasks.prepare import PrepareConfig
 from vatt.tasks.prepare import run as prepare
 
+MUTANTS = 300  # tars with changed bytes, some of them cut
 SCENE = Scene(seed=1)
 SILENT = replace(SCENE, sound=None)
 VTT = "WEBVTT\n\n00:00.200 --> 00:01.000\n<c>cut the onions</c>\n"
@@ -380,8 +381,8 @@ def test_frames_of_a_foreign_video_are_those_of_the_file(tmp_path: Path) -> None
     np.testing.assert_array_equal(stored, own)
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(300, marks=pytest.mark.slow)])
-def test_mutated_tars_stop_neither_the_index_nor_the_audit(count: int, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_mutated_tars_stop_neither_the_index_nor_the_audit(tmp_path: Path) -> None:
     """Each has two videos: what is not in the index afterwards is named, by its tar."""
     members = {
         "a.mp4": film(replace(SCENE, frames=5, sound=(0.0, 0.5))),
@@ -391,8 +392,8 @@ def test_mutated_tars_stop_neither_the_index_nor_the_audit(count: int, tmp_path:
     }
     content = write_tar(tmp_path / "good.tar", members).read_bytes()
     (tmp_path / "good.tar").unlink()
-    rng = np.random.default_rng(count)
-    for number in range(count):
+    rng = np.random.default_rng(0)
+    for number in range(MUTANTS):
         changed = np.frombuffer(content, np.uint8).copy()
         for place in rng.integers(len(changed), size=rng.integers(1, 20)):
             changed[place] = rng.integers(256)
@@ -403,7 +404,7 @@ def test_mutated_tars_stop_neither_the_index_nor_the_audit(count: int, tmp_path:
     tars = data.column("shard").tolist()
     lines = (tmp_path / "failures.jsonl").read_text().splitlines()
     failed = [json.loads(line)["tar"] for line in lines]
-    for number in range(count):
+    for number in range(MUTANTS):
         name = f"{number:05d}.tar"
         assert tars.count(name) == 2 or name in failed
     for row in range(result.videos):
