@@ -6,6 +6,7 @@ from typing import Any
 
 import av
 import pytest
+from av.stream import Disposition
 from av.subtitles.subtitle import SubtitleSet
 
 from tests.media.clips import Recipe, picture, write
@@ -28,22 +29,36 @@ def beside(video: Path, *names: str) -> None:
         video.with_name(name).write_text(ONE_CUE.format(f"text of {name}"))
 
 
-def with_stream(path: Path, *streams: tuple[str, str], first_pts: int = 0) -> Path:
-    """A video with caption streams of (codec, language); times count from the first frame."""
+def with_stream(
+    path: Path,
+    *streams: tuple[str, str],
+    first_pts: int = 0,
+    pictures: str | None = None,
+    for_the_deaf: int | None = None,
+) -> Path:
+    """A video with caption streams of (codec, language); times count from the first frame.
+
+    pictures: the codec of one more stream, in English. for_the_deaf: the number of a stream.
+    """
     with av.open(str(path), "w") as output:
-        pictures = output.add_stream("libx264", rate=10)
-        pictures.height, pictures.width, pictures.pix_fmt = 48, 64, "yuv420p"
+        video = output.add_stream("libx264", rate=10)
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
         texts = []
         for codec, language in streams:
             stream: Any = output.add_stream(codec)
             stream.codec_context.subtitle_header = HEADER
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
             stream.metadata["language"] = language
+            if stream.index == for_the_deaf:
+                stream.disposition = Disposition.hearing_impaired
             texts.append(stream)
+        if pictures is not None:
+            shown = output.add_mux_stream(pictures)
+            shown.metadata["language"] = "eng"
         for number in range(30):
             frame = av.VideoFrame.from_ndarray(picture(number))
             frame.pts, frame.time_base = number + first_pts, Fraction(1, 10)
-            output.mux(pictures.encode(frame))
+            output.mux(video.encode(frame))
         for stream in texts:
             for start, text in ((500, "mix the {\\i1}eggs{\\i0}"), (1500, "and\\Nstir")):
                 line = f"0,0,Default,,0,0,0,,{text}".encode()
@@ -53,7 +68,7 @@ def with_stream(path: Path, *streams: tuple[str, str], first_pts: int = 0) -> Pa
                 packet.pts = packet.dts = start + first_pts * 100
                 packet.duration = 800
                 output.mux(packet)
-        output.mux(pictures.encode(None))
+        output.mux(video.encode(None))
     return path
 
 
@@ -83,6 +98,22 @@ def test_of_several_streams_the_wanted_language_is_taken(tmp_path: Path) -> None
         "stream 1 (srt)",
         ("stream 2 (srt)",),
     )
+
+
+@pytest.mark.parametrize("codec", ["dvd_subtitle", "hdmv_pgs_subtitle"])
+def test_captions_that_are_pictures_are_named_and_the_text_is_taken(
+    codec: str, tmp_path: Path
+) -> None:
+    path = with_stream(tmp_path / "a.mkv", ("subrip", "und"), pictures=codec)
+    found = find_captions(path, CaptionChoice(languages=("en",)))  # the pictures say English
+    assert (found.source, found.captions[0].text) == ("stream 1 (srt)", "mix the eggs")
+    (unread,) = found.others
+    assert unread.endswith("its captions are pictures, or of no known kind")
+
+
+def test_captions_for_the_deaf_come_after_plain_ones(tmp_path: Path) -> None:
+    path = with_stream(tmp_path / "a.mkv", ("subrip", "eng"), ("subrip", "eng"), for_the_deaf=1)
+    assert find_captions(path, CaptionChoice()).source == "stream 2 (srt)"
 
 
 def test_files_beside_the_video_are_taken_in_order_of_preference(video: Path) -> None:

@@ -130,8 +130,34 @@ def test_comparisons_are_no_markup() -> None:
     assert clean("3 < 4 and 5 > 4\u200b,\x00 you know") == "3 < 4 and 5 > 4 , you know"
 
 
-@given(st.text())
-def test_cleaned_text_is_one_line_of_words_with_single_spaces(text: str) -> None:
+MARKED = st.lists(st.sampled_from([*"<>{}&;#3i \n", "amp", "\\\\an8", "♪", "<b>", "&lt;"])).map(
+    "".join
+)
+
+
+@given(st.text() | MARKED)
+def test_cleaned_text_is_one_line_of_words_with_single_spaces_and_stays_so(text: str) -> None:
     cleaned = clean(text)
     assert cleaned == " ".join(cleaned.split())
     assert not any(ord(letter) < 32 for letter in cleaned)
+    assert clean(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    "text", ["&amp;lt;i&amp;gt;it&amp;#39;s", f"&{'amp;' * 9}lt;it's", "it&#39;s"]
+)
+def test_what_was_escaped_more_than_once_is_unescaped(text: str) -> None:
+    assert clean(text).endswith("it's")
+
+
+def test_captions_stay_in_order_of_time_where_a_long_one_overlaps_the_next() -> None:
+    talk = Caption(0.0, 20.0, " ".join(WORDS[:40]))
+    found = tidy([talk, Caption(1.0, 2.0, "a sign")])
+    assert [one.text for one in found if one.text == "a sign"]
+    assert all(one.start_s <= after.start_s for one, after in pairwise(found))
+
+
+def test_times_of_words_are_kept_within_their_caption_and_in_order() -> None:
+    words = (Word(1.5, 1.75, "eggs"), Word(1.0, 0.0, "and"), Word(5.0, -3.0, "milk"))
+    kept = (Word(1.5, 1.75, "eggs"), Word(1.5, 1.5, "and"), Word(2.0, 2.0, "milk"))
+    assert caption(1.0, 2.0, "eggs and milk", words) == Caption(1.0, 2.0, "eggs and milk", kept)

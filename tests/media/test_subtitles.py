@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,6 +42,10 @@ over two lines
 01:00:05.000 --> 01:00:06.000
 an hour later
 """
+SRT_CUE, VTT_CUE = (
+    "1\n00:00:01,000 --> 00:00:02,000\n{}\n",
+    "WEBVTT\n\n00:01.000 --> 00:02.000\n{}\n",
+)
 ASS = """[Script Info]
 ScriptType: v4.00+
 
@@ -194,7 +200,16 @@ def test_damaged_files_are_captions_or_an_error_and_nothing_else(tmp_path: Path)
         ("a.json", '{"segments": [{"start": NaN, "end": 1, "text": "x"}]}', "expected seconds"),
         ("a.json", '{"segments": 5}', "not a caption file"),
         ("a.json", '{"events": [{"segs": [7]}]}', "not a caption file"),
-        ("a.json", '{"events": [{"tStartMs": 1e999, "segs": []}]}', "expected seconds"),
+        (
+            "a.json",
+            '{"events": [{"tStartMs": 1e999, "segs": [{"utf8": "x"}]}]}',
+            "expected seconds",
+        ),
+        (
+            "a.json",
+            '{"segments": [{"start": 0, "end": 1, "text": null}]}',
+            "found None, expected text",
+        ),
         ("a.json", '{"transcription": [{"text": "no times"}]}', "not a caption file"),
         ("a.json", "[" * 100_000, "not a caption file"),
     ],
@@ -205,6 +220,74 @@ def test_a_broken_file_is_refused_with_its_name_and_reason(
     with pytest.raises(CaptionError, match=reason) as caught:
         read_captions(save(tmp_path / name, content))
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.srt", SRT_CUE.format(f"&#{'1' * 5000}; hi"), "hi"),  # Python's int refuses it
+        ("a.vtt", VTT_CUE.format(f"hi <{'9' * 150}:00:00.000>"), "hi"),
+        (
+            "a.vtt",
+            VTT_CUE.format(f"\ue000{'9' * 400}\ue001<i>hi</i>"),
+            f"\ue000{'9' * 400}\ue001hi",
+        ),
+        ("a.json", '{"segments": [{"start": 0, "end": 1, "text": "hi"}], "language": 5}', "hi"),
+        ("a.json", '{"segments": [{"start": 0, "end": 1, "text": "h \\ud800 i"}]}', "h i"),
+    ],
+)
+def test_absurd_numbers_and_halves_of_characters_harm_nobody(
+    name: str, content: str, expected: str, tmp_path: Path
+) -> None:
+    found = read(save(tmp_path / name, content))
+    (one,) = found.captions
+    one.text.encode()  # raises where there are halves of characters
+    assert found.language is None
+    assert one.text == expected
+
+
+@pytest.mark.parametrize("text", ["{", "{\\", "<a", "\n", "&amp;", "<i>"])
+def test_reading_takes_no_square_of_what_is_opened_and_never_closed(
+    text: str, tmp_path: Path
+) -> None:
+    many = text * (2**20 // len(text))
+    for name, cue in (("a.srt", SRT_CUE), ("a.vtt", VTT_CUE)):
+        path = save(tmp_path / name, cue.format(f"a{many}b"))
+        start_s = time.process_time()
+        read(path)
+        # A tenth of a second here; a square of their number takes minutes.
+        assert time.process_time() - start_s < 5
+
+
+def test_a_pipe_is_no_caption_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.srt")
+    with pytest.raises(CaptionError, match="not a file"):
+        read(tmp_path / "a.srt")
+
+
+def test_shapes_and_remarks_of_ass_are_no_text(tmp_path: Path) -> None:
+    drawn = ASS.replace("Mix{", "{\\an7\\p1}m 0 0 l 9 0{\\p0}{a remark}Mix\\h{")
+    assert read_captions(save(tmp_path / "a.ass", drawn)) == [Caption(1.0, 2.5, "Mix the eggs")]
+
+
+def test_lines_of_a_window_that_rolls_up_end_where_the_next_begins(tmp_path: Path) -> None:
+    """As YouTube writes automatic captions: each line stays on while the next is spoken."""
+    hello = [{"utf8": "hello"}, {"utf8": " world", "tOffsetMs": 1000}]
+    rolls = {"tStartMs": 1990, "dDurationMs": 2000, "wWinId": 1, "aAppend": 1}
+    youtube = {
+        "events": [
+            {"tStartMs": 0, "dDurationMs": 9000, "id": 1},
+            {"tStartMs": 0, "dDurationMs": 4000, "wWinId": 1, "segs": hello},
+            {**rolls, "segs": [{"utf8": "\n"}]},
+            {"tStartMs": 2000, "dDurationMs": 4000, "wWinId": 1, "segs": [{"utf8": "again"}]},
+            {"tStartMs": 3000, "dDurationMs": 4000, "wWinId": 2, "segs": [{"utf8": "a sign"}]},
+        ]
+    }
+    assert read_captions(save(tmp_path / "a.json3", json.dumps(youtube))) == [
+        Caption(0.0, 2.0, "hello world", (Word(0.0, 1.0, "hello"), Word(1.0, 2.0, "world"))),
+        Caption(2.0, 6.0, "again"),
+        Caption(3.0, 7.0, "a sign"),
+    ]
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def _captions(sample: Sample, said: Mapping[str, Any], end_s: float) -> FoundCap
         (".json", text) for key in ("caption", "text") if isinstance(text := said.get(key), str)
     ]
     for ending, text in texts:
-        if words := _clean(text):
+        if words := clean(text):
             whole = Caption(0.0, end_s, words)
             return replace(found, captions=[whole], source=f"{name}{ending}", problem="")
     return found
@@ -277,15 +277,10 @@ def _subtitles(said: Mapping[str, Any]) -> Iterator[Caption]:
         lines = cue.get("lines") or cue.get("line") or ""
         if isinstance(lines, Mapping):
             lines = lines.get("en") or lines[min(lines)]
-        text = _clean(lines if isinstance(lines, str) else " ".join(map(str, lines)))
+        text = clean(lines if isinstance(lines, str) else " ".join(map(str, lines)))
         times = _seconds(cue["start"]) - start_s, _seconds(cue["end"]) - start_s
         if text and all(map(math.isfinite, times)):
             yield Caption(times[0], max(times), text)
-
-
-def _clean(text: str) -> str:
-    """Without markup, and without halves of characters, which JSON can hold."""
-    return clean(text.encode("utf-8", "replace").decode())
 
 
 def _seconds(time: Any) -> float:

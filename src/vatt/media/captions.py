@@ -29,10 +29,12 @@ from vatt.media.subtitles import (
     TimedText,
     captions_of,
     read_captions,
+    shown_text,
 )
 
 ANY = "any"
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+_NOT_PLAIN = Disposition.forced | Disposition.comment | Disposition.hearing_impaired
 _PLAIN = ("default", "orig", "auto", "asr")  # tags of a file's name that say nothing against it
 _SPECIAL = ("forced", "sdh", "cc", "commentary")  # not only what is said, or not all of it
 _TEXT_CODECS = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
@@ -198,7 +200,7 @@ def _streams(video: Path, choice: CaptionChoice) -> Iterator[_Candidate]:
             codec = stream.codec_context.name if stream.codec_context else "unknown"
             language = _code(stream.language)
             title = stream.metadata.get("title", "").lower()
-            special = bool(stream.disposition & (Disposition.forced | Disposition.comment)) or any(
+            special = bool(stream.disposition & _NOT_PLAIN) or any(
                 word in title for word in _SPECIAL
             )
             yield _Candidate(
@@ -231,9 +233,9 @@ def _cues(
         end_s = start_s + float((packet.duration or 0) * packet.time_base)
         for part in packet.decode():
             if isinstance(part, AssSubtitle):
-                text = part.dialogue.decode("utf-8", errors="replace").replace("\\N", "\n")
+                text = part.dialogue.decode("utf-8", errors="replace")
                 text_bytes += len(text)
-                yield start_s, end_s, text, ()
+                yield start_s, end_s, shown_text(text), ()
         if text_bytes > MAX_BYTES:
             raise CaptionError(f"{where}: more than {MAX_BYTES:,} bytes, too large for captions")
 

@@ -17,8 +17,13 @@ MAX_WORDS = 16  # of a text that the model reads (§4.1)
 MAX_S = 10.0  # of a caption that is joined of several
 _ABUTTING_S = 0.5  # cues with a longer pause between them do not belong together
 _MARKUP = re.compile(r"</?[A-Za-z0-9][^<>]{0,200}>|\{\\[^{}]{0,200}\}")  # <i>, <v Ann>, {\an8}
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]+")
-_MUSIC = re.compile(r"[♪♫♬]+")
+# Of no character; Python's int refuses thousands of digits.
+_LONG_NUMBER = re.compile(r"&#(?:\d{9,}|[xX][\da-fA-F]{9,});?")
+_BLANK = re.compile(  # spaces, notes of music, and what is not seen, halves of characters included
+    r"[\s♪♫♬\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ud800-\udfff]+"
+)
+_PASSES = 4  # &amp;lt;i&amp;gt; takes two
+_OPENING = re.compile(r"[<{&]+")
 _NOTE = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|（[^（）]*）|【[^【】]*】")  # [Music], (sighs)
 _SENTENCE_END, _PAUSE = re.compile(r"[.!?…。！？]['\"”’)]*$"), re.compile(r"[,;:，、；：–—]$")
 
@@ -47,20 +52,38 @@ class Caption:
 
 def clean(text: str) -> str:
     """One line of plain text: no markup, control or invisible characters, single spaces."""
-    plain = html.unescape(_MARKUP.sub("", text))
-    return " ".join(_MUSIC.sub(" ", _UNSEEN.sub(" ", plain)).split())
+    return _plain(text).strip()
+
+
+def _plain(text: str) -> str:
+    """As `clean`, but with a space where the text begins or ends with one."""
+    for _ in range(_PASSES):
+        before = text
+        text = html.unescape(_LONG_NUMBER.sub(" ", _MARKUP.sub("", text)))
+        text = _BLANK.sub(" ", text)
+        if text == before:
+            return text
+    return _BLANK.sub(" ", _OPENING.sub(" ", text))  # nobody writes so
 
 
 def caption(start_s: float, end_s: float, text: str, words: Sequence[Word] = ()) -> Caption | None:
     """A cleaned caption; None when it has no text, or only says what is heard, as "[Music]".
 
-    `words` are dropped when they are not the words of the text.
+    `words` are dropped when they are not the words of the text, and else kept within its times.
     """
     cleaned = clean(text)
     if not _NOTE.sub("", cleaned).strip(" -–—"):
         return None
+    end_s = max(start_s, end_s)
     fits = [word.text for word in words] == cleaned.split()
-    return Caption(start_s, max(start_s, end_s), cleaned, tuple(words) if fits else ())
+    return Caption(start_s, end_s, cleaned, tuple(_within(words, start_s, end_s)) if fits else ())
+
+
+def _within(words: Iterable[Word], start_s: float, end_s: float) -> Iterator[Word]:
+    """Words in [start_s, end_s], none before the one that it follows."""
+    for word in words:
+        start_s = min(max(start_s, word.start_s), end_s)
+        yield Word(start_s, min(max(start_s, word.end_s), end_s), word.text)
 
 
 def words_of(pieces: Iterable[tuple[float, float, str]]) -> tuple[Word, ...]:
@@ -71,7 +94,7 @@ def words_of(pieces: Iterable[tuple[float, float, str]]) -> tuple[Word, ...]:
     words: list[Word] = []
     open_word = False  # whether the last word may go on in the next piece
     for start_s, end_s, text in pieces:
-        plain = _MUSIC.sub(" ", _UNSEEN.sub(" ", html.unescape(_MARKUP.sub("", text))))
+        plain = _plain(text)
         for place, part in enumerate(plain.split()):
             if place == 0 and open_word and not plain[0].isspace():
                 last = words[-1]
@@ -84,11 +107,15 @@ def words_of(pieces: Iterable[tuple[float, float, str]]) -> tuple[Word, ...]:
 
 def tidy(captions: Iterable[Caption]) -> list[Caption]:
     """The captions in order of time, each word once, none longer than MAX_WORDS words."""
-    ordered = sorted(captions, key=lambda one: (one.start_s, one.end_s))
+    ordered = _in_order(captions)
     if _rolls_up(ordered):
         ordered = list(_unrolled(ordered))
-    ordered = [piece for one in ordered for piece in _split(one)]
+    ordered = _in_order(piece for one in ordered for piece in _split(one))
     return list(_joined(ordered)) if _is_word_by_word(ordered) else ordered
+
+
+def _in_order(captions: Iterable[Caption]) -> list[Caption]:
+    return sorted(captions, key=lambda one: (one.start_s, one.end_s))
 
 
 def on_clock(captions: Iterable[Caption], shift_s: float, end_s: float) -> Iterator[Caption]:
