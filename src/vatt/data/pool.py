@@ -13,16 +13,19 @@ import resource
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
 
-from vatt.errors import DataError
+from vatt.errors import DataError, VattError
 
 T = TypeVar("T")
 
 DIED, TOO_LONG, TOO_LARGE = "crashed the decoder", "took too long", "took too much memory"
+UNFORESEEN = "unforeseen error"  # a mistake of ours, which this item brought to light
 AHEAD = 16  # items per worker that may wait for an earlier one to be taken
 _START_S = 300.0  # a new process needs a second; a busy machine or a slow disk more
 _ITEMS_PER_PROCESS = 1000  # then a new one: what a library leaks is given back
@@ -79,8 +82,8 @@ class Pool:
     """Processes on this machine, each of which runs `job` on one item at a time.
 
     What the job returns is anything but None.
-    Use as a context manager; leaving it ends the processes at once. What the job raises is raised
-    here, and ends the work.
+    Use as a context manager; leaving it ends the processes at once. An OSError or VattError of the
+    job is raised here, and ends the work; any other exception is a mistake of ours, and `Lost`.
     """
 
     def __init__(self, job: Callable[[Any], Any], *, workers: int, limits: Limits) -> None:
@@ -215,8 +218,12 @@ def _outcome(
         return "done", job(item)
     except MemoryError:
         return "done", Lost(TOO_LARGE, f"needs more than {limits.gigabytes:g} GB of memory")
-    except Exception as error:  # raised again by the parent
+    except (OSError, VattError) as error:  # the disk, the settings: raised again by the parent
         return "raised", error
+    except Exception as error:  # what nobody foresaw in one file must not stop all others
+        *_, last = traceback.extract_tb(error.__traceback__)
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        return "done", Lost(UNFORESEEN, f"{type(error).__name__}: {error} ({where})")
 
 
 def _end_with(parent: Any) -> None:
