@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the tests' writer of c
 from tests.convert.bundle_writer import entry, field, official_shapes, table
 from vatt import __version__
 from vatt.convert import names
-from vatt.convert.bundle import SUFFIX
-from vatt.convert.wire import masked
-from vatt.models.official import as_official
-from vatt.models.settings import ModelConfig, VideoConfig
+from vatt.convert.protobuf import masked
+from vatt.convert.tensor_bundle import SUFFIX
+from vatt.models.model_config import ModelConfig, VideoConfig
 from vatt.models.transformer import LARGE
+from vatt.models.variants import as_official
 from vatt.models.vatt import Vatt
 
 

@@ -16,11 +16,11 @@ from timing import milliseconds, report
 
 from vatt.config import from_values
 from vatt.contracts import ClipSpec, Inputs
+from vatt.devices import autocast
 from vatt.losses import LossConfig, contrast
-from vatt.models.settings import ModelConfig
+from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.presets import PRESETS
-from vatt.training.precision import autocast
 
 RATES = (0.0, 0.25, 0.5, 0.75)
 

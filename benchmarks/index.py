@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 
 from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
+from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.index import WRITTEN_SCHEMA
-from vatt.data.settings import DataConfig
-from vatt.data.shards import DATASET_FILE, FORMAT_VERSION, INDEX_FILE
+from vatt.shards.index import WRITTEN_SCHEMA
+from vatt.shards.layout import DATASET_FILE, FORMAT_VERSION, INDEX_FILE
 
 DURATION_S, VIDEO_BYTES, VIDEOS_PER_SHARD, BATCH = 320.0, 20_000_000, 10_000, 2048
 

@@ -42,10 +42,10 @@ from prepare import SOURCE, prepare_vs_bare
 from vatt import __version__
 from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
+from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import collate, make_loader
-from vatt.data.settings import DataConfig
-from vatt.data.shards import Dataset
+from vatt.shards.read import ShardFolder
 from vatt.tasks import prepare
 
 SPEC = ClipSpec()
@@ -106,7 +106,7 @@ def read_original(path: Path, start_s: float) -> tuple[np.ndarray, np.ndarray]:
 
 def dataset(folder: Path, decode: Literal["planes", "rgb"]) -> ClipDataset:
     """Training clips of the prepared film; the frames of both ways are of about the same size."""
-    height, width = (int(Dataset.open(folder).column(name)[0]) for name in ("height", "width"))
+    height, width = (int(ShardFolder.open(folder).column(name)[0]) for name in ("height", "width"))
     data = DataConfig(
         shards=(folder,),
         decode=decode,

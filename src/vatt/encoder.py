@@ -16,12 +16,13 @@ from torch.nn.functional import normalize
 
 from vatt.contracts import ClipSpec
 from vatt.data.sampling import clip_samples, clip_times, window_starts
-from vatt.data.words import WordTokenizer
+from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.audio import decode_audio, resample
-from vatt.media.video import VideoFacts, decode_frames, probe
+from vatt.media.probe import VideoFacts, probe
+from vatt.media.video import decode_frames
 from vatt.models.classifier import Classifier, ClassifierConfig
-from vatt.models.settings import ModelConfig
+from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_any
 

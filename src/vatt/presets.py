@@ -17,10 +17,10 @@ from vatt.data.augment import AugmentConfig
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig
 from vatt.models.heads import HeadsConfig
-from vatt.models.official import as_official, as_paper
-from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
+from vatt.models.model_config import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, TransformerConfig
+from vatt.models.variants import as_official, as_paper
 from vatt.models.weights import read_settings
 from vatt.training.optim import OptimConfig
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from vatt.cli import main as cli
-from vatt.cli import render, settings
+from vatt.cli import render
+from vatt.cli import resolve as settings
 from vatt.errors import ConfigError
 
 

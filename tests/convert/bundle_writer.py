@@ -8,10 +8,10 @@ import google_crc32c
 import numpy as np
 import torch
 
-from vatt.convert.bundle import SUFFIX
 from vatt.convert.names import Names
-from vatt.convert.table import MAGIC
-from vatt.convert.wire import masked
+from vatt.convert.protobuf import masked
+from vatt.convert.sstable import MAGIC
+from vatt.convert.tensor_bundle import SUFFIX
 from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.convert.bundle_writer import table
 from tests.parity.recordings import FOLDER
-from vatt.convert.bundle import Bundle
-from vatt.convert.official import plan, tensor
-from vatt.convert.table import read_table
+from vatt.convert.plan import plan, tensor
+from vatt.convert.sstable import read_table
+from vatt.convert.tensor_bundle import Bundle
 from vatt.errors import ConversionError
 
 INDEX, DATA = "ckpt-0.index", "ckpt-0.data-00000-of-00001"

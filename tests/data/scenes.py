@@ -12,10 +12,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vatt.data.records import PartOf, SampleRecord
-from vatt.data.shards import Dataset, ShardWriter, write_index
-from vatt.media.cues import Caption
-from vatt.media.video import probe
+from vatt.media.captions.clean import Caption
+from vatt.media.probe import probe
+from vatt.shards.read import ShardFolder
+from vatt.shards.record import PartOf, SampleRecord
+from vatt.shards.write import ShardWriter, write_index
 
 FPS, RATE_HZ = 10, 48_000
 SAID = "then cut the onions and put them into the pan with a little oil"
@@ -108,7 +109,7 @@ def _samples(scene: Scene) -> NDArray[np.int16]:
 
 def write_scenes(
     folder: Path, scenes: Sequence[Scene], *, gop: int = 16, per_shard: int = 100
-) -> Dataset:
+) -> ShardFolder:
     """A prepared folder; the keys are v0, v1 …"""
     folder.mkdir(parents=True, exist_ok=True)
     for first in range(0, len(scenes), per_shard):
@@ -127,4 +128,4 @@ def write_scenes(
                 )
                 shard.add(record, video)
     write_index(folder, made={"settings": {"gop": gop}})
-    return Dataset.open(folder)
+    return ShardFolder.open(folder)

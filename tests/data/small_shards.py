@@ -7,10 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.media.clips import Recipe, write
-from vatt.data.records import SampleRecord
-from vatt.data.shards import Dataset, ShardWriter, write_index
-from vatt.media.cues import Caption
-from vatt.media.video import probe
+from vatt.media.captions.clean import Caption
+from vatt.media.probe import probe
+from vatt.shards.read import ShardFolder
+from vatt.shards.record import SampleRecord
+from vatt.shards.write import ShardWriter, write_index
 
 FPS = 10
 
@@ -26,7 +27,7 @@ class Video:
     size: tuple[int, int] = (48, 64)
 
 
-def write_shards(folder: Path, videos: list[Video]) -> Dataset:
+def write_shards(folder: Path, videos: list[Video]) -> ShardFolder:
     """One shard with `videos`; their keys are v0, v1 …"""
     folder.mkdir(parents=True, exist_ok=True)
     with ShardWriter(folder / "shard-000000.tar") as shard, TemporaryDirectory() as scratch:
@@ -48,10 +49,10 @@ def write_shards(folder: Path, videos: list[Video]) -> Dataset:
             )
             shard.add(record, path)
     write_index(folder, made={})
-    return Dataset.open(folder)
+    return ShardFolder.open(folder)
 
 
-def damage(data: Dataset, row: int) -> None:
+def damage(data: ShardFolder, row: int) -> None:
     """Overwrite a video inside its shard, so that it can be read but not decoded."""
     index = data.index.slice(row, 1).to_pylist()[0]
     with (data.folder / index["shard"]).open("r+b") as file:

@@ -7,12 +7,12 @@ from numpy.testing import assert_array_equal
 from tests.data.small_shards import Video, damage, write_shards
 from vatt.data import cache as cache_module
 from vatt.data.cache import VideoCache, open_cache
-from vatt.data.decoded import CacheSettings, DecodedVideo
-from vatt.data.shards import Dataset
+from vatt.data.cache_table import CacheSettings, DecodedVideo
 from vatt.errors import DataError
 from vatt.media.audio import decode_audio
 from vatt.media.planes import Box
 from vatt.media.video import decode_frames
+from vatt.shards.read import ShardFolder
 
 
 def ALL(height: int, width: int) -> Box:  # noqa: N802
@@ -24,7 +24,7 @@ SETTINGS = CacheSettings(size=SIZE, sample_rate_hz=8000)
 
 
 @pytest.fixture
-def data(tmp_path) -> Dataset:
+def data(tmp_path) -> ShardFolder:
     return write_shards(tmp_path / "shards", [Video(flash=3), Video(sound=False), Video(frames=5)])
 
 

@@ -9,12 +9,12 @@ from tests.data.small_shards import FPS, Video, damage, write_shards
 from tests.media.clips import click_s, flashes, numbers
 from vatt.contracts import Augmentation, Clip, ClipSpec, Crop
 from vatt.data.augment import AugmentConfig
+from vatt.data.clip_reader import ClipReader
+from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset, EvalDataset, Window
-from vatt.data.reader import ClipReader
-from vatt.data.settings import DataConfig
-from vatt.data.shards import Dataset
-from vatt.data.words import WordTokenizer
+from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError, DataError, MediaError
+from vatt.shards.read import ShardFolder
 
 SPEC = ClipSpec(
     frames=8, fps=FPS, height=24, width=32, sample_rate_hz=8000, texts=2, words=4
@@ -32,11 +32,11 @@ QUIET = AugmentConfig(audio_noise=0)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Dataset:
+def data(tmp_path_factory) -> ShardFolder:
     return write_shards(tmp_path_factory.mktemp("shards"), VIDEOS)
 
 
-def config_of(data: Dataset, **settings) -> DataConfig:
+def config_of(data: ShardFolder, **settings) -> DataConfig:
     values: dict[str, Any] = {
         "shards": (data.folder,),
         "decode": "rgb",
@@ -47,7 +47,7 @@ def config_of(data: Dataset, **settings) -> DataConfig:
     return DataConfig(**(values | settings))
 
 
-def reader_of(data: Dataset, words: WordTokenizer | None = WORDS, **settings) -> ClipReader:
+def reader_of(data: ShardFolder, words: WordTokenizer | None = WORDS, **settings) -> ClipReader:
     return ClipReader(data, config_of(data, **settings), SPEC, words, ())
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from tests.data.small_shards import FPS, Video, damage, write_shards
 from vatt.contracts import Batch, ClipSpec
 from vatt.data.augment import AugmentConfig
-from vatt.data.datasets import ClipDataset, EvalDataset, Failure, Window
+from vatt.data.data_config import DataConfig
+from vatt.data.datasets import ClipDataset, EvalDataset, UnreadableClip, Window
 from vatt.data.loader import make_eval_loader, make_loader
-from vatt.data.settings import DataConfig
-from vatt.data.shards import Dataset
-from vatt.data.words import WordTokenizer
+from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import DataError
+from vatt.shards.read import ShardFolder
 
 SPEC = ClipSpec(frames=8, fps=FPS, height=24, width=32, sample_rate_hz=8000, texts=2, words=4)
 CPU = torch.device("cpu")
@@ -31,11 +31,11 @@ VIDEOS = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Dataset:
+def data(tmp_path_factory) -> ShardFolder:
     return write_shards(tmp_path_factory.mktemp("shards"), VIDEOS)
 
 
-def dataset_of(data: Dataset, **settings) -> ClipDataset:
+def dataset_of(data: ShardFolder, **settings) -> ClipDataset:
     values: dict[str, Any] = {
         "shards": (data.folder,),
         "decode": "rgb",
@@ -135,7 +135,7 @@ def test_failures_of_an_earlier_part_of_the_run_count(tmp_path):
     data = write_shards(tmp_path, [Video()] * 4)
     damage(data, 0)
     dataset = dataset_of(data, max_bad_fraction=0.25)
-    earlier = [Failure("elsewhere: v9", "gone", 0)]
+    earlier = [UnreadableClip("elsewhere: v9", "gone", 0)]
     with pytest.raises(DataError, match="2 videos cannot be read"):
         list(make_loader(dataset, steps=10, device=CPU, failures=earlier))
 

@@ -14,14 +14,14 @@ from torch.testing import assert_close
 from tests.data.small_shards import FPS, Video, damage, write_shards
 from tests.media.plane_clips import smooth_planes
 from vatt.contracts import Augmentation, Batch, Clip, ClipSpec, Crop, Layout
-from vatt.data import reader as reader_module
+from vatt.data import clip_reader as reader_module
 from vatt.data.augment import AugmentConfig, apply
+from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import collate, make_loader
-from vatt.data.settings import DataConfig
-from vatt.data.shards import Dataset
 from vatt.errors import DataError
 from vatt.media.planes import Box
+from vatt.shards.read import ShardFolder
 
 CPU = torch.device("cpu")
 SPEC = ClipSpec(frames=4, fps=FPS, height=24, width=32, sample_rate_hz=8000, texts=1, words=4)
@@ -111,11 +111,11 @@ VIDEOS = [Video(flash=12), Video(sound=False, size=(40, 96)), Video(frames=3), V
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def data(tmp_path_factory: pytest.TempPathFactory) -> ShardFolder:
     return write_shards(tmp_path_factory.mktemp("shards"), VIDEOS)
 
 
-def dataset_of(data: Dataset, **settings: Any) -> ClipDataset:
+def dataset_of(data: ShardFolder, **settings: Any) -> ClipDataset:
     values: dict[str, Any] = {"shards": (data.folder,), "batch_size": 6, "workers": 0}
     return ClipDataset(DataConfig(**(values | settings)), SPEC, AugmentConfig(), None, seed=3)
 
@@ -126,7 +126,7 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 @pytest.fixture(scope="module")
-def batches(data: Dataset) -> list[Batch]:
+def batches(data: ShardFolder) -> list[Batch]:
     return [batch for _, batch in make_loader(dataset_of(data), steps=4, device=CPU)]
 
 

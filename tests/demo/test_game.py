@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tests.demo.needs_game import needs_game
-from vatt.demo.game import Command, Game, clean_messages
-from vatt.demo.maps import WADS, maps_of
 from vatt.errors import DataError
+from vatt_demo.game import Command, Game, clean_messages
+from vatt_demo.maps import WADS, maps_of
 
 
 def test_messages_are_the_games_own_without_codes_or_console_chatter():
@@ -73,7 +73,7 @@ def test_nothing_is_left_in_the_folder_where_it_runs(tmp_path, monkeypatch):
 @needs_game
 def test_missing_sound_library_is_an_error_that_says_what_to_install(tmp_path):
     (tmp_path / "libopenal.so.1").touch()  # found first, and no library
-    code = f"from vatt.demo.game import Game; Game({WADS[0]!r})"
+    code = f"from vatt_demo.game import Game; Game({WADS[0]!r})"
     ran = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)},

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from tests.demo.needs_game import needs_game
-from vatt.demo.maps import SPLITS, all_maps, engine_folder, maps_of, places
 from vatt.errors import MissingExtraError
+from vatt_demo.maps import SPLITS, all_maps, engine_folder, maps_of, places
 
 
 @needs_game

@@ -13,7 +13,7 @@ from vatt import distributed
 from vatt.config import from_values
 from vatt.contracts import Batch, ClipSpec
 from vatt.losses import LossConfig
-from vatt.models.settings import ModelConfig
+from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.presets import tiny
 from vatt.tasks.pretrain import Objective

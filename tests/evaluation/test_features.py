@@ -13,25 +13,25 @@ import torch
 from tests.e2e.tiny_clips import SEGMENT_S
 from vatt.data.datasets import EvalDataset, Window
 from vatt.data.loader import collate
+from vatt.devices import autocast
 from vatt.errors import CheckpointError, ConfigError, DataError
+from vatt.evaluation.clips import find_clips
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, still
-from vatt.evaluation.moments import find_moments
-from vatt.evaluation.subject import Subject, open_subject
-from vatt.training.precision import autocast
+from vatt.evaluation.trained_run import TrainedRun, open_run
 
 full_precision = partial(autocast, "off")
 
 
 @pytest.fixture
-def subject(tiny, tmp_path) -> Subject:
+def subject(tiny, tmp_path) -> TrainedRun:
     run = tmp_path / "run"
     shutil.copytree(tiny.run, run, ignore=shutil.ignore_patterns("results"))
-    return open_subject(run, precision=full_precision)
+    return open_run(run, precision=full_precision)
 
 
 def test_a_clip_lies_in_the_middle_of_each_labelled_stretch(subject):
     spec = subject.encoder.spec
-    found = find_moments(subject.dataset("test"), "test", spec)
+    found = find_clips(subject.dataset("test"), "test", spec)
     assert (len(found), found.num_left_out) == (9, 0)
     starts = sorted({moment.start_s for moment in found.moments})
     middles = [start_s + spec.duration_s / 2 for start_s in starts]
@@ -42,11 +42,11 @@ def test_a_clip_lies_in_the_middle_of_each_labelled_stretch(subject):
 
 def test_no_more_videos_are_taken_than_the_asked_clips_need(subject):
     spec, dataset = subject.encoder.spec, subject.dataset("train")
-    some = find_moments(dataset, "train", spec, at_most=4, seed=1)
+    some = find_clips(dataset, "train", spec, at_most=4, seed=1)
     assert len(some) == 6
     assert len({moment.key for moment in some.moments}) == 2
     drawn = {
-        frozenset(m.key for m in find_moments(dataset, "train", spec, at_most=4, seed=s).moments)
+        frozenset(m.key for m in find_clips(dataset, "train", spec, at_most=4, seed=s).moments)
         for s in range(8)
     }
     assert len(drawn) > 1
@@ -94,7 +94,7 @@ def test_features_are_extracted_once_and_again_for_other_weights(subject):
     np.testing.assert_array_equal(
         first.of(PRETRAINED, "video_va"), again.of(PRETRAINED, "video_va")
     )
-    other = Subject(subject.run, subject.encoder, subject.data, "0" * 12, subject.precision)
+    other = TrainedRun(subject.run, subject.encoder, subject.data, "0" * 12, subject.precision)
     other.features("test")
     assert len(list((subject.run / "results").glob("features-test-*"))) == 2
 
@@ -107,7 +107,7 @@ def test_other_videos_under_the_same_names_are_not_taken_for_the_old_ones(subjec
     other = pa.array(["0" * 64] * len(table))
     table = table.set_column(table.schema.get_field_index("sha256"), "sha256", other)
     pq.write_table(table, shards / "index.parquet")
-    again = open_subject(subject.run, precision=full_precision, shards=[shards]).features("test")
+    again = open_run(subject.run, precision=full_precision, shards=[shards]).features("test")
     assert again.moments == first.moments
     assert len(list((subject.run / "results").glob("features-test-*"))) == 2
 
@@ -130,25 +130,25 @@ def test_texts_that_the_model_cannot_tell_apart_are_one_text(subject):
 def test_too_many_undecodable_clips_stop_the_evaluation(subject, tmp_path):
     shards = tmp_path / "shards"
     shutil.copytree(subject.data.shards[0], shards)
-    dataset = open_subject(subject.run, precision=full_precision, shards=[shards]).dataset("test")
+    dataset = open_run(subject.run, precision=full_precision, shards=[shards]).dataset("test")
     row = dataset.rows("test")[0]
     tar = shards / str(dataset.index["shard"][row])
     offset, size = dataset.column("video_offset")[row], dataset.column("video_size")[row]
     with tar.open("r+b") as file:
         file.seek(offset)
         file.write(bytes(int(size)))
-    broken = open_subject(subject.run, precision=full_precision, shards=[shards])
+    broken = open_run(subject.run, precision=full_precision, shards=[shards])
     with pytest.raises(DataError, match="3 of 9 clips of split 'test' cannot be decoded"):
         broken.features("test")
 
 
 def test_a_model_folder_alone_needs_shards(tiny):
     with pytest.raises(ConfigError, match="give --shards"):
-        open_subject(tiny.run / "model", precision=full_precision)
-    given = open_subject(tiny.run / "model", precision=full_precision, shards=[tiny.shards])
-    assert len(find_moments(given.dataset("val"), "val", given.encoder.spec)) == 6
+        open_run(tiny.run / "model", precision=full_precision)
+    given = open_run(tiny.run / "model", precision=full_precision, shards=[tiny.shards])
+    assert len(find_clips(given.dataset("val"), "val", given.encoder.spec)) == 6
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no model here"):
-        open_subject(tmp_path, precision=full_precision)
+        open_run(tmp_path, precision=full_precision)

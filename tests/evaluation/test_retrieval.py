@@ -10,7 +10,7 @@ from tests.parity.recordings import arrays, assert_near
 from vatt.errors import DataError
 from vatt.evaluation.metrics import chance_recalls
 from vatt.evaluation.retrieval import (
-    Pool,
+    RetrievalPool,
     WindowAverage,
     ceiling,
     draw_pool,
@@ -23,8 +23,8 @@ from vatt.evaluation.retrieval import (
 RECORDED = arrays("misc/eval_and_classification_losses.npz")
 
 
-def pool_of(n: int) -> Pool:
-    return Pool(np.arange(n), n, n)
+def pool_of(n: int) -> RetrievalPool:
+    return RetrievalPool(np.arange(n), n, n)
 
 
 @given(st.lists(st.sampled_from(["", "a", "b", "c d"]), max_size=12), st.integers(0, 5))

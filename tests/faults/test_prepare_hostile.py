@@ -16,7 +16,7 @@ import pytest
 
 from tests.media.clips import write
 from tests.media.test_sync import FILES
-from vatt.data.shards import Dataset
+from vatt.shards.read import ShardFolder
 from vatt.tasks.prepare import PrepareConfig, PrepareResult, run
 
 NAMES = ["plain.mp4", "opus.mkv", "vp9.webm", "pcm.avi", "b-frames.ts", "44100.flv", "mpeg2.mpg"]
@@ -116,7 +116,7 @@ def prepare_mutants(folder: Path, *, mutants: int, seed: int) -> PrepareResult:
     counted = Counter(line["cause"] for line in lines)
     assert counted == Counter(result.skipped) + Counter(duplicate=result.duplicates)
     assert all(line["source"] in line["reason"] for line in lines)
-    data = Dataset.open(folder / "out")
+    data = ShardFolder.open(folder / "out")
     assert any(data.read_record(row).source == "!good.mp4" for row in range(len(data)))
     return result
 

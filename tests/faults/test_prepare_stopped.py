@@ -17,8 +17,8 @@ import av
 import numpy as np
 import pytest
 
-from vatt.data.journal import locked
-from vatt.data.shards import Dataset
+from vatt.ingest.journal import locked
+from vatt.shards.read import ShardFolder
 
 VIDEOS = 10  # of 0.4 MB each when stored: three fill a shard of 1 MB
 SETTINGS = ("--workers", "2", "--shard_megabytes", "1", "--max_bad_fraction", "0.2")
@@ -74,7 +74,7 @@ def shards(folder: Path) -> dict[str, bytes]:
 
 
 def assert_whole(out: Path) -> None:
-    data = Dataset.open(out)
+    data = ShardFolder.open(out)
     assert len(data) == VIDEOS
     for row in range(len(data)):
         data.verify(row)
@@ -215,7 +215,7 @@ def test_tasks_at_once_share_the_work_and_the_last_writes_the_index(
     for task in tasks:
         words = task.communicate()[1]
         assert task.returncode == 0, words
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     keys = data.index["key"].to_pylist()
     assert len(keys) == len(set(keys)) == VIDEOS
     names = {path.name.rpartition("-")[0] for path in tmp_path.glob("*.tar")}

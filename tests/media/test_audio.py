@@ -15,7 +15,7 @@ from vatt.errors import MediaError
 from vatt.media import audio
 from vatt.media.audio import SoundReader, decode_audio
 from vatt.media.container import opened
-from vatt.media.video import probe
+from vatt.media.probe import probe
 
 PLAIN = Recipe(flash=17)
 

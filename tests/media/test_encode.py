@@ -14,9 +14,10 @@ import pytest
 from tests.media.clips import Recipe, flashes, numbers, write
 from vatt.errors import MediaError
 from vatt.media.audio import decode_audio
-from vatt.media.copying import has_stored_form
 from vatt.media.encode import StoredForm, encode, encode_parts, stored_fps, stored_size
-from vatt.media.video import VideoFacts, decode_all_frames, probe
+from vatt.media.probe import VideoFacts, probe
+from vatt.media.stored_form import has_stored_form
+from vatt.media.video import decode_all_frames
 
 FORM = StoredForm(short_side=256, fps=Fraction(10), gop=16)
 SMALL = replace(FORM, short_side=32)

@@ -14,9 +14,10 @@ from tests.media.clips import write
 from tests.media.test_sync import FILES
 from vatt.errors import MediaError
 from vatt.media.audio import decode_audio
-from vatt.media.copying import has_stored_form
 from vatt.media.encode import StoredForm, encode
-from vatt.media.video import decode_all_frames, decode_frames, probe
+from vatt.media.probe import probe
+from vatt.media.stored_form import has_stored_form
+from vatt.media.video import decode_all_frames, decode_frames
 
 NAMES = ["plain.mp4", "opus.mkv", "vp9.webm", "pcm.avi", "b-frames.ts", "44100.flv", "mpeg2.mpg"]
 FORM = StoredForm(short_side=32, fps=Fraction(10), gop=16)

@@ -12,8 +12,8 @@ from tests.media.plane_clips import FPS, smooth_planes, write_planes
 from vatt.contracts import Layout
 from vatt.errors import MediaError
 from vatt.media.container import FilePart, opened
-from vatt.media.moments import opened_moments
 from vatt.media.planes import Box, Planes, decode_all_planes
+from vatt.media.random_access import opened_moments
 from vatt.media.video import VideoReader, decode_frames
 
 FRAMES, HEIGHT, WIDTH = 60, 48, 64

@@ -11,7 +11,8 @@ import pytest
 from tests.media.clips import HEIGHT, WIDTH, Recipe, numbers, picture, starts_s, write
 from vatt.errors import MediaError
 from vatt.media import video
-from vatt.media.video import decode_all_frames, decode_frames, probe
+from vatt.media.probe import probe
+from vatt.media.video import decode_all_frames, decode_frames
 
 SIZE = (HEIGHT, WIDTH)
 LONG = Recipe(frames=120, audio_codec=None, options={"bf": "0", "g": "50"})

@@ -6,7 +6,7 @@ import torch
 
 from vatt.contracts import Inputs
 from vatt.models.heads import HeadsConfig
-from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
+from vatt.models.model_config import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import TransformerConfig
 

@@ -9,7 +9,7 @@ from tests.models.small import SHARED_MODEL, SMALL_MODEL, SPECTROGRAM_MODEL, som
 from vatt.contracts import ClipSpec
 from vatt.errors import CheckpointError, ConfigError
 from vatt.models.classifier import Classifier, ClassifierConfig, restore
-from vatt.models.official import as_official
+from vatt.models.variants import as_official
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_any, load_model, read_settings, save_model
 

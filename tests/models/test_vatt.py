@@ -8,11 +8,11 @@ from tests.models.small import BACKBONE, SHARED_MODEL, SMALL_MODEL, SPECTROGRAM_
 from tests.models.small import some_inputs as inputs_of
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
-from vatt.models.official import as_official
+from vatt.models.model_config import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.positions import resample
-from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import log_mel
 from vatt.models.transformer import BASE, LARGE, MEDIUM, TransformerConfig
+from vatt.models.variants import as_official
 from vatt.models.vatt import Vatt
 
 MODELS = {

@@ -7,7 +7,7 @@ import torch
 from tests.models.small import SHARED_MODEL, SMALL_MODEL, some_inputs
 from vatt.contracts import ClipSpec
 from vatt.errors import CheckpointError, ConfigError
-from vatt.models.official import as_official
+from vatt.models.variants import as_official
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, read_settings, save_model
 

@@ -12,12 +12,12 @@ from torch import Tensor
 import vatt
 from tests.parity.recordings import FOLDER, arrays
 from vatt.contracts import Inputs
-from vatt.convert.bundle import Bundle
 from vatt.convert.names import oriented
-from vatt.convert.official import Plan, plan
+from vatt.convert.plan import ConversionPlan, plan
+from vatt.convert.tensor_bundle import Bundle
 from vatt.encoder import Encoder
 from vatt.models.classifier import Classifier, ClassifierConfig
-from vatt.models.settings import ModelConfig
+from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import Settings, build
 from vatt.tasks.convert import ConvertConfig, head_widths, run
@@ -61,7 +61,7 @@ def encoder(name: str, step: int = 0) -> Encoder:
     return vatt.load(folder(name, step), "cpu")
 
 
-def found_plan(name: str) -> Plan:
+def found_plan(name: str) -> ConversionPlan:
     return plan(Bundle(FOLDER / name / "ckpt-0"), head_widths(HEAD_WIDTHS[name]))
 
 

@@ -23,12 +23,12 @@ from tests.parity.converted import (
 )
 from tests.parity.layers import signal_taps, spline_tolerance
 from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
-from vatt.class_losses import balanced_sigmoid_cross_entropy, softmax_cross_entropy
-from vatt.convert.bundle import Bundle
-from vatt.convert.official import tensor
+from vatt.convert.plan import tensor
+from vatt.convert.tensor_bundle import Bundle
 from vatt.encoder import Encoded
 from vatt.evaluation.metrics import top_k_accuracy
 from vatt.evaluation.views import mean_over_views
+from vatt.losses import balanced_sigmoid_cross_entropy, softmax_cross_entropy
 from vatt.models.classifier import Classifier, restore
 from vatt.models.positions import AxisPositions
 from vatt.training.optim import OptimConfig, Optimiser

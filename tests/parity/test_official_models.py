@@ -25,7 +25,7 @@ from tests.parity.converted import (
 from tests.parity.layers import Taps, in_units_of_tables, signal_taps, spline_tolerance, text_taps
 from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
 from vatt.contracts import Inputs
-from vatt.convert.bundle import Bundle
+from vatt.convert.tensor_bundle import Bundle
 from vatt.encoder import Encoded
 from vatt.losses import LossConfig, Losses, contrast
 from vatt.models import tokens as tokens_module

@@ -9,8 +9,8 @@ import pytest
 
 from vatt.config import flatten, from_values, to_values
 from vatt.errors import ConfigError
-from vatt.models.official import as_official
-from vatt.models.settings import ModelConfig
+from vatt.models.model_config import ModelConfig
+from vatt.models.variants import as_official
 from vatt.presets import bundle, ma_medium
 from vatt.tasks.pretrain import PretrainConfig
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.data.scenes import Scene, write_scenes
 from tests.faults.test_prepare_stopped import listen_to_ctrl_c
+from vatt.audit.findings import KINDS
 from vatt.cli.main import main
-from vatt.data.findings import KINDS
 from vatt.errors import ConfigError
 from vatt.tasks.audit import AuditConfig, AuditResult, run
 

@@ -10,7 +10,7 @@ import vatt
 from tests.convert.bundle_writer import write_bundle
 from tests.parity.recordings import FOLDER
 from vatt.cli.main import main
-from vatt.convert.bundle import Bundle
+from vatt.convert.tensor_bundle import Bundle
 from vatt.errors import CheckpointError, ConfigError
 from vatt.tasks.convert import ConvertConfig, head_widths, run
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from tests.data.scenes import SAID, Scene, film
-from tests.media.test_joining import sound_of
+from tests.media.test_remux import sound_of
 from vatt.cli.main import main
-from vatt.data.shards import Dataset
 from vatt.errors import ConfigError, DataError
 from vatt.media.audio import decode_audio
-from vatt.media.cues import Caption
+from vatt.media.captions.clean import Caption
 from vatt.media.video import decode_frames
+from vatt.shards.read import ShardFolder
 from vatt.tasks import audit
 from vatt.tasks.index_shards import IndexShardsConfig, IndexShardsResult, run
 from vatt.tasks.prepare import PrepareConfig
@@ -77,7 +77,7 @@ def captions_of(folder: Path, **members: bytes) -> tuple[Caption, ...]:
     named = {f"a.{ending.replace('_', '.')}": content for ending, content in members.items()}
     write_tar(folder / "00000.tar", {"a.mp4": film(SILENT), **named})
     index(folder)
-    return Dataset.open(folder).read_record(0).captions
+    return ShardFolder.open(folder).read_record(0).captions
 
 
 def test_tars_of_video2dataset_are_read_as_they_are(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_tars_of_video2dataset_are_read_as_they_are(tmp_path: Path) -> None:
     assert (result.tars, result.read, result.videos) == (1, 1, 2)
     assert (result.skipped, result.other_members, result.problem) == ({}, {}, None)
     assert tar.read_bytes() == before
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     assert data.column("key").tolist() == ["000000000", "000000001"]
     assert data.column("has_audio").all()
     for row in range(2):
@@ -112,7 +112,7 @@ def test_the_writer_of_webdataset_itself_is_understood(tmp_path: Path) -> None:
             )
     result = index(tmp_path)
     assert (result.videos, result.skipped) == (2, {})
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     assert data.column("key").tolist() == ["some/folder/00000", "some/folder/00001"]
     assert data.read_record(1).captions[0].text == "number 1"
     assert data.read_video(1) == film(Scene(seed=1))
@@ -122,7 +122,7 @@ def test_folders_are_splits_and_keys_stay_unique(tmp_path: Path) -> None:
     for name in ("train/00000", "train/00001", "val/00000"):
         write_tar(tmp_path / f"{name}.tar", {"0.mp4": film(SILENT)})
     index(tmp_path)
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     assert dict(zip(data.column("key"), data.column("split"), strict=True)) == {
         "train/0": "train",
         "train/00001/0": "train",
@@ -133,7 +133,7 @@ def test_folders_are_splits_and_keys_stay_unique(tmp_path: Path) -> None:
 def test_keys_end_at_the_first_dot(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {"a.b.mp4": film(SILENT), "c.mp4": film(SILENT), "._c.mp4": b""})
     result = index(tmp_path)
-    assert Dataset.open(tmp_path).column("key").tolist() == ["c"]
+    assert ShardFolder.open(tmp_path).column("key").tolist() == ["c"]
     assert result.other_members == {".b.mp4": 1, "hidden": 1, "without video": 1}
 
 
@@ -144,7 +144,7 @@ def test_sound_beside_the_video_is_joined_when_it_is_read(container: str, tmp_pa
     ending = {"mp4": "mp4", "matroska": "mkv"}[container]
     write_tar(tmp_path / "0.tar", {f"a.{ending}": video, "a.m4a": sound_of(both)})
     index(tmp_path)
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     assert data.column("has_audio").tolist() == [True]
     assert data.read_stored_video(0) == video
     data.verify(0)
@@ -159,7 +159,7 @@ def test_sound_beside_the_video_is_joined_when_it_is_read(container: str, tmp_pa
 def test_a_video_whose_sound_beside_it_is_broken_has_no_sound_and_says_why(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", {"a.mp4": film(SILENT), "a.mp3": b"no sound" * 99})
     assert index(tmp_path).missing == {"audio": 1, "captions": 1}
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     assert data.read_record(0).missing["audio"].startswith("a.mp3: ")
     assert data.read_video(0) == film(SILENT)
 
@@ -210,7 +210,7 @@ def test_captions_move_to_the_clock_of_the_picture(tmp_path: Path) -> None:
         tmp_path / "0.tar", {"a.mkv": film(late, container="matroska"), "a.vtt": VTT.encode()}
     )
     index(tmp_path)
-    (caption,) = Dataset.open(tmp_path).read_record(0).captions
+    (caption,) = ShardFolder.open(tmp_path).read_record(0).captions
     assert (caption.start_s, caption.end_s) == pytest.approx((0.0, 0.5), abs=0.03)
 
 
@@ -246,7 +246,7 @@ def test_what_is_refused_is_counted_by_cause_and_named(tmp_path: Path) -> None:
     reasons = "\n".join(line["reason"] for line in lines)
     for words in ("'../../etc/b.mp4'", "'/c.mp4'", "symbolic link", "d.mp4", "unpack it"):
         assert words in reasons
-    assert Dataset.open(tmp_path).column("key").tolist() == ["a"]
+    assert ShardFolder.open(tmp_path).column("key").tolist() == ["a"]
     kinds = {row["kind"] for row in audit.run(audit.AuditConfig(folders=(tmp_path,))).found}
     assert "not in the index" not in kinds
 
@@ -277,7 +277,7 @@ def test_a_second_run_reads_only_new_and_changed_tars(tmp_path: Path) -> None:
     assert (changed.read, changed.videos, changed.skipped) == (1, 4, {})
     (tmp_path / "00002.tar").unlink()
     assert index(tmp_path).videos == 3
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     assert sorted(data.column("key")) == ["000000000", "000000001", "b"]
     for row in range(3):
         assert data.read_record(row).key == data.column("key")[row]
@@ -290,7 +290,7 @@ def test_damage_of_what_an_earlier_run_wrote_only_means_reading_anew(name, tmp_p
     (tmp_path / name).write_bytes(b"{")
     result = index(tmp_path)
     assert (result.read, result.videos) == (1, 1)
-    assert Dataset.open(tmp_path).read_record(0).key == "a"
+    assert ShardFolder.open(tmp_path).read_record(0).key == "a"
 
 
 def test_a_run_that_was_killed_leaves_the_old_index_good_and_the_next_run_goes_on(tmp_path) -> None:
@@ -298,10 +298,10 @@ def test_a_run_that_was_killed_leaves_the_old_index_good_and_the_next_run_goes_o
     index(tmp_path)
     with (tmp_path / "records.jsonl").open("ab") as file:
         file.write(b'{"key": "00000')  # what was being written when it was killed
-    assert Dataset.open(tmp_path).read_record(1).key == "000000001"
+    assert ShardFolder.open(tmp_path).read_record(1).key == "000000001"
     video2dataset_tar(tmp_path / "00001.tar", 2, 1)
     assert index(tmp_path).read == 1
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     assert [data.read_record(row).key for row in range(3)] == data.column("key").tolist()
 
 
@@ -310,7 +310,7 @@ def test_records_that_are_gone_are_missed_when_opening(tmp_path: Path) -> None:
     index(tmp_path)
     (tmp_path / "records.jsonl").unlink()
     with pytest.raises(DataError, match=r"records\.jsonl: found missing"):
-        Dataset.open(tmp_path)
+        ShardFolder.open(tmp_path)
 
 
 def test_folders_without_tars_or_of_prepare_are_refused(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_records_cannot_be_read_from_elsewhere(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"records": "../secret"}))
     with pytest.raises(DataError, match=r"records in '\.\./secret'"):
-        Dataset.open(tmp_path)
+        ShardFolder.open(tmp_path)
 
 
 def test_an_audit_of_foreign_tars_finds_damage_and_nothing_else(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_an_audit_of_foreign_tars_finds_damage_and_nothing_else(tmp_path: Path) 
     result = audit.run(config)
     assert {row["kind"] for row in result.found} - {"not looked at"} == {"refused member"}
     assert result.problem is None
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     with path.open("r+b") as file:
         file.seek(int(data.column("video_offset")[1]) + 900)
         file.write(b"\0\0\0\0")
@@ -376,7 +376,7 @@ def test_frames_of_a_foreign_video_are_those_of_the_file(tmp_path: Path) -> None
     write_tar(tmp_path / "0.tar", {"a.mkv": film(scene, container="matroska")})
     index(tmp_path)
     times = np.arange(20) / 10
-    stored = decode_frames(Dataset.open(tmp_path).read_video(0), times, size=(48, 64))
+    stored = decode_frames(ShardFolder.open(tmp_path).read_video(0), times, size=(48, 64))
     own = decode_frames(film(scene, container="matroska"), times, size=(48, 64))
     np.testing.assert_array_equal(stored, own)
 
@@ -400,7 +400,7 @@ def test_mutated_tars_stop_neither_the_index_nor_the_audit(tmp_path: Path) -> No
         end = rng.integers(len(changed)) if number % 4 == 0 else len(changed)
         (tmp_path / f"{number:05d}.tar").write_bytes(changed[:end].tobytes())
     result = index(tmp_path, workers=2)
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     tars = data.column("shard").tolist()
     lines = (tmp_path / "failures.jsonl").read_text().splitlines()
     failed = [json.loads(line)["tar"] for line in lines]

@@ -9,8 +9,8 @@ import torch
 
 import vatt
 from vatt.cli.main import main
+from vatt.costs.paper_tables import PaperRow
 from vatt.errors import CheckpointError, ConfigError
-from vatt.models.paper_tables import PaperRow
 from vatt.tasks.info import InfoConfig, InfoResult, PaperTables, run
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from vatt.errors import ConfigError
 from vatt.evaluation.classifiers import LowRankConfig
+from vatt.evaluation.clips import EvalClip
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, SplitFeatures
-from vatt.evaluation.moments import Moment
 from vatt.evaluation.results import read_result
 from vatt.tasks import linear_eval
 from vatt.tasks.linear_eval import LinearEvalConfig, Parts, all_labels, few, with_few_labels
@@ -70,7 +70,7 @@ def test_a_label_that_no_clip_has_is_left_out_with_the_reason(run):
 def part(split: str, videos: np.ndarray, labels: list[str]) -> SplitFeatures:
     vectors = {f"{network}/video_features": videos for network in (PRETRAINED, RANDOM_INIT)}
     vectors[f"{STILL_FRAME}/video_features"] = np.zeros_like(videos)
-    moments = tuple(Moment(row, "v", 0.0, "", {"kind": name}) for row, name in enumerate(labels))
+    moments = tuple(EvalClip(row, "v", 0.0, "", {"kind": name}) for row, name in enumerate(labels))
     return SplitFeatures(split, moments, vectors, np.ones(len(labels), np.float32), ())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tasks.messy_folder import NAMES, Messy, write_messy_folder
 from vatt.cli.main import main
-from vatt.data.shards import Dataset
+from vatt.shards.read import ShardFolder
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_summary_of_a_messy_folder_is_right_to_the_file(
     causes = Counter(line["cause"] for line in failures)
     assert causes == Counter(messy.skipped) + Counter(duplicate=messy.duplicates)
 
-    data = Dataset.open(tmp_path)
+    data = ShardFolder.open(tmp_path)
     records = [data.read_record(row) for row in range(len(data))]
     assert {f"names/{name}" for name in NAMES} < {record.source for record in records}
     lecture = [one for one in records if one.source == "odd/long lecture.mp4"]
@@ -68,7 +68,7 @@ def test_a_second_time_there_is_nothing_to_do(
 ) -> None:
     _, first = prepare(messy, tmp_path, capsys)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.tar")}
-    for work in ("vatt.data.preparing.prepare_item", "vatt.data.shards.read_shard"):
+    for work in ("vatt.ingest.item.prepare_item", "vatt.shards.read.read_shard"):
         monkeypatch.setattr(work, None)  # neither is called
     _, again = prepare(messy, tmp_path, capsys)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.tar")} == before

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.media.clips import Recipe, numbers, write
-from vatt.data.shards import Dataset
 from vatt.errors import ConfigError, DataError
 from vatt.media.video import decode_frames
+from vatt.shards.read import ShardFolder
 from vatt.tasks.prepare import PrepareConfig, PreparePlan, PrepareResult
 from vatt.tasks.prepare import run as run_prepare
 
@@ -71,7 +71,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_folder_becomes_a_dataset_with_captions_labels_cuts_and_splits(prepared: Path) -> None:
-    data = Dataset.open(prepared)
+    data = ShardFolder.open(prepared)
     records = [data.read_record(row) for row in range(len(data))]
     assert [(one.source, one.split) for one in records] == [
         ("test/d.mp4", "test"),
@@ -94,7 +94,7 @@ def test_a_folder_becomes_a_dataset_with_captions_labels_cuts_and_splits(prepare
 def test_fitting_files_are_stored_byte_for_byte_and_only_those(
     library: Path, prepared: Path
 ) -> None:
-    data = Dataset.open(prepared)
+    data = ShardFolder.open(prepared)
     for row in range(len(data)):
         record = data.read_record(row)
         source = (library / record.source).read_bytes()
@@ -105,7 +105,7 @@ def test_fitting_files_are_stored_byte_for_byte_and_only_those(
 
 
 def test_what_was_skipped_is_counted_and_named(prepared: Path) -> None:
-    info = Dataset.open(prepared).info
+    info = ShardFolder.open(prepared).info
     assert info["skipped"] == {"unreadable": 1}
     assert info["missing"] == {"audio": 1, "captions": 4}
     (failure,) = map(json.loads, (prepared / "failures.jsonl").read_text().splitlines())
@@ -135,7 +135,7 @@ def test_an_interrupted_run_continues_to_the_same_shards(tmp_path: Path) -> None
     settings = PrepareConfig(src=(source,), out=out, copy=True, shard_megabytes=1, workers=1)
     run(settings)
     whole = contents(out)
-    assert Dataset.open(out).column("shard").tolist() == [
+    assert ShardFolder.open(out).column("shard").tolist() == [
         "shard-000000.tar",
         "shard-000000.tar",
         "shard-000001.tar",
@@ -147,7 +147,7 @@ def test_an_interrupted_run_continues_to_the_same_shards(tmp_path: Path) -> None
     for name in ("index.parquet", "dataset.json"):
         (out / name).unlink()
     with pytest.raises(DataError, match="the same command finishes it"):
-        Dataset.open(out)
+        ShardFolder.open(out)
     run(settings)
     assert contents(out) == whole
     assert not list(out.glob("*.part"))
@@ -165,7 +165,7 @@ def test_new_videos_are_added_in_new_shards(tmp_path: Path) -> None:
     assert run(settings).videos == 2
     after = contents(out)
     assert {name: after[name] for name in before} == before
-    assert Dataset.open(out).column("shard").tolist() == sorted(after)
+    assert ShardFolder.open(out).column("shard").tolist() == sorted(after)
 
 
 def test_failures_are_tried_again_only_when_asked(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_too_many_bad_videos_fail_the_command_but_keep_the_good(
     words = r"1 of 6 videos were skipped \(1 unreadable; first: .*bad.*, expected at most 10%"
     assert result.problem
     assert re.search(words, result.problem)
-    assert len(Dataset.open(tmp_path)) == 5
+    assert len(ShardFolder.open(tmp_path)) == 5
 
 
 def test_equal_content_is_stored_once_and_is_no_fault(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_overwrite_begins_anew(tmp_path: Path) -> None:
     settings = PrepareConfig(src=(source,), out=out, copy=True, workers=1)
     run(settings)
     assert run(replace(settings, short_side=32, overwrite=True)).videos == 1
-    assert Dataset.open(out).column("height").tolist() == [32]
+    assert ShardFolder.open(out).column("height").tolist() == [32]
 
 
 def test_the_number_of_processes_changes_no_bytes(

@@ -16,11 +16,11 @@ from tests.distributed.ranks import run_ranks
 from tests.e2e.tiny_clips import sentence, write_clips
 from vatt import config as configs
 from vatt.contracts import Batch
-from vatt.data.shards import Dataset
-from vatt.data.words import WordTokenizer
+from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError, ConfigError, TrainingError
 from vatt.models.weights import load_model
 from vatt.presets import tiny
+from vatt.shards.read import ShardFolder
 from vatt.tasks import pretrain
 from vatt.tasks.prepare import PrepareConfig
 from vatt.tasks.prepare import run as prepare
@@ -213,7 +213,7 @@ def test_unreadable_video_is_replaced_counted_and_remembered(shards, tmp_path):
     for path in shards.iterdir():
         if path.is_file():
             (copy / path.name).write_bytes(path.read_bytes())
-    dataset = Dataset.open(copy)
+    dataset = ShardFolder.open(copy)
     row = int(dataset.rows("train")[2])
     where = dataset.index.slice(row, 1).to_pylist()[0]
     with (copy / where["shard"]).open("r+b") as file:

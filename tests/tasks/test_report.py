@@ -10,7 +10,7 @@ import pytest
 
 from vatt.errors import CheckpointError
 from vatt.evaluation.classifiers import LowRankConfig
-from vatt.evaluation.figures import Points
+from vatt.report.figures import Points
 from vatt.tasks import linear_eval, report, zero_shot
 from vatt.tasks.report import ReportConfig, _pair_similarities, read_metrics
 

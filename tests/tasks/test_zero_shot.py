@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from vatt.errors import ConfigError, DataError
+from vatt.evaluation.clips import EvalClip
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, SplitFeatures, untrained
 from vatt.evaluation.metrics import chance_recalls
-from vatt.evaluation.moments import Moment
 from vatt.evaluation.results import read_result
 from vatt.tasks import linear_eval, prepare, zero_shot
 from vatt.tasks.linear_eval import LinearEvalConfig
@@ -77,7 +77,7 @@ def made_up(video: np.ndarray, audio: np.ndarray, peaks: np.ndarray) -> SplitFea
     vectors: dict[str, np.ndarray] = {}
     for network in (PRETRAINED, RANDOM_INIT):
         vectors |= {f"{network}/video_va": video, f"{network}/audio_va": audio}
-    moments = tuple(Moment(row, f"video{row}", 0.0, "") for row in range(rows))
+    moments = tuple(EvalClip(row, f"video{row}", 0.0, "") for row in range(rows))
     return SplitFeatures("test", moments, vectors, peaks, ())
 
 
@@ -117,7 +117,9 @@ def test_a_clip_gets_the_class_whose_sentences_are_nearest(tiny):
     labels = ["left", "right", "right"]
     by_class = {name: class_vector(encoder, texts) for name, texts in sentences.items()}
     video = np.stack([by_class[name] for name in labels])
-    moments = tuple(Moment(row, "v", 0.0, "", {"action": name}) for row, name in enumerate(labels))
+    moments = tuple(
+        EvalClip(row, "v", 0.0, "", {"action": name}) for row, name in enumerate(labels)
+    )
     vectors = {f"{network}/video_vt": 7 * video for network in (PRETRAINED, RANDOM_INIT)}
     clips = SplitFeatures("test", moments, vectors, np.ones(3, np.float32), ())
     encoders = {PRETRAINED: encoder, RANDOM_INIT: encoder}

@@ -41,13 +41,13 @@ class Command:
 
 COMMANDS = {
     "demo": Command(
-        "vatt.tasks.demo",
+        "vatt_demo.demo",
         "DemoConfig",
         "the whole line on real clips, in minutes: record, prepare, pre-train, evaluate, report",
         resumes=True,
     ),
     "demo record": Command(
-        "vatt.tasks.demo_record",
+        "vatt_demo.record",
         "RecordConfig",
         "record the demo's clips: a simulated player, with sound and timed captions",
         resumes=True,
@@ -183,7 +183,7 @@ def _interrupted(args: Sequence[str]) -> int:
 
 
 def _run(name: str, args: Sequence[str]) -> int:
-    from vatt.cli import settings
+    from vatt.cli import resolve as settings
 
     command = COMMANDS[name]
     module = importlib.import_module(command.module)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from vatt.convert import names
-from vatt.convert.bundle import Bundle
+from vatt.convert.tensor_bundle import Bundle
 from vatt.errors import ConversionError
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.heads import HeadsConfig
-from vatt.models.settings import AudioConfig, ModelConfig, TextConfig, VideoConfig
+from vatt.models.model_config import AudioConfig, ModelConfig, TextConfig, VideoConfig
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import TransformerConfig
 

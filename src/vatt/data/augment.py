@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, Inputs
-from vatt.data.pictures import resize_planes, resize_rgb
+from vatt.data.resize import resize_planes, resize_rgb
 from vatt.errors import ConfigError
 
 CROP_ATTEMPTS = 10

@@ -33,11 +33,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vatt.contracts import Layout
-from vatt.data.decoded import CacheSettings, CacheTable, DecodedVideo, stored_bytes
-from vatt.data.shards import Dataset
+from vatt.data.cache_table import CacheSettings, CacheTable, DecodedVideo, stored_bytes
 from vatt.errors import DataError, MediaError
-from vatt.media.moments import opened_moments
 from vatt.media.planes import Box, Planes, frame_bytes
+from vatt.media.random_access import opened_moments
+from vatt.shards.read import ShardFolder
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class VideoCache:
 
 
 def open_cache(
-    data: Dataset, rows: NDArray[np.int64], settings: CacheSettings, *, folder: Path | None
+    data: ShardFolder, rows: NDArray[np.int64], settings: CacheSettings, *, folder: Path | None
 ) -> VideoCache:
     """The cache of these rows: the one on disk when it is there, else decoded now.
 
@@ -127,7 +127,7 @@ def open_cache(
         return VideoCache(home / BYTES_FILE, settings, CacheTable(**arrays))
 
 
-def _fill_on_disk(home: Path, data: Dataset, settings: CacheSettings, plan: CacheTable) -> None:
+def _fill_on_disk(home: Path, data: ShardFolder, settings: CacheSettings, plan: CacheTable) -> None:
     """Made aside, flushed and renamed, so that the folder is whole or absent."""
     home.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".filling-", dir=home.parent) as aside:
@@ -142,7 +142,7 @@ def _fill_on_disk(home: Path, data: Dataset, settings: CacheSettings, plan: Cach
         _rename_unless_there(made, home)
 
 
-def _identity(data: Dataset, rows: NDArray[np.int64], settings: CacheSettings) -> str:
+def _identity(data: ShardFolder, rows: NDArray[np.int64], settings: CacheSettings) -> str:
     shaping = {
         "version": CACHE_VERSION,
         "settings": asdict(settings),
@@ -185,7 +185,7 @@ def _check_room(path: Path, needed: int) -> None:
         )
 
 
-def _fill(path: Path, data: Dataset, settings: CacheSettings, plan: CacheTable) -> CacheTable:
+def _fill(path: Path, data: ShardFolder, settings: CacheSettings, plan: CacheTable) -> CacheTable:
     """Decode all planned videos into the file; the table of what there is then."""
     size = int(plan.sound_offset[0]) + 2 * plan.num_samples
     _check_room(path, size)
@@ -281,7 +281,7 @@ def _decode(job: _Job) -> list[_Filled]:
     return done
 
 
-def _decode_one(job: _Job, data: Dataset, row: int, entry: int, file: BinaryIO) -> _Filled:
+def _decode_one(job: _Job, data: ShardFolder, row: int, entry: int, file: BinaryIO) -> _Filled:
     settings, plan = job.settings, job.plan
     with opened_moments(data.source(row)) as moments:
         frames, starts_s = moments.all_frames(settings.size)
@@ -304,5 +304,5 @@ def _decode_one(job: _Job, data: Dataset, row: int, entry: int, file: BinaryIO) 
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: Path) -> Dataset:
-    return Dataset.open(folder)
+def _opened(folder: Path) -> ShardFolder:
+    return ShardFolder.open(folder)

@@ -17,12 +17,12 @@ import torch
 from vatt.contracts import Clip, ClipSpec, draw_bits
 from vatt.data import augment
 from vatt.data.augment import AugmentConfig
-from vatt.data.reader import ClipReader
+from vatt.data.clip_reader import ClipReader
+from vatt.data.data_config import DataConfig
 from vatt.data.sampling import ClipOrder, Place, Segments, lay_out
-from vatt.data.settings import DataConfig
-from vatt.data.shards import Dataset
-from vatt.data.words import WordTokenizer
+from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError, DataError, MediaError
+from vatt.shards.read import ShardFolder
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ REPLACEMENTS = 20  # tried for one clip before giving up
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class UnreadableClip:
     """An item that could not be read: which video, why, and at which step or position."""
 
     key: str
@@ -42,7 +42,7 @@ class Fetched(NamedTuple):
     """A clip and what failed on the way to it; no clip when nothing replaces the failed one."""
 
     clip: Clip | None
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[UnreadableClip, ...] = ()
 
 
 class ClipDataset(torch.utils.data.Dataset[Clip]):
@@ -65,7 +65,7 @@ class ClipDataset(torch.utils.data.Dataset[Clip]):
             raise ConfigError("data.shards: no folder given; make one with `vatt prepare`")
         self.config, self.spec, self.seed = config, spec, seed
         self._augmentation = augmentation
-        folders = [Dataset.open(folder) for folder in config.shards]
+        folders = [ShardFolder.open(folder) for folder in config.shards]
         self._readers = [
             ClipReader(data, config, spec, tokenizer, [data.rows(config.split)]) for data in folders
         ]
@@ -120,14 +120,14 @@ class ClipDataset(torch.utils.data.Dataset[Clip]):
         Raises:
             DataError: none of many replacements can be read either.
         """
-        index, failures = self._index(where), list[Failure]()
+        index, failures = self._index(where), list[UnreadableClip]()
         for attempt in range(REPLACEMENTS):
             place = self._order.place(index, attempt)
             try:
                 return Fetched(self._read(place, index, attempt), tuple(failures))
             except (MediaError, DataError) as error:
                 name = self._readers[place.source].name(place.row)
-                failures.append(Failure(name, str(error), where[0]))
+                failures.append(UnreadableClip(name, str(error), where[0]))
         raise DataError(
             f"{failures[-1].cause}\nand so did {REPLACEMENTS - 1} other clips in a row; check the "
             "shards, or prepare them again"
@@ -171,7 +171,7 @@ class EvalDataset(torch.utils.data.Dataset[Clip]):
 
     def __init__(
         self,
-        data: Dataset,
+        data: ShardFolder,
         windows: Sequence[Window],
         spec: ClipSpec,
         config: DataConfig,
@@ -215,4 +215,4 @@ class EvalDataset(torch.utils.data.Dataset[Clip]):
             return Fetched(self[position])
         except (MediaError, DataError) as error:
             name = self._reader.name(self.windows[position].row)
-            return Fetched(None, (Failure(name, str(error), position),))
+            return Fetched(None, (UnreadableClip(name, str(error), position),))

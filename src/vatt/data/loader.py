@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vatt.contracts import Augmentation, Batch, Clip
-from vatt.data.datasets import ClipDataset, EvalDataset, Failure, Fetched
+from vatt.data.datasets import ClipDataset, EvalDataset, Fetched, UnreadableClip
 from vatt.errors import DataError, VattError
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class _Delivery:
 
     batch: Batch | None
     kept: tuple[int, ...]  # places, in the asked list, of the clips in the batch
-    failures: tuple[Failure, ...]
+    failures: tuple[UnreadableClip, ...]
     error: VattError | None = None
 
     def pin_memory(self) -> _Delivery:
@@ -140,7 +140,7 @@ class Loader(Generic[At]):
         *,
         workers: int | None,
         device: torch.device,
-        failures: Sequence[Failure] = (),
+        failures: Sequence[UnreadableClip] = (),
         most_failed: float = float("inf"),
     ) -> None:
         """Set up; nothing is read before the first batch is asked for.
@@ -175,7 +175,7 @@ class Loader(Generic[At]):
             if delivery.batch is not None:
                 yield where, delivery.kept, delivery.batch.to(self._device)
 
-    def _count(self, failures: Sequence[Failure]) -> None:
+    def _count(self, failures: Sequence[UnreadableClip]) -> None:
         self.failed_clips += len(failures)
         for failure in failures:
             if failure.key not in {known.key for known in self.failures}:
@@ -211,7 +211,7 @@ def make_loader(
     batch_size: int | None = None,
     first_slot: int = 0,
     workers: int | None = None,
-    failures: Sequence[Failure] = (),
+    failures: Sequence[UnreadableClip] = (),
 ) -> StepLoader:
     """Batches of training, from `start_step` up to, not including, `steps`.
 

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 from vatt import distributed
-from vatt.data.settings import DataConfig
-from vatt.data.shards import Dataset
-from vatt.data.words import WordTokenizer
+from vatt.data.data_config import DataConfig
+from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError
+from vatt.shards.read import ShardFolder
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def vocabulary(
 
 def _captions(data: DataConfig) -> list[str]:
     """The captions of the split to train on, in shard order."""
-    datasets = [Dataset.open(folder) for folder in data.shards]
+    datasets = [ShardFolder.open(folder) for folder in data.shards]
     texts = [
         caption.text
         for dataset in datasets

@@ -20,8 +20,8 @@ from torch import Tensor
 from vatt.contracts import Batch, ClipSpec, Inputs, draw_bits
 from vatt.data.augment import apply
 from vatt.errors import DataError
-from vatt.evaluation.moments import Moment
-from vatt.models.settings import ModelConfig
+from vatt.evaluation.clips import EvalClip
+from vatt.models.model_config import ModelConfig
 from vatt.models.spectrogram import log_mel
 from vatt.models.tokens import PatchTokens
 from vatt.models.vatt import Vatt
@@ -48,10 +48,10 @@ class SplitFeatures:
     """
 
     split: str
-    moments: tuple[Moment, ...]
+    moments: tuple[EvalClip, ...]
     vectors: Arrays
     peaks: NDArray[np.float32]
-    failed: tuple[Moment, ...]
+    failed: tuple[EvalClip, ...]
 
     def of(self, network: str, name: str) -> NDArray[np.float32]:
         """One kind of vector, [N, …]."""

@@ -19,7 +19,7 @@ WindowAverage = Literal["embeddings", "similarities"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class RetrievalPool:
     """The clips that are queries and answers at once.
 
     rows: int [n], which of the candidates, in ascending order.
@@ -32,7 +32,7 @@ class Pool:
     num_expected: int
 
 
-def draw_pool(candidates: Rows, size: int, *, seed: int) -> Pool:
+def draw_pool(candidates: Rows, size: int, *, seed: int) -> RetrievalPool:
     """At most `size` of the candidates, each as likely, a function of the seed.
 
     Raises:
@@ -44,7 +44,7 @@ def draw_pool(candidates: Rows, size: int, *, seed: int) -> Pool:
             "evaluate a split with more clips"
         )
     drawn = np.random.default_rng(draw_bits(seed, size)).permutation(candidates)[:size]
-    return Pool(np.sort(drawn), len(candidates), size)
+    return RetrievalPool(np.sort(drawn), len(candidates), size)
 
 
 def one_clip_per_text(texts: Sequence[str], *, seed: int) -> Rows:
@@ -94,7 +94,7 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return unit
 
 
-def judge(scores: NDArray[np.floating], pool: Pool) -> dict[str, float | int]:
+def judge(scores: NDArray[np.floating], pool: RetrievalPool) -> dict[str, float | int]:
     """R@k in per cent and MedR of scores [n, n] whose diagonal is right, with chance beside."""
     n = len(scores)
     chance = chance_recalls(n)

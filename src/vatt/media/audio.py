@@ -22,14 +22,14 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.container import Source, audio_stream, describe, opened, video_stream
+from vatt.media.container import MediaSource, audio_stream, describe, opened, video_stream
 
 MAX_DURATION_S = 4 * 3600.0  # held in memory by `decode_audio`: 1.4 GB at 48 kHz
 _DRIFT_S = 0.005  # sound whose timestamps stray further from its sample count is placed anew
 _BLOCK = 2**16  # samples to resample at once
 
 
-def decode_audio(source: Source, *, sample_rate_hz: int) -> NDArray[np.int16] | None:
+def decode_audio(source: MediaSource, *, sample_rate_hz: int) -> NDArray[np.int16] | None:
     """The whole sound track, mixed to mono and resampled, in step with the picture.
 
     What is heard after the last frame has left the screen (an encoder's padding) is cut. The track
@@ -85,7 +85,7 @@ class _VideoClock:
 
 
 def _joined(
-    pieces: list[_Piece], clock: _VideoClock, rate: int, source: Source
+    pieces: list[_Piece], clock: _VideoClock, rate: int, source: MediaSource
 ) -> NDArray[np.int16] | None:
     zero_s = clock.start_s if clock.start_s is not None else pieces[0].stretch_s
     placed = list(_placed(pieces, zero_s, rate))

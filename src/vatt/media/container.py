@@ -27,7 +27,7 @@ class FilePart(NamedTuple):
     size: int
 
 
-Source = Path | bytes | FilePart  # a file, its content, or a part of a file (a shard member)
+MediaSource = Path | bytes | FilePart  # a file, its content, or a part of a file (a shard member)
 
 MAX_PIXELS = 8192 * 8192  # of one frame; larger is refused before memory is taken for it
 
@@ -45,7 +45,7 @@ _QUICKLY = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 _QUICK_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
 
 
-def describe(source: Source) -> str:
+def describe(source: MediaSource) -> str:
     """How errors call a source: its path, or the size of its content."""
     if isinstance(source, FilePart):
         return f"{source.path} at byte {source.offset:,}"
@@ -53,7 +53,7 @@ def describe(source: Source) -> str:
 
 
 @contextmanager
-def opened(source: Source, *, quickly: bool = False) -> Iterator[InputContainer]:
+def opened(source: MediaSource, *, quickly: bool = False) -> Iterator[InputContainer]:
     """The container, open for reading; FFmpeg's errors inside the block name the source.
 
     Args:
@@ -77,7 +77,7 @@ def opened(source: Source, *, quickly: bool = False) -> Iterator[InputContainer]
             raise MediaError(f"{describe(source)}: cannot be decoded: {_reason(error)}") from error
 
 
-def _open_quickly(source: Source) -> InputContainer | None:
+def _open_quickly(source: MediaSource) -> InputContainer | None:
     try:
         container = _open(source, _OPTIONS | _QUICKLY)
     except av.FFmpegError:  # such files need a closer look
@@ -88,7 +88,7 @@ def _open_quickly(source: Source) -> InputContainer | None:
     return None
 
 
-def _open(source: Source, options: dict[str, str]) -> InputContainer:
+def _open(source: MediaSource, options: dict[str, str]) -> InputContainer:
     # "file:": else a name such as "talk: intro.mp4" asks for a protocol called "talk"
     if isinstance(source, FilePart):
         first, end = source.offset, source.offset + source.size

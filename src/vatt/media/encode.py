@@ -27,10 +27,11 @@ from av.video.stream import VideoStream
 
 from vatt.errors import MediaError
 from vatt.media.audio import SoundReader
-from vatt.media.container import Source, describe, opened
-from vatt.media.pictures import BT709, PictureConverter
+from vatt.media.container import MediaSource, describe, opened
+from vatt.media.frame_filters import BT709, PictureConverter
+from vatt.media.probe import MediaFacts, VideoFacts, facts_of
 from vatt.media.screen import on_screen
-from vatt.media.video import MediaFacts, VideoFacts, VideoReader, facts_of
+from vatt.media.video import VideoReader
 
 SAMPLE_RATE_HZ = 48_000
 PART_S = 300.0  # longer videos are cut into parts of this length
@@ -72,7 +73,7 @@ class Part:
 
 
 def encode_parts(
-    source: Source, folder: Path, form: StoredForm, *, part_s: float = PART_S
+    source: MediaSource, folder: Path, form: StoredForm, *, part_s: float = PART_S
 ) -> Iterator[Part]:
     """Make the stored form of a video, in one pass: several files when it is long.
 
@@ -113,14 +114,14 @@ def encode_parts(
         _refuse_cut_off(source, facts, container.format.name, reader.end_s)
 
 
-def encode(source: Source, target: Path, form: StoredForm) -> None:
+def encode(source: MediaSource, target: Path, form: StoredForm) -> None:
     """Make the stored form of a whole video as one file, however long; see `encode_parts`."""
     with TemporaryDirectory(dir=target.parent) as folder:
         for part in encode_parts(source, Path(folder), form, part_s=MAX_DURATION_S):
             part.path.replace(target)
 
 
-def _times_s(source: Source, fps: Fraction) -> Iterator[float]:
+def _times_s(source: MediaSource, fps: Fraction) -> Iterator[float]:
     for k in count():
         if (time_s := k * fps.denominator / fps.numerator) > MAX_DURATION_S:
             raise MediaError(
@@ -137,7 +138,7 @@ def _part(k: int, expected: float, length: int) -> int:
     return parts - 1 if kept_together else k // length
 
 
-def _refuse_cut_off(source: Source, facts: MediaFacts, container: str, end_s: float) -> None:
+def _refuse_cut_off(source: MediaSource, facts: MediaFacts, container: str, end_s: float) -> None:
     """An MP4 file has a table of all its frames; other containers do not know how long they are."""
     if "mp4" in container.split(",") and end_s < facts.duration_s - _MAX_LOST_S:
         raise MediaError(

@@ -9,7 +9,7 @@ from av.packet import Packet
 from av.stream import Stream
 
 from vatt.errors import MediaError
-from vatt.media.container import Source, audio_stream, describe, opened, video_stream
+from vatt.media.container import MediaSource, audio_stream, describe, opened, video_stream
 
 _UNEVEN_S = 0.0015  # some containers round times to milliseconds
 
@@ -36,7 +36,7 @@ class PacketFacts:
     sound_s: tuple[float, float] | None
 
 
-def read_packets(source: Source) -> PacketFacts:
+def read_packets(source: MediaSource) -> PacketFacts:
     """Read all packets of a file.
 
     Raises:

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from vatt.contracts import Layout
 from vatt.errors import MediaError
 from vatt.media.container import describe
-from vatt.media.pictures import BT601, BT709, PictureConverter, color_matrix, is_vivid, orientation
+from vatt.media.frame_filters import (
+    BT601,
+    BT709,
+    PictureConverter,
+    color_matrix,
+    is_vivid,
+    orientation,
+)
 from vatt.media.screen import TimedFrame
 from vatt.media.video import VideoReader, frames_at
 

@@ -1,4 +1,4 @@
-"""What is in a media file, and the frames on screen at given times.
+"""The frames of a video on screen at given times.
 
 All times are seconds on the *video clock*: zero is when the first frame is shown, whatever time
 the container gives it. Sound (`audio.py`) and prepared captions use the same clock.
@@ -7,29 +7,23 @@ the container gives it. Sound (`audio.py`) and prepared captions use the same cl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from itertools import chain, dropwhile
 
-import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
 from vatt.media.container import (
     MAX_PIXELS,
-    Source,
-    audio_stream,
+    MediaSource,
     describe,
     opened,
     video_stream,
 )
-from vatt.media.pictures import PictureConverter, deinterlaced, orientation
+from vatt.media.frame_filters import PictureConverter, deinterlaced
 from vatt.media.screen import EPSILON_S, TimedFrame, on_screen
 
 _SEEK_AFTER_S = 2.0  # nearer than this, decoding on is cheaper than seeking
@@ -37,113 +31,6 @@ _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats with trustwo
 _MAX_HELD_S = 600.0  # that one frame may stay on screen: damaged times must not fill the disk
 _MAX_BACK_S = 1.0  # that a frame's time may lie before that of the frame shown before it
 _MAX_DECODED_BYTES = 8 * 2**30  # of one `decode_all_frames`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoFacts:
-    """The picture stream as stored: width and height before `rotation` is applied.
-
-    rotation is the counter-clockwise turn (0, 90, 180 or 270°) that sets the picture upright, after
-    a flip of left and right when it is mirrored. frames is the container's own count, 0 when it
-    does not say. interlaced is said by the first frame.
-    """
-
-    codec: str
-    width: int
-    height: int
-    fps: Fraction | None
-    frames: int
-    rotation: int
-    pix_fmt: str
-    sample_aspect: Fraction
-    mirrored: bool = False
-    interlaced: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AudioFacts:
-    """The sound track as stored: number `track`, from 0, of `tracks` in the file."""
-
-    codec: str
-    sample_rate_hz: int
-    channels: int
-    track: int = 0
-    tracks: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MediaFacts:
-    """What a media file says it holds.
-
-    start_s is the player's zero (the earliest stream) on the video clock: 0 or less.
-    """
-
-    duration_s: float
-    start_s: float
-    video: VideoFacts | None
-    audio: AudioFacts | None
-
-
-def probe(source: Source) -> MediaFacts:
-    """What a file holds, by its headers and first frame.
-
-    Raises:
-        MediaError: the file cannot be opened, holds neither picture nor sound, or its first frame
-            cannot be decoded.
-    """
-    with opened(source) as container:
-        if video_stream(container) is not None:
-            return facts_of(container, VideoReader(container, source))
-        if audio_stream(container) is None:
-            raise MediaError(f"{describe(source)}: holds neither picture nor sound")
-        return facts_of(container, None)
-
-
-def facts_of(container: InputContainer, reader: VideoReader | None) -> MediaFacts:
-    """What an open container holds; `reader` reads its picture, if it has one."""
-    audio = audio_stream(container)
-    player_zero_s = (container.start_time or 0) / av.time_base
-    return MediaFacts(
-        duration_s=_duration_s(container, reader.stream if reader else audio),
-        start_s=min(player_zero_s - reader.zero_s, 0.0) if reader else 0.0,
-        video=_video_facts(reader) if reader else None,
-        audio=_audio_facts(container, audio) if audio is not None else None,
-    )
-
-
-def _duration_s(container: InputContainer, stream: VideoStream | AudioStream | None) -> float:
-    assert stream is not None
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
-
-
-def _video_facts(reader: VideoReader) -> VideoFacts:
-    stream, first = reader.stream, reader.first
-    rate, upright = stream.average_rate or stream.guessed_rate, orientation(first)
-    return VideoFacts(
-        codec=stream.codec_context.name,
-        width=first.width,
-        height=first.height,
-        fps=rate if rate else None,
-        frames=stream.frames,
-        rotation=upright.quarter_turns * 90,
-        pix_fmt=first.format.name,
-        sample_aspect=stream.sample_aspect_ratio or Fraction(1),
-        mirrored=upright.mirrored,
-        interlaced=reader.interlaced,
-    )
-
-
-def _audio_facts(container: InputContainer, stream: AudioStream) -> AudioFacts:
-    context, tracks = stream.codec_context, container.streams.audio
-    return AudioFacts(
-        codec=context.name,
-        sample_rate_hz=context.sample_rate,
-        channels=context.channels,
-        track=[track.index for track in tracks].index(stream.index),
-        tracks=len(tracks),
-    )
 
 
 class VideoReader:
@@ -154,7 +41,7 @@ class VideoReader:
     """
 
     def __init__(
-        self, container: InputContainer, source: Source, *, zero: int | None = None
+        self, container: InputContainer, source: MediaSource, *, zero: int | None = None
     ) -> None:
         """Read the first frame, unless its container time `zero` is known."""
         stream = video_stream(container)
@@ -280,7 +167,7 @@ class FrameConverter:
 
 
 def decode_frames(
-    source: Source, times_s: NDArray[np.float64], *, size: tuple[int, int]
+    source: MediaSource, times_s: NDArray[np.float64], *, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """The frames on screen at the asked times.
 
@@ -355,7 +242,7 @@ def _runs(
 
 
 def decode_all_frames(
-    source: Source, *, size: tuple[int, int]
+    source: MediaSource, *, size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], float]:
     """Every frame of the video, with the time at which it is shown.
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vatt.errors import ConfigError
+from vatt.models.model_config import ModelConfig
 from vatt.models.positions import resample
-from vatt.models.settings import ModelConfig
 from vatt.models.tokens import PatchTokens
 from vatt.models.transformer import Transformer, dense, glorot_normal_
 from vatt.models.vatt import Vatt, audio_tokens, signal_features, video_tokens

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from vatt.contracts import Embeddings, Inputs
 from vatt.models.heads import Heads, SumOverRanks, alone
+from vatt.models.model_config import Modality, ModelConfig
 from vatt.models.positions import AxisPositions, RelativeBias
-from vatt.models.settings import Modality, ModelConfig
 from vatt.models.spectrogram import log_mel
 from vatt.models.tokens import LinearText, PatchTokens, WordTokens
 from vatt.models.transformer import Transformer, dense

@@ -23,7 +23,7 @@ from vatt.contracts import ClipSpec
 from vatt.errors import CheckpointError
 from vatt.models.classifier import Classifier, ClassifierConfig
 from vatt.models.heads import SumOverRanks, alone
-from vatt.models.settings import ModelConfig
+from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 
 FORMAT_VERSION = "1.1"  # 1.1: classifiers

@@ -15,18 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
+from vatt.audit.check_shards import (
+    check_shard,
+    open_index,
+    repeated_keys,
+    shard_subjects,
+    wrong_totals,
+)
+from vatt.audit.check_videos import Checks, Look, StoredVideo, film, found, knows_languages, look
+from vatt.audit.duplicates import Entry, compare
+from vatt.audit.findings import KINDS, Finding
+from vatt.audit.fingerprints import Likeness
 from vatt.config import to_values
-from vatt.data.auditing import Checks, Look, Subject, film, found, knows_languages, look
-from vatt.data.comparing import Entry, compare
-from vatt.data.findings import KINDS, Finding
-from vatt.data.layout import check_shard, open_index, repeated_keys, shard_subjects, wrong_totals
-from vatt.data.likeness import Likeness
-from vatt.data.passes import one_pass
-from vatt.data.pool import Lost
-from vatt.data.shards import Dataset
-from vatt.data.whole import write_whole
 from vatt.errors import ConfigError, DataError
-from vatt.evaluation.audit_page import audit_page
+from vatt.report.audit_page import audit_page
+from vatt.shards.read import ShardFolder
+from vatt.storage import write_whole
+from vatt.workers.pool import Lost
+from vatt.workers.progress import one_pass
 
 REPORT_FILE, PAGE_FILE = "audit.json", "audit.html"
 _SHARE_OF_MAIN_LANGUAGE = 0.5  # below it a folder has no main language, and none is "another"
@@ -82,10 +88,10 @@ class AuditResult:
         return f"damage was found ({counts}); {self.page} says where, and what to do"
 
 
-class _Subjects(Sequence[Subject]):
+class _Subjects(Sequence[StoredVideo]):
     """The videos of folders, each made when it is asked for."""
 
-    def __init__(self, folders: Sequence[Dataset], most: int, seed: int) -> None:
+    def __init__(self, folders: Sequence[ShardFolder], most: int, seed: int) -> None:
         self._folders = folders
         sizes = [len(data) for data in folders]
         self._ends = np.cumsum(sizes, dtype=np.int64)
@@ -103,7 +109,7 @@ class _Subjects(Sequence[Subject]):
         number = int(np.searchsorted(self._ends, at, side="right"))
         data = self._folders[number]
         row = at - int(self._ends[number]) + len(data)
-        return Subject(
+        return StoredVideo(
             folder=data.folder, row=data.index.slice(row, 1).to_pylist()[0], info=data.info
         )
 
@@ -112,7 +118,7 @@ class _Subjects(Sequence[Subject]):
 class _Audit:
     """What an audit gathers."""
 
-    folders: list[Dataset] = field(default_factory=list)
+    folders: list[ShardFolder] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     languages: list[tuple[Entry, str]] = field(default_factory=list)
@@ -210,7 +216,7 @@ def _look_at_videos(config: AuditConfig, audit: _Audit, subjects: _Subjects) -> 
         _add_up(audit.totals, row, seen)
 
 
-def _source(subject: Subject, seen: Look) -> str:
+def _source(subject: StoredVideo, seen: Look) -> str:
     """What a video was made from; the same for the same file or address in all folders."""
     everywhere = seen.source if "://" in seen.source else subject.row["source_sha256"]
     return everywhere or (seen.source and f"{subject.folder}: {seen.source}")
@@ -272,11 +278,11 @@ def _films(config: AuditConfig, audit: _Audit) -> dict[Place, NDArray[np.uint8]]
     return films
 
 
-def _named(data: Dataset, wanted: Mapping[Place, None]) -> Iterator[Subject]:
+def _named(data: ShardFolder, wanted: Mapping[Place, None]) -> Iterator[StoredVideo]:
     keys = {key for folder, key in wanted if folder == str(data.folder)}
     for row in np.flatnonzero(np.isin(data.column("key"), list(keys))) if keys else ():
         values = data.index.slice(int(row), 1).to_pylist()[0]
-        yield Subject(folder=data.folder, row=values, info=data.info)
+        yield StoredVideo(folder=data.folder, row=values, info=data.info)
 
 
 def _write(

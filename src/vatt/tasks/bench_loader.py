@@ -19,16 +19,16 @@ from tyro.conf import Positional
 
 from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
+from vatt.data.clip_reader import ClipReader
+from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import collate, make_loader
-from vatt.data.reader import ClipReader
-from vatt.data.settings import DataConfig
-from vatt.data.shards import Dataset
-from vatt.data.words import WordTokenizer
+from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError
 from vatt.media.container import FilePart
 from vatt.media.planes import PlaneCopier
 from vatt.media.video import FrameConverter
+from vatt.shards.read import ShardFolder
 
 _CAPTIONED_VIDEOS = 1000  # whose words make the vocabulary
 STAGES = ("read", "decode", "sound", "convert", "collate")
@@ -92,7 +92,7 @@ def run(config: BenchLoaderConfig) -> BenchLoaderResult:
         DataError: the folder cannot be read, or holds no clip.
     """
     data = replace(config.data, shards=(config.folder,), batch_size=_AT_ONCE, cache="none")
-    folder = Dataset.open(config.folder)
+    folder = ShardFolder.open(config.folder)
     dataset = ClipDataset(
         data, config.clip, config.augment, _tokenizer(folder, data.split), config.seed
     )
@@ -117,14 +117,14 @@ def run(config: BenchLoaderConfig) -> BenchLoaderResult:
     )
 
 
-def _tokenizer(folder: Dataset, split: str) -> WordTokenizer:
+def _tokenizer(folder: ShardFolder, split: str) -> WordTokenizer:
     rows = folder.rows(split)[:_CAPTIONED_VIDEOS].tolist()
     return WordTokenizer.build(
         caption.text for row in rows for caption in folder.read_record(row).captions
     )
 
 
-def _batches(dataset: ClipDataset, folder: Dataset, steps: int) -> Iterator[dict[str, float]]:
+def _batches(dataset: ClipDataset, folder: ShardFolder, steps: int) -> Iterator[dict[str, float]]:
     """For each batch of the one core the seconds by stage, and what came of it."""
     convert = ((PlaneCopier, "copy"), (FrameConverter, "__call__"))
     with _timed(*convert) as converting, _timed((ClipReader, "decode_sound")) as hearing:
@@ -157,7 +157,7 @@ def _batches(dataset: ClipDataset, folder: Dataset, steps: int) -> Iterator[dict
                 }
 
 
-def _read(folder: Dataset, row: int) -> float:
+def _read(folder: ShardFolder, row: int) -> float:
     """Seconds until the bytes of a video are in memory, where decoding finds them again."""
     started = time.perf_counter()
     if isinstance(part := folder.source(row), FilePart):

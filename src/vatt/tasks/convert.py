@@ -21,12 +21,13 @@ from rich.progress import (
 )
 from tyro.conf import Positional
 
-from vatt.convert import names, slots
-from vatt.convert.bundle import Bundle
-from vatt.convert.folder import Later, model_tensors, num_bytes, write_settings, write_tensors
-from vatt.convert.official import Plan, plan
-from vatt.convert.slots import optimiser_tensors, steps_made
-from vatt.data.words import WordTokenizer
+from vatt.convert import names
+from vatt.convert import optimizer_slots as slots
+from vatt.convert.model_folder import Later, model_tensors, num_bytes, write_settings, write_tensors
+from vatt.convert.optimizer_slots import optimiser_tensors, steps_made
+from vatt.convert.plan import ConversionPlan, plan
+from vatt.convert.tensor_bundle import Bundle
+from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError, ConversionError
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import WEIGHTS, Settings
@@ -160,7 +161,7 @@ def head_widths(text: str | None) -> dict[str, int]:
     return widths
 
 
-def _tokenizer(path: Path, found: Plan) -> WordTokenizer:
+def _tokenizer(path: Path, found: ConversionPlan) -> WordTokenizer:
     if isinstance(found.settings, ClassifierConfig):
         raise ConversionError(f"{path}: is no use for a {found.kind}; leave --vocabulary out")
     tokenizer = WordTokenizer.read_list(path)
@@ -194,7 +195,7 @@ def _backbones(settings: Settings) -> dict[str, dict[str, int]]:
     }
 
 
-def _variables(bundle: Bundle, found: Plan, *, optimiser: bool) -> list[dict[str, Any]]:
+def _variables(bundle: Bundle, found: ConversionPlan, *, optimiser: bool) -> list[dict[str, Any]]:
     places = {source: ours for ours, sources in found.names.items() for source in sources}
     kept = slots.places(bundle, found) | {names.STEPS: STATE} if optimiser else {}
     status = dict.fromkeys(set(found.skipped) - kept.keys(), "skipped")

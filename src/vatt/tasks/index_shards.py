@@ -17,23 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tyro.conf import Positional
 
-from vatt.data.foreign import Indexed, Sample, index_sample, list_tar
-from vatt.data.index import WRITTEN_SCHEMA, index_table
-from vatt.data.layout import tar_paths
-from vatt.data.passes import one_pass
-from vatt.data.pool import Lost
-from vatt.data.shards import (
-    DATASET_FILE,
-    FAILURES_FILE,
-    RECORDS_FILE,
-    Dataset,
-    is_shard_name,
-    shard_paths,
-    write_index,
-)
-from vatt.data.sources import Failure
-from vatt.data.tars import COMPRESSED, STRANGE
+from vatt.audit.check_shards import tar_paths
 from vatt.errors import ConfigError, DataError
+from vatt.ingest.foreign import Indexed, Sample, index_sample, list_tar
+from vatt.ingest.sources import Skipped
+from vatt.shards.index import WRITTEN_SCHEMA, index_table
+from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, RECORDS_FILE, is_shard_name, shard_paths
+from vatt.shards.read import ShardFolder
+from vatt.shards.tar import COMPRESSED, STRANGE
+from vatt.shards.write import write_index
+from vatt.workers.pool import Lost
+from vatt.workers.progress import one_pass
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +156,7 @@ def _known(folder: Path, stamps: Mapping[str, list[int]]) -> _State:
     if not (folder / DATASET_FILE).exists():
         return _State()
     try:
-        data = Dataset.load(folder, WRITTEN_SCHEMA)
+        data = ShardFolder.load(folder, WRITTEN_SCHEMA)
         if "records" not in data.info:
             raise ConfigError(f"{folder}: has an index already, of `vatt prepare`")
         before = data.info["made"]["tars"]
@@ -222,7 +216,7 @@ def _samples(
             reason = f"{config.folder / name}: not read"
             cause = COMPRESSED if not name.endswith(".tar") else STRANGE
             advice = "unpack it to a plain .tar" if cause == COMPRESSED else "rename it"
-            _fail(state, name, Failure(source=name, cause=cause, reason=f"{reason}; {advice}"))
+            _fail(state, name, Skipped(source=name, cause=cause, reason=f"{reason}; {advice}"))
     for (_, name), listing in one_pass(list_tar, good, workers=config.workers, says="tars"):
         if isinstance(listing, Lost):
             _fail(state, name, listing, name)
@@ -238,9 +232,9 @@ def _samples(
             yield sample
 
 
-def _fail(state: _State, tar: str, failure: Failure | Lost, source: str = "") -> None:
+def _fail(state: _State, tar: str, failure: Skipped | Lost, source: str = "") -> None:
     if isinstance(failure, Lost):
-        failure = Failure(source=source, cause=failure.cause, reason=f"{source}: {failure.reason}")
+        failure = Skipped(source=source, cause=failure.cause, reason=f"{source}: {failure.reason}")
     state.failures.append({**asdict(failure), "tar": tar})
 
 

@@ -10,9 +10,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from vatt.contracts import ClipSpec
-from vatt.encoder import model_folder
-from vatt.errors import ConfigError
-from vatt.models.counting import (
+from vatt.costs.flops import (
     HEADS,
     Blueprint,
     Flops,
@@ -22,9 +20,11 @@ from vatt.models.counting import (
     forward_flops,
     parts_of,
 )
-from vatt.models.memory import TrainingMemory, training_memory
-from vatt.models.paper_tables import PaperRow, paper_rows
-from vatt.models.settings import ModelConfig
+from vatt.costs.memory import TrainingMemory, training_memory
+from vatt.costs.paper_tables import PaperRow, paper_rows
+from vatt.encoder import model_folder
+from vatt.errors import ConfigError
+from vatt.models.model_config import ModelConfig
 from vatt.models.weights import Settings, read_settings
 
 TITLES = {

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from tyro.conf import Positional
 
+from vatt.devices import autocast
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.classifiers import (
     Labelled,
@@ -30,8 +31,7 @@ from vatt.evaluation.classifiers import (
 )
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, SplitFeatures
 from vatt.evaluation.results import ids_hash, take, write_result
-from vatt.evaluation.subject import open_subject
-from vatt.training.precision import autocast
+from vatt.evaluation.trained_run import open_run
 
 PROTOCOL = "linear-frozen"
 Modality = Literal["video", "audio"]
@@ -116,9 +116,7 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
         DataError: a split has no clips, or too many cannot be decoded.
     """
     precision = partial(autocast, "auto")
-    subject = open_subject(
-        config.run, precision=precision, shards=config.shards, device=config.device
-    )
+    subject = open_run(config.run, precision=precision, shards=config.shards, device=config.device)
     parts = Parts(
         subject.features(config.train_split, at_most=config.train_clips, seed=config.seed),
         subject.features(config.val_split, seed=config.seed),

@@ -25,17 +25,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import Positional
 
 from vatt.config import read_toml, to_values
-from vatt.data import journal
-from vatt.data.cluster import RayCrew
-from vatt.data.index import caption_sources, num_sources, totals
-from vatt.data.ingest import Ingest
-from vatt.data.pool import Crew, Limits, Pool
-from vatt.data.preparing import Making
-from vatt.data.shards import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
-from vatt.data.sources import DUPLICATE, Failure, Found, Item, find_items, printable
 from vatt.errors import ConfigError, DataError
-from vatt.media.captions import CaptionChoice
+from vatt.ingest import journal
+from vatt.ingest.item import Making
+from vatt.ingest.run import Ingest
+from vatt.ingest.sources import DUPLICATE, Found, Item, Skipped, find_items, printable
+from vatt.media.captions.choose import CaptionChoice
 from vatt.media.encode import StoredForm
+from vatt.shards.index import caption_sources, num_sources, totals
+from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
+from vatt.workers.pool import Crew, Limits, ProcessPool
+from vatt.workers.ray_cluster import RayCrew
 
 CONFIG_FILE = "config.toml"
 # What a continued preparation may change: none of it changes what is stored.
@@ -301,7 +301,7 @@ def _crew(
     if config.executor == "ray":
         return RayCrew(job, workers=config.workers, limits=limits)
     workers = config.workers or len(os.sched_getaffinity(0))
-    return Pool(job, workers=min(workers, items), limits=limits)
+    return ProcessPool(job, workers=min(workers, items), limits=limits)
 
 
 def _made(config: PrepareConfig) -> dict[str, Any]:
@@ -357,7 +357,7 @@ def _result(
     )
 
 
-def _too_many(config: PrepareConfig, videos: int, failures: Sequence[Failure]) -> str | None:
+def _too_many(config: PrepareConfig, videos: int, failures: Sequence[Skipped]) -> str | None:
     bad = [failure for failure in failures if failure.cause != DUPLICATE]
     if len(bad) <= config.max_bad_fraction * (videos + len(bad)):
         return None

@@ -18,14 +18,15 @@ from vatt import distributed
 from vatt.contracts import Augmentation, Batch, ClipSpec, Embeddings, draw_bits
 from vatt.data import augment
 from vatt.data.augment import AugmentConfig
-from vatt.data.datasets import ClipDataset, Failure
+from vatt.data.data_config import DataConfig
+from vatt.data.datasets import ClipDataset, UnreadableClip
 from vatt.data.loader import StepLoader, collate, make_loader
-from vatt.data.settings import DataConfig
+from vatt.data.tokenizer import WordTokenizer
 from vatt.data.vocabulary import vocabulary
-from vatt.data.words import WordTokenizer
+from vatt.devices import AutocastSetting, autocast, own_accelerator, pick_device
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
-from vatt.models.settings import ModelConfig
+from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
 from vatt.training import checkpoint
@@ -39,7 +40,6 @@ from vatt.training.loop import (
     whole_batch,
 )
 from vatt.training.optim import OptimConfig, Optimiser
-from vatt.training.precision import AutocastSetting, autocast, own_accelerator, pick_device
 
 logger = logging.getLogger(__name__)
 
@@ -225,12 +225,12 @@ def all_failures(loader: StepLoader) -> list[dict[str, Any]]:
     return list(chain(*distributed.gather_json(mine)))
 
 
-def _resume(saved: Path | None, optimiser: Optimiser) -> tuple[int, list[Failure]]:
+def _resume(saved: Path | None, optimiser: Optimiser) -> tuple[int, list[UnreadableClip]]:
     if saved is None or not checkpoint.has_training(saved):
         return 0, []
     state = checkpoint.load_training(saved, optimiser)
     logger.info("continuing from %s", saved)
-    failures = [Failure(**facts) for facts in state.facts["failures"]]
+    failures = [UnreadableClip(**facts) for facts in state.facts["failures"]]
     return state.step, failures if distributed.is_main() else []
 
 
@@ -240,7 +240,7 @@ def _loader(
     *,
     device: torch.device,
     start_step: int,
-    failures: list[Failure],
+    failures: list[UnreadableClip],
 ) -> StepLoader:
     ranks, total = distributed.world_size(), config.data.batch_size
     if total % ranks:

@@ -17,16 +17,17 @@ from tyro.conf import Positional
 
 from vatt.config import flatten, read_toml
 from vatt.contracts import draw_bits
+from vatt.devices import autocast
 from vatt.errors import CheckpointError, ConfigError, DataError
-from vatt.evaluation import chapters, page
 from vatt.evaluation.features import PRETRAINED, SplitFeatures
-from vatt.evaluation.figures import Points, Similarities, densities, maps
-from vatt.evaluation.page import Mark, Strip
 from vatt.evaluation.results import read_result, versions
 from vatt.evaluation.retrieval import draw_pool, similarities
-from vatt.evaluation.subject import Subject, open_subject
+from vatt.evaluation.trained_run import TrainedRun, open_run
 from vatt.media.video import decode_frames
-from vatt.training.precision import autocast
+from vatt.report import page
+from vatt.report import sections as chapters
+from vatt.report.figures import Points, Similarities, densities, maps
+from vatt.report.page import Mark, Strip
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +83,7 @@ def run(config: ReportConfig) -> ReportResult:
         DataError: the split has no clips.
     """
     precision = partial(autocast, "auto")
-    subject = open_subject(
-        config.run, precision=precision, shards=config.shards, device=config.device
-    )
+    subject = open_run(config.run, precision=precision, shards=config.shards, device=config.device)
     clips = subject.features(config.split, seed=config.seed)
     parts = [
         *_opening(config, subject, clips),
@@ -102,7 +101,7 @@ def run(config: ReportConfig) -> ReportResult:
     return ReportResult(path=path, megabytes=path.stat().st_size / 1e6)
 
 
-def _opening(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> Iterator[str]:
+def _opening(config: ReportConfig, subject: TrainedRun, clips: SplitFeatures) -> Iterator[str]:
     parameters = sum(weight.numel() for weight in subject.encoder.module.parameters())
     spec = subject.encoder.spec
     yield f"<h1>{escape(config.title)}</h1>"
@@ -124,7 +123,7 @@ def _opening(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> It
     yield page.facts(_data_facts(subject) | _run_facts(config.run) | pairs)
 
 
-def _data_facts(subject: Subject) -> dict[str, str]:
+def _data_facts(subject: TrainedRun) -> dict[str, str]:
     """Hours and videos of the training split, where the shards have it."""
     try:
         info = subject.dataset(subject.data.split).info["splits"][subject.data.split]
@@ -184,7 +183,7 @@ def _numbers(run: Path) -> Iterator[str]:
         yield page.paragraphs((f"{k} left out: {v}" for k, v in reasons.items()), kind="soft")
 
 
-def _examples(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> Iterator[str]:
+def _examples(config: ReportConfig, subject: TrainedRun, clips: SplitFeatures) -> Iterator[str]:
     """Captions with the first clips found for them, and the right one if not among these."""
     try:
         pool = subject.caption_pool(clips, config.pool, seed=config.seed)
@@ -210,7 +209,7 @@ def _examples(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> I
 
 
 def _example(
-    subject: Subject,
+    subject: TrainedRun,
     clips: SplitFeatures,
     rows: NDArray[np.int64],
     query: int,
@@ -235,7 +234,7 @@ def _example(
     return page.query(clips.captions[rows[query]], remark, strips)
 
 
-def _frames(subject: Subject, clips: SplitFeatures, row: int) -> NDArray[np.uint8]:
+def _frames(subject: TrainedRun, clips: SplitFeatures, row: int) -> NDArray[np.uint8]:
     """Some frames of a clip at their own aspect, uint8 [n, H, W, 3]."""
     moment = clips.moments[row]
     dataset = subject.dataset(clips.split)
@@ -246,7 +245,7 @@ def _frames(subject: Subject, clips: SplitFeatures, row: int) -> NDArray[np.uint
     return decode_frames(dataset.read_video(moment.row), times_s, size=size)
 
 
-def _spaces(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> Iterator[str]:
+def _spaces(config: ReportConfig, subject: TrainedRun, clips: SplitFeatures) -> Iterator[str]:
     """Figures 4 and 5 of the paper for this run."""
     spaces = [*_text_spaces(config, subject, clips), *_sound_spaces(config, clips)]
     if not spaces:
@@ -266,7 +265,9 @@ def _spaces(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> Ite
     )
 
 
-def _text_spaces(config: ReportConfig, subject: Subject, clips: SplitFeatures) -> Iterator[Points]:
+def _text_spaces(
+    config: ReportConfig, subject: TrainedRun, clips: SplitFeatures
+) -> Iterator[Points]:
     try:
         rows = subject.caption_pool(clips, config.map_clips, seed=config.seed).rows
     except DataError:
@@ -311,7 +312,7 @@ def _limits(config: ReportConfig) -> Iterator[str]:
     yield page.bullets([*config.notes, *GENERAL_NOTES])
 
 
-def _ending(config: ReportConfig, subject: Subject) -> Iterator[str]:
+def _ending(config: ReportConfig, subject: TrainedRun) -> Iterator[str]:
     used = ", ".join(f"{name} {number}" for name, number in versions().items())
     yield (
         f"<footer>Model <code>{subject.model_hash}</code>, split {escape(config.split)}, seed "

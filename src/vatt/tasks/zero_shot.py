@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
+from vatt.devices import autocast
 from vatt.encoder import Encoder
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, SplitFeatures, untrained
 from vatt.evaluation.metrics import balanced_accuracy
 from vatt.evaluation.results import ids_hash, take, write_result
 from vatt.evaluation.retrieval import (
-    Pool,
+    RetrievalPool,
     ceiling,
     draw_pool,
     judge,
@@ -31,8 +32,7 @@ from vatt.evaluation.retrieval import (
     similarities,
     unit_rows,
 )
-from vatt.evaluation.subject import Subject, open_subject
-from vatt.training.precision import autocast
+from vatt.evaluation.trained_run import TrainedRun, open_run
 
 PROTOCOL = "zero-shot-pool"
 Prompts = Mapping[str, Mapping[str, Sequence[str]]]  # label column → class → sentences
@@ -81,9 +81,7 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
     """
     prompts = read_prompts(config.prompts) if config.prompts else {}
     precision = partial(autocast, "auto")
-    subject = open_subject(
-        config.run, precision=precision, shards=config.shards, device=config.device
-    )
+    subject = open_run(config.run, precision=precision, shards=config.shards, device=config.device)
     clips = subject.features(config.split, seed=config.seed)
     encoders = {PRETRAINED: subject.encoder, RANDOM_INIT: before_training(subject, config.seed)}
     measures, left_out = take(
@@ -109,7 +107,7 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
     return ZeroShotResult(path=path, measures=measures, left_out=left_out)
 
 
-def before_training(subject: Subject, seed: int) -> Encoder:
+def before_training(subject: TrainedRun, seed: int) -> Encoder:
     """The same vocabulary and clips with the untrained network."""
     encoder = subject.encoder
     module = untrained(encoder.vatt.config, seed=seed).to(encoder.device)
@@ -117,7 +115,10 @@ def before_training(subject: Subject, seed: int) -> Encoder:
 
 
 def text_to_video(
-    subject: Subject, clips: SplitFeatures, encoders: Mapping[str, Encoder], config: ZeroShotConfig
+    subject: TrainedRun,
+    clips: SplitFeatures,
+    encoders: Mapping[str, Encoder],
+    config: ZeroShotConfig,
 ) -> dict[str, Any]:
     """Find the clip that a caption was given to, among clips with other captions.
 
@@ -175,7 +176,9 @@ def _heard(
     }
 
 
-def compared(scores: Mapping[str, NDArray[np.float32]], pool: Pool) -> dict[str, float | int]:
+def compared(
+    scores: Mapping[str, NDArray[np.float32]], pool: RetrievalPool
+) -> dict[str, float | int]:
     """Recalls of the trained network, with chance and the untrained one beside."""
     untrained_numbers = judge(scores[RANDOM_INIT], pool)
     beside = {
@@ -186,7 +189,7 @@ def compared(scores: Mapping[str, NDArray[np.float32]], pool: Pool) -> dict[str,
     return judge(scores[PRETRAINED], pool) | beside
 
 
-def _ceiling(clips: SplitFeatures, pool: Pool) -> dict[str, float]:
+def _ceiling(clips: SplitFeatures, pool: RetrievalPool) -> dict[str, float]:
     """What someone who knows all facts of the clips would reach; nothing without such labels."""
     said, facts = clips.labels("said")[pool.rows], clips.labels("facts")[pool.rows]
     return ceiling(said.tolist(), facts.tolist()) if all(facts) else {}
@@ -245,5 +248,5 @@ def read_prompts(path: Path) -> Prompts:
     return prompts
 
 
-def _ids_hash(clips: SplitFeatures, pool: Pool) -> str:
+def _ids_hash(clips: SplitFeatures, pool: RetrievalPool) -> str:
     return ids_hash(clips.moments[row].id for row in pool.rows)

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from vatt import distributed
 from vatt.contracts import draw_bits
+from vatt.devices import AutocastSetting, own_accelerator
 from vatt.errors import ConfigError, TrainingError
 from vatt.training import checkpoint
 from vatt.training.capture import save_batch
 from vatt.training.checkpoint import TrainingState
 from vatt.training.log import RunLog
 from vatt.training.optim import Optimiser
-from vatt.training.precision import AutocastSetting, own_accelerator
 
 BatchT = TypeVar("BatchT", bound=Sized)
 ItemT = TypeVar("ItemT")

@@ -1,0 +1,1 @@
+"""Checks of prepared folders: shards, videos, duplicates, leaks between splits."""

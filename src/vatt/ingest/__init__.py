@@ -1,0 +1,1 @@
+"""Files → shards: sources, manifest, one item, a run and its journal."""

@@ -1,0 +1,255 @@
+"""The captions of a video: of a file beside it, of a stream in it, or from its speech."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import langcodes
+from av.container import InputContainer
+from av.stream import Disposition
+from av.subtitles.stream import SubtitleStream
+from av.subtitles.subtitle import AssSubtitle
+from langcodes.tag_parser import LanguageTagError
+
+from vatt.errors import ConfigError, MediaError
+from vatt.media.captions.clean import Caption, Word
+from vatt.media.captions.files import (
+    MAX_BYTES,
+    SUFFIXES,
+    CaptionError,
+    TimedText,
+    captions_of,
+    read_captions,
+    shown_text,
+)
+from vatt.media.captions.speech import check_engine, transcribe
+from vatt.media.container import opened
+
+ANY = "any"
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+_NOT_PLAIN = Disposition.forced | Disposition.comment | Disposition.hearing_impaired
+_PLAIN = ("default", "orig", "auto", "asr")  # tags of a file's name that say nothing against it
+_SPECIAL = ("forced", "sdh", "cc", "commentary")  # not only what is said, or not all of it
+_TEXT_CODECS = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionChoice:
+    """Which captions to take when there are several, and what to do when there are none.
+
+    languages: in order of preference, such as ("en", "de"); captions in others are not taken,
+        unless one of them is "any"; none: those without a language first, then English, then any.
+    asr: speech to text for videos without captions, see `speech.check_engine`; None for none.
+    """
+
+    languages: tuple[str, ...] = ()
+    asr: str | None = None
+
+    def __post_init__(self) -> None:
+        for language in self.languages:
+            if language != ANY and not _known_language(language):
+                raise ConfigError(
+                    f"languages: found {language!r}, expected codes such as en, deu or pt-BR, "
+                    f"or {ANY}"
+                )
+        if self.asr is not None:
+            check_engine(self.asr)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundCaptions:
+    """The captions of one video, in player time, and where they are from.
+
+    source: "talk.en.vtt", "stream 2 (subrip)", "pocketsphinx"; "" when there are none.
+    language: a code such as "en"; "" when nobody says.
+    others: what was not taken, each with its reason when it could not be.
+    problem: why there are none; "" when there are.
+    """
+
+    captions: Sequence[Caption]
+    source: str = ""
+    language: str = ""
+    others: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class _Candidate(NamedTuple):
+    """Captions that could be taken; `rank` None when the choice is against their language."""
+
+    rank: tuple[float, ...] | None
+    name: str
+    language: str
+    read: Callable[[], TimedText]
+
+
+def find_captions(video: Path, choice: CaptionChoice) -> FoundCaptions:
+    """The captions of a video: of a file beside it, else of a stream in it, else from its speech.
+
+    Raises:
+        MediaError: the video cannot be opened, or its sound not be decoded for speech to text.
+    """
+    beside = captions_beside(video, choice)
+    if beside.captions:
+        return beside
+    others = list(beside.others)
+    found = _first(_streams(video, choice), others, choice)
+    if found is None and choice.asr is not None:
+        heard = transcribe(video, choice.asr)
+        if heard.captions:
+            engine, language = choice.asr.partition(":")[0], _code(heard.language)
+            found = FoundCaptions(captions=heard.captions, source=engine, language=language)
+        else:
+            others.append(f"{choice.asr}: heard no words")
+    return _found(found, others, "no captions beside the video or in it")
+
+
+def captions_beside(video: Path, choice: CaptionChoice) -> FoundCaptions:
+    """The captions of a file beside a video, which itself is not opened."""
+    others: list[str] = []
+    found = _first(_sidecars(video, choice), others, choice)
+    return _found(found, others, "no caption file beside the video")
+
+
+def _found(found: FoundCaptions | None, others: Sequence[str], problem: str) -> FoundCaptions:
+    if found is not None:
+        return replace(found, others=tuple(others))
+    problem = others[-1] if others else problem
+    return FoundCaptions(captions=(), others=tuple(others), problem=problem)
+
+
+def _first(
+    candidates: Iterable[_Candidate], others: list[str], choice: CaptionChoice
+) -> FoundCaptions | None:
+    """The best candidate that can be read and has text; what became of the others is noted."""
+    found: FoundCaptions | None = None
+    for one in sorted(candidates, key=lambda one: (one.rank is None, one.rank or (), one.name)):
+        if one.rank is None:
+            others.append(f"{one.name}: not in {', '.join(choice.languages)}")
+        elif found is not None:
+            others.append(one.name)
+        else:
+            try:
+                text = one.read()
+            except MediaError as error:
+                others.append(str(error))
+                continue
+            if not text.captions:
+                others.append(f"{one.name}: holds no text")
+                continue
+            language = one.language or _code(text.language)
+            found = FoundCaptions(captions=text.captions, source=one.name, language=language)
+    return found
+
+
+def _sidecars(video: Path, choice: CaptionChoice) -> Iterator[_Candidate]:
+    """Files beside a video: `talk.srt`, `talk.en.vtt`, `talk.en.forced.srt` for `talk.mp4`."""
+    names = _caption_files(video.parent, video.parent.stat().st_mtime_ns)
+    for name in names[bisect_left(names, video.stem) :]:
+        if not name.startswith(video.stem):
+            break
+        path = video.with_name(name)
+        form = path.suffix.lower()
+        tags = path.stem.removeprefix(video.stem)
+        if tags and not tags.startswith("."):
+            continue  # captions of another video, whose name begins with this one's
+        words = [tag for tag in tags.split(".") if tag and tag.lower() not in (*_PLAIN, *_SPECIAL)]
+        if len(words) > 1 or not all(map(_LANGUAGE.fullmatch, words)):
+            continue
+        language = _code(words[0] if words else None)
+        special = any(tag.lower() in _SPECIAL for tag in tags.split("."))
+        rank = _rank(language, choice, bool(words), special, SUFFIXES.index(form))
+        yield _Candidate(rank, path.name, language, partial(read_captions, path))
+
+
+@lru_cache(maxsize=16)
+def _caption_files(folder: Path, changed: int) -> list[str]:
+    """Names in order: a folder of a million videos is not listed for each of them."""
+    del changed  # part of the key only
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
+def _rank(
+    language: str, choice: CaptionChoice, tagged: bool, special: bool, place: int
+) -> tuple[float, ...] | None:
+    """Lower is better; None when captions in this language are not to be taken."""
+    if not choice.languages:
+        first = (2.0 if language != "en" else 1.0) if tagged else 0.0
+        return first, float(special), float(place)
+    wanted = [ANY if one == ANY else _code(one) for one in choice.languages]
+    if language in wanted:
+        first = float(wanted.index(language))
+    elif not language:  # nobody says: whoever put it there will know
+        first = len(wanted) - 0.5
+    elif ANY in wanted:
+        first = float(wanted.index(ANY)) + 0.5
+    else:
+        return None
+    return first, float(special), float(place)
+
+
+def _streams(video: Path, choice: CaptionChoice) -> Iterator[_Candidate]:
+    with opened(video) as container:
+        for stream in container.streams.subtitles:
+            codec = stream.codec_context.name if stream.codec_context else "unknown"
+            language = _code(stream.language)
+            title = stream.metadata.get("title", "").lower()
+            special = bool(stream.disposition & _NOT_PLAIN) or any(
+                word in title for word in _SPECIAL
+            )
+            yield _Candidate(
+                _rank(language, choice, bool(language), special, stream.index),
+                f"stream {stream.index} ({codec})",
+                language,
+                partial(_read_stream, video, stream.index),
+            )
+
+
+def _read_stream(video: Path, index: int) -> TimedText:
+    with opened(video) as container:
+        stream = container.streams[index]
+        assert isinstance(stream, SubtitleStream)
+        codec = stream.codec_context.name if stream.codec_context else "unknown"
+        where = f"{video}: stream {index} ({codec})"
+        if codec not in _TEXT_CODECS:
+            raise CaptionError(f"{where}: its captions are pictures, or of no known kind")
+        return TimedText(captions_of(_cues(container, stream, where), where), stream.language)
+
+
+def _cues(
+    container: InputContainer, stream: SubtitleStream, where: str
+) -> Iterator[tuple[float, float, str, tuple[Word, ...]]]:
+    zero_s, text_bytes = (container.start_time or 0) / av.time_base, 0
+    for packet in container.demux(stream):
+        if packet.pts is None:
+            continue
+        start_s = float(packet.pts * packet.time_base) - zero_s
+        end_s = start_s + float((packet.duration or 0) * packet.time_base)
+        for part in packet.decode():
+            if isinstance(part, AssSubtitle):
+                text = part.dialogue.decode("utf-8", errors="replace")
+                text_bytes += len(text)
+                yield start_s, end_s, shown_text(text), ()
+        if text_bytes > MAX_BYTES:
+            raise CaptionError(f"{where}: more than {MAX_BYTES:,} bytes, too large for captions")
+
+
+def _known_language(tag: str) -> bool:
+    return bool(_LANGUAGE.fullmatch(tag)) and langcodes.tag_is_valid(tag)
+
+
+def _code(tag: str | None) -> str:
+    """The language of a tag in its shortest form: "en" of "en-US", "eng" and "EN"; "" of "und"."""
+    if tag is None or not _LANGUAGE.fullmatch(tag):
+        return ""
+    try:
+        language = langcodes.Language.get(tag).language
+    except LanguageTagError:
+        return ""
+    return language if language and language != "und" else ""

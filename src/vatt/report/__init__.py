@@ -1,0 +1,1 @@
+"""Figures, tables and pages for people: of a run, of an audit."""

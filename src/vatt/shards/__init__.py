@@ -1,0 +1,1 @@
+"""The shard format: records, index, reading and writing."""

@@ -1,0 +1,135 @@
+"""The index of a prepared folder: a row for each stored video, and what they add up to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vatt.shards.record import SampleRecord
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("shard", pa.string()),
+        ("video_offset", pa.int64()),
+        ("video_size", pa.int64()),
+        ("json_offset", pa.int64()),
+        ("json_size", pa.int64()),
+        ("duration_s", pa.float64()),
+        ("fps", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("has_audio", pa.bool_()),
+        ("captions", pa.int32()),  # how many
+        ("labels", pa.int32()),  # how many
+        ("cuts", pa.list_(pa.float64())),  # seconds; no clip may cross them
+        ("sha256", pa.string()),  # of the video member
+        ("split", pa.string()),
+    ]
+)
+# Of tars made by others, where the sound may lie in a member beside the video; null elsewhere.
+SOUND_SCHEMA = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
+# Columns since 1.1; a reader does without.
+WRITTEN_SCHEMA = pa.schema(
+    [
+        *INDEX_SCHEMA,
+        ("source", pa.string()),  # for people: bytes that are no text are escaped
+        ("part", pa.int32()),
+        ("parts", pa.int32()),
+        ("source_bytes", pa.int64()),
+        ("source_sha256", pa.string()),
+        ("missing", pa.list_(pa.string())),
+        ("captions_from", pa.string()),  # file, stream, or the program that heard them
+        ("language", pa.string()),
+        ("json_sha256", pa.string()),  # of the record
+        *SOUND_SCHEMA,
+    ]
+)
+
+
+def index_row(
+    shard: str, record: SampleRecord, video_at: tuple[int, int], text_at: tuple[int, bytes]
+) -> dict[str, Any]:
+    """A row of the index: the video's offset and size, the record's offset and content."""
+    picture = record.facts.video
+    return {
+        "key": record.key,
+        "shard": shard,
+        "video_offset": video_at[0],
+        "video_size": video_at[1],
+        "json_offset": text_at[0],
+        "json_size": len(text_at[1]),
+        "duration_s": record.facts.duration_s,
+        "fps": float(picture.fps or 0) if picture else 0.0,
+        "width": picture.width if picture else 0,
+        "height": picture.height if picture else 0,
+        "has_audio": record.facts.audio is not None,
+        "captions": len(record.captions),
+        "labels": len(record.labels),
+        "cuts": list(record.cuts),
+        "sha256": record.sha256,
+        "split": record.split,
+        "source": os.fsencode(record.source).decode("utf-8", "backslashreplace"),
+        "part": record.part.index if record.part else 0,
+        "parts": record.part.count if record.part else 1,
+        "source_bytes": record.source_bytes,
+        "source_sha256": record.source_sha256,
+        "missing": sorted(record.missing),
+        "captions_from": record.captions_kind,
+        "language": record.language,
+        "json_sha256": hashlib.sha256(text_at[1]).hexdigest(),
+    }
+
+
+def index_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as the table that index.parquet holds."""
+    return pa.Table.from_pylist(rows, schema=WRITTEN_SCHEMA)
+
+
+def counts(column: Any) -> dict[str, int]:
+    """How often each value stands in a column of names, by name."""
+    found = {one["values"]: one["counts"] for one in pc.value_counts(column).to_pylist()}
+    return dict(sorted(found.items()))
+
+
+def totals(table: pa.Table) -> dict[str, Any]:
+    """What dataset.json says of the rows of an index."""
+    splits = sorted(pc.unique(table["split"]).to_pylist())
+    return {
+        "shards": pc.count_distinct(table["shard"]).as_py(),
+        **_totals(table),
+        "splits": {name: _totals(table.filter(pc.equal(table["split"], name))) for name in splits},
+        "missing": counts(pc.list_flatten(table["missing"])),
+    }
+
+
+def caption_sources(table: pa.Table) -> dict[str, int]:
+    """How many videos have captions of which origin and language, such as {"file, en": 3}."""
+    captioned = pc.and_(pc.equal(table["part"], 0), pc.not_equal(table["captions_from"], ""))
+    found = table.filter(captioned)
+    languages = pc.if_else(pc.equal(found["language"], ""), "language unknown", found["language"])
+    return counts(pc.binary_join_element_wise(found["captions_from"], languages, ", "))
+
+
+def num_sources(table: pa.Table) -> int:
+    """How many videos were prepared, however many parts they have."""
+    return int(pc.sum(pc.equal(table["part"], 0)).as_py() or 0)
+
+
+def _totals(table: pa.Table) -> dict[str, Any]:
+    def total(column: str) -> Any:
+        return pc.sum(table[column]).as_py() or 0
+
+    return {
+        "videos": table.num_rows,
+        "hours": total("duration_s") / 3600,
+        "bytes": total("video_size"),
+        "with_audio": total("has_audio"),
+        "captions": total("captions"),
+        "labels": total("labels"),
+    }

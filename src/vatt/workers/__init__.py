@@ -1,0 +1,1 @@
+"""Many items, several processes: limits for each item, progress, Ray."""

@@ -1,0 +1,329 @@
+"""`vatt demo`: the whole line on real clips, from an empty folder to a report, in minutes.
+
+record → prepare → pretrain → zero-shot → linear-eval → report: the commands a user would type, on
+clips of simulated play. A stage that is done is not done again: the same command continues an
+interrupted demo.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vatt.config import from_values, merge, to_values
+from vatt.errors import ConfigError, DataError
+from vatt.evaluation.classifiers import LowRankConfig
+from vatt.evaluation.results import read_result, versions
+from vatt.presets import PRESETS
+from vatt.tasks import linear_eval, prepare, pretrain, report, zero_shot
+from vatt_demo import record as demo_record
+
+logger = logging.getLogger(__name__)
+
+EVALUATION = ("zero-shot", "linear-eval", "report")
+STAGES = "stages.json"  # in the run folder: the demo's settings and what is done
+SETUP_SECONDS = "VATT_SETUP_SECONDS"  # what `make` took to set up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of everything.
+
+    hours, val_hours, test_hours: to record for each split. training: share of the preset's steps.
+    classifier_steps: of the low-rank classifier; the paper takes 50,000 (§4.3).
+    """
+
+    hours: float
+    val_hours: float
+    test_hours: float
+    training: float
+    classifier_steps: int
+
+
+SIZES = {
+    "quick": Size(hours=0.1, val_hours=0.05, test_hours=0.1, training=0.05, classifier_steps=200),
+    "normal": Size(hours=2.5, val_hours=0.25, test_hours=1.0, training=1.0, classifier_steps=2000),
+    "long": Size(hours=7.5, val_hours=0.25, test_hours=1.0, training=5.0, classifier_steps=2000),
+}
+
+
+TITLE = "vatt demo: what a small network learned from watching, listening and reading along"
+NOTES = (
+    "The clips are rendered play: ViZDoom walking through the free maps of Freedoom. Nothing here "
+    "was measured on camera film.",
+    "Most captions are our sentences about the simulator's state (what the player does, holds and "
+    "sees); about one in five is a message of the game. So the action is weakly supervised by "
+    "text: the sentences name it. The ceiling of text retrieval is what someone would reach who "
+    "knows that state exactly, for several clips fit the same sentence.",
+    "Maps for training, choosing and testing are different maps of one world, with the same "
+    "textures, monsters and sounds. This tests new places, not a new world.",
+    "The same few sounds repeat exactly. With all labels even a network that has learned nothing "
+    "tells them apart well; that is why the table shows ten labels of each class.",
+    "Sound says nothing about walking and turning: there are no footsteps.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoConfig:
+    """Record clips, prepare them, pre-train on them, and show what was learned.
+
+    The clips are a simulated player walking through the maps of a free game, with sound and timed
+    captions; maps for training, for choosing and for testing are different ones.
+    """
+
+    out: Path = Path("runs/demo")
+    """Run folder; clips/ and shards/ in it hold the recordings."""
+    length: Literal["quick", "normal", "long"] = "normal"
+    """quick: two minutes, to see that it works; normal: ten; long: with more recordings and about
+    25 minutes of pre-training."""
+    preset: str = "demo"
+    """Preset of `vatt pretrain`: demo, demo-shared (one backbone for all), demo-spectrogram."""
+    clips: Path | None = None
+    """Recordings to use or to continue, e.g. those of another demo; OUT/clips when left out."""
+    hours: float | None = None
+    """Hours of play to record for training; as `length` says when left out."""
+    steps: int | None = None
+    """Training steps; as `length` says when left out."""
+    seed: int = 0
+    workers: int = 0
+    """Processes that record and prepare; 0 is one for each core."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"workers: found {self.workers}, expected >= 0")
+        if self.preset not in PRESETS:
+            raise ConfigError(f"preset: found {self.preset!r}; expected one of {list(PRESETS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """One measure on the test maps, beside what no learning gives and what nothing can beat."""
+
+    measure: str
+    chance: float
+    random_init: float
+    this_run: float
+    ceiling: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """What was learned and where to read on."""
+
+    on_the_test_maps: list[Headline]
+    seconds: dict[str, float]
+    result: Path
+    report: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One command of the line."""
+
+    name: str
+    config: Any
+    run: Callable[[Any], Any]
+
+
+def run(config: DemoConfig) -> DemoResult:
+    """Run what is not done yet, then sum up.
+
+    Raises:
+        VattError: whatever stopped a stage; the same command continues there.
+    """
+    done = _claim(config)
+    line = stages(config)
+    for number, stage in enumerate(line, start=1):
+        title = f"{number}/{len(line)} {stage.name}"
+        if stage.name in done:
+            logger.info("%s: done before", title)
+            continue
+        logger.info("%s", title)
+        started = time.perf_counter()
+        result = stage.run(stage.config)
+        if problem := getattr(result, "problem", None):
+            raise DataError(f"{stage.name}: {problem}")
+        done[stage.name] = round(time.perf_counter() - started, 1)
+        logger.info("%s: done in %.0f s", title, done[stage.name])
+        _write_json(config.out / STAGES, {"settings": _settings(config), "done": done})
+    seconds = total_seconds(done)
+    path = config.out / "result.json"
+    summary = summarise(config, seconds)
+    _write_json(path, summary)
+    return DemoResult(
+        on_the_test_maps=headlines(summary),
+        seconds=seconds,
+        result=path,
+        report=config.out / "report.html",
+    )
+
+
+def stages(config: DemoConfig) -> list[Stage]:
+    """The commands in their order, each with its settings."""
+    size = SIZES[config.length]
+    workers = config.workers or os.cpu_count() or 1
+    clips = config.clips or config.out / "clips"
+    shards = config.out / "shards"
+    record = demo_record.RecordConfig(
+        out=clips,
+        hours=size.hours if config.hours is None else config.hours,
+        val_hours=size.val_hours,
+        test_hours=size.test_hours,
+        seed=config.seed,
+        workers=workers,
+    )
+    to_shards = prepare.PrepareConfig(
+        src=(clips,),
+        out=shards,
+        manifest=clips / "labels.csv",
+        fps="source",
+        copy=True,
+        workers=workers,
+    )
+    linear = linear_eval.LinearEvalConfig(
+        run=config.out, low_rank=LowRankConfig(steps=size.classifier_steps)
+    )
+    page = report.ReportConfig(run=config.out, title=TITLE, notes=NOTES)
+    return [
+        Stage("record", record, demo_record.run),
+        Stage("prepare", to_shards, prepare.run),
+        Stage("pretrain", pretrain_config(config, shards), pretrain.run),
+        Stage(
+            "zero-shot",
+            zero_shot.ZeroShotConfig(run=config.out, prompts=clips / "prompts.json"),
+            zero_shot.run,
+        ),
+        Stage("linear-eval", linear, linear_eval.run),
+        Stage("report", page, report.run),
+    ]
+
+
+def pretrain_config(config: DemoConfig, shards: Path) -> pretrain.PretrainConfig:
+    """The preset for this many steps; warm-up keeps its share of them."""
+    values = PRESETS[config.preset]()
+    usual = values["train"]["steps"]
+    steps = config.steps or max(1, round(usual * SIZES[config.length].training))
+    warmup = round(values["optim"]["warmup_steps"] * steps / usual)
+    changes = {
+        "out": str(config.out),
+        "seed": config.seed,
+        "data": {"shards": [str(shards)]},
+        "optim": {"warmup_steps": warmup},
+        "train": {"steps": steps},
+    }
+    where = f"preset {config.preset}"
+    return from_values(pretrain.PretrainConfig, merge(values, changes), where=where)
+
+
+def total_seconds(stage_seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds of each part of the demo, set-up included, as long as it took when it was done."""
+    seconds = {
+        "setup": float(os.environ.get(SETUP_SECONDS, 0)),
+        **{name: stage_seconds[name] for name in ("record", "prepare", "pretrain")},
+        "evaluate": round(sum(stage_seconds[name] for name in EVALUATION), 1),
+    }
+    return seconds | {"total": round(sum(seconds.values()), 1)}
+
+
+def summarise(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What result.json holds: the measures, what took how long, and what it was made with."""
+    return {
+        "zero_shot": _measures(config.out, "zero-shot"),
+        "linear_eval": _measures(config.out, "linear-eval"),
+        "seconds": dict(seconds),
+        "seed": config.seed,
+        "preset": config.preset,
+        "length": config.length,
+        "versions": versions(),
+    }
+
+
+def _measures(run: Path, task: str) -> dict[str, Any]:
+    """The measures of a result file: its tables but for the bookkeeping."""
+    result = read_result(run, task) or {}
+    return {
+        name: value
+        for name, value in result.items()
+        if isinstance(value, Mapping) and name not in ("versions", "left_out")
+    }
+
+
+def headlines(summary: Mapping[str, Any]) -> list[Headline]:
+    """The rows to look at first; measures that could not be taken are left out."""
+    zero_shot, linear = summary["zero_shot"], summary["linear_eval"]
+    rows = [
+        _retrieval(zero_shot, way, number, f"{way.replace('_to_', ' → ')}: {unit}")
+        for way in ("text_to_video", "audio_to_video")
+        for number, unit in (("R@10", "R@10, per cent"), ("MedR", "median rank"))
+    ]
+    rows += [
+        _accuracy(linear, "video_action", "action, linear on frozen video features"),
+        _accuracy(zero_shot, "action_from_text", "action, zero-shot from text"),
+        _accuracy(linear, "sound_event_10", "sound event, 10 labels per class"),
+    ]
+    return [row for row in rows if row is not None]
+
+
+def _retrieval(measures: Mapping[str, Any], way: str, number: str, title: str) -> Headline | None:
+    found = measures.get(way)
+    if found is None:
+        return None
+    return Headline(
+        measure=title,
+        chance=found[f"chance_{number}"],
+        random_init=found[f"random_init_{number}"],
+        this_run=found[number],
+        ceiling=found.get(f"ceiling_{number}"),
+    )
+
+
+def _accuracy(measures: Mapping[str, Any], name: str, title: str) -> Headline | None:
+    found = measures.get(name)
+    if found is None:
+        return None
+    trained, untrained = found["pretrained"], found["random_init"]
+    if isinstance(trained, Mapping):  # several classifiers: the linear SVM is the headline
+        trained, untrained = trained["svm"], untrained["svm"]
+    return Headline(measure=title, chance=found["chance"], random_init=untrained, this_run=trained)
+
+
+def _claim(config: DemoConfig) -> dict[str, float]:
+    """The stages already done in the folder, and the seconds each took.
+
+    Raises:
+        ConfigError: it holds a demo of other settings.
+    """
+    config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / STAGES
+    if not path.exists():
+        _write_json(path, {"settings": _settings(config), "done": {}})
+    found = json.loads(path.read_text(encoding="utf-8"))
+    mine = _settings(config)
+    for name, theirs in found["settings"].items():
+        if mine[name] != theirs:
+            raise ConfigError(
+                f"{config.out}: holds a demo with {name} = {theirs!r}, this one has "
+                f"{mine[name]!r}; choose another folder with --out (--clips "
+                f"{config.out / 'clips'} uses its recordings), or remove this one"
+            )
+    done: dict[str, float] = found["done"]
+    return done
+
+
+def _settings(config: DemoConfig) -> dict[str, Any]:
+    """What the results depend on."""
+    return {
+        name: value for name, value in to_values(config).items() if name not in ("out", "workers")
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    aside.replace(path)

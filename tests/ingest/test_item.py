@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.media.clips import Recipe, numbers, write
+from vatt.ingest.item import Making, Prepared, prepare_item
+from vatt.ingest.manifest import ManifestEntry
+from vatt.ingest.sources import Item, Skipped
+from vatt.media.captions.clean import Caption
+from vatt.media.encode import StoredForm
+from vatt.media.video import decode_frames
+from vatt.shards.record import PartOf, SampleRecord
+
+FORM = StoredForm(short_side=256, fps=Fraction(10), gop=16)
+PLAIN = Recipe(frames=20)
+
+
+def item(path: Path, entry: ManifestEntry | None = None) -> Item:
+    return Item(path=path, name=path.name, split="train", entry=entry)
+
+
+def prepared(one: Item, folder: Path, *, copy: bool = True, part_s: float = 300.0) -> Prepared:
+    making = Making(form=FORM, copy=copy, folder=folder, part_s=part_s)
+    outcome = prepare_item(one, making)
+    assert isinstance(outcome, Prepared), outcome
+    return outcome
+
+
+def record(one: Item, folder: Path) -> SampleRecord:
+    ((record, _),) = prepared(one, folder).parts
+    return record
+
+
+def test_a_fitting_file_is_kept_and_others_are_encoded(tmp_path: Path) -> None:
+    fits = write(tmp_path / "fits.mp4", PLAIN)
+    other = write(tmp_path / "other.mp4", replace(PLAIN, options={"bf": "2"}))
+    kept = prepared(item(fits), tmp_path)
+    assert ([path for _, path in kept.parts], kept.folder) == ([fits], None)
+    for one, copy in ((item(fits), False), (item(other), True)):
+        encoded = prepared(one, tmp_path, copy=copy)
+        assert encoded.folder == tmp_path / one.key
+        ((record, path),) = encoded.parts
+        assert path.parent == encoded.folder
+        assert record.facts.duration_s == pytest.approx(2.0)
+        assert record.part is None
+        assert record.source_bytes == one.path.stat().st_size
+
+
+def test_a_long_video_becomes_parts_with_what_belongs_to_each(tmp_path: Path) -> None:
+    """Seven seconds in parts of two: captions, labels and cuts move to the clock of their part."""
+    path = write(tmp_path / "long.mkv", replace(PLAIN, frames=70, video_starts_s=0.5))
+    (tmp_path / "long.srt").write_text(
+        "1\n00:00:00,600 --> 00:00:01,500\nin the first\n\n"
+        "2\n00:00:05,500 --> 00:00:06,000\nin the third\n"
+    )
+    label = {"start_s": 2.0, "end_s": 3.0, "action": "over the seam"}
+    entry = ManifestEntry(labels=[label], cuts=[2.0])
+    one = item(path, entry)
+    parts = prepared(one, tmp_path, part_s=2.0).parts
+    records = [record for record, _ in parts]
+    assert [record.key for record in records] == [f"{one.key}-p000{n}" for n in range(4)]
+    assert [record.part for record in records] == [
+        PartOf(index=n, count=4, start_s=2.0 * n, end_s=min(2.0 * n + 2, 7.0)) for n in range(4)
+    ]
+    for number, (_, video) in enumerate(parts):
+        frames = decode_frames(video, np.arange(10) / 10, size=(48, 64))
+        assert numbers(frames) == list(range(20 * number, 20 * number + 10))
+    said = [[(c.text, round(c.start_s, 3)) for c in record.captions] for record in records]
+    assert said == [[("in the first", 0.1)], [], [("in the third", 1.0)], []]
+    times = [[(round(o["start_s"], 3), round(o["end_s"], 3)) for o in r.labels] for r in records]
+    assert times == [[(1.5, 2.0)], [(0.0, 0.5)], [], []]  # it goes on in the second part
+    assert [list(map(float, record.cuts)) for record in records] == [[1.5], [], [], []]
+    assert {record.split for record in records} == {"train"}
+    assert len({record.source_sha256 for record in records}) == 1
+
+
+def test_times_move_from_the_players_clock_to_the_videos(tmp_path: Path) -> None:
+    # The sound starts at once, the first frame 0.7 s later: a player's zero is the sound's.
+    path = write(tmp_path / "a.mkv", replace(PLAIN, video_starts_s=0.7))
+    (tmp_path / "a.vtt").write_text(
+        "WEBVTT\n\n00:00.200 --> 00:00.600\ngone\n\n00:00.500 --> 00:01.700\ncut at the start\n\n"
+        "00:02.500 --> 00:09.000\ncut at the end\n"
+    )
+    labels = [
+        {"start_s": 1.0, "end_s": 2.0, "action": "stand"},
+        {"start_s": 8.0, "end_s": 9.0, "action": "after the end"},
+    ]
+    entry = ManifestEntry(labels=labels, cuts=[0.5, 1.7, 5.0])
+    stored = record(item(path, entry), tmp_path)
+    assert [(c.text, round(c.start_s, 3), round(c.end_s, 3)) for c in stored.captions] == [
+        ("cut at the start", 0.0, 1.0),
+        ("cut at the end", 1.8, 2.0),
+    ]
+    (label,) = stored.labels
+    assert label["action"] == "stand"
+    assert (label["start_s"], label["end_s"]) == pytest.approx((0.3, 1.3))
+    assert stored.cuts == pytest.approx((1.0,))
+
+
+def test_what_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
+    silent = write(tmp_path / "silent.mp4", replace(PLAIN, audio_codec=None))
+    (tmp_path / "silent.srt").write_text("no timed text")
+    missing = record(item(silent), tmp_path).missing
+    assert missing["audio"] == "no sound track"
+    assert "silent.srt: found no timed text" in missing["captions"]
+
+    (tmp_path / "silent.en.vtt").write_text("WEBVTT\n\n00:00.500 --> 00:01.000\nhello\n")
+    stored = record(item(silent), tmp_path)  # the next sidecar is taken instead
+    assert stored.captions == (Caption(0.5, 1.0, "hello"),)
+    assert list(stored.missing) == ["audio"]
+
+
+def test_bad_files_fail_with_a_cause_to_count_and_a_reason_to_read(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.mp4", replace(PLAIN, frames=100, audio_codec=None)).read_bytes()
+    unreadable, cut = tmp_path / "unreadable.mp4", tmp_path / "cut.mp4"
+    unreadable.write_bytes(b"\0" * 1000)
+    cut.write_bytes(good[: len(good) * 3 // 4])
+    causes = {}
+    for path in (unreadable, cut):
+        for copy in (True, False):
+            failure = prepare_item(item(path), Making(form=FORM, copy=copy, folder=tmp_path))
+            assert isinstance(failure, Skipped)
+            assert path.name in failure.reason
+            causes[path.name] = failure.cause
+    assert causes == {"unreadable.mp4": "unreadable", "cut.mp4": "damaged"}
+
+
+def test_a_video_that_is_never_on_screen_is_named_and_not_stored_as_nothing(tmp_path: Path) -> None:
+    """Its only frame lasts a millisecond, as damaged times can have it."""
+    recipe = replace(PLAIN, frames=1, fps=Fraction(1000), audio_codec=None)
+    failure = prepare_item(
+        item(write(tmp_path / "blink.mkv", recipe)), Making(form=FORM, folder=tmp_path)
+    )
+    assert isinstance(failure, Skipped)
+    assert failure.cause == "damaged"
+    assert "none of its frames is ever shown" in failure.reason

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from tests.media.clips import Recipe, write
+from vatt.media.audio import decode_audio
+from vatt.media.encode import StoredForm, encode
+from vatt.media.random_access import opened_moments
+from vatt.media.video import decode_frames
+
+RATE = 48_000
+
+
+@pytest.fixture(scope="module", params=["prepared", "late sound", "late picture"])
+def stored(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("moments")
+    recipe = {
+        "prepared": Recipe(frames=60, flash=23, video_starts_s=0.2),
+        "late sound": Recipe(frames=60, flash=23, sound_starts_s=0.537, sound_s=4.0),
+        "late picture": Recipe(frames=60, flash=23, video_starts_s=0.31, sound_s=6.5),
+    }[request.param]
+    path = write(folder / "source.mp4", recipe)
+    if request.param == "prepared":
+        encode(path, folder / "stored.mp4", StoredForm(short_side=48, fps=None, gop=16))
+        return folder / "stored.mp4"
+    return path
+
+
+@pytest.mark.parametrize("start_s", [0.0, 0.7, 1.0, 2.2, 2.31, 4.9, 5.5])
+def test_a_stretch_of_sound_is_that_of_the_whole_track(stored, start_s):
+    track = decode_audio(stored, sample_rate_hz=RATE)
+    assert track is not None
+    first, count = round(start_s * RATE), RATE // 2
+    expected = np.pad(track[first : first + count], (0, max(0, first + count - len(track))))
+    with opened_moments(stored) as moments:
+        assert moments.has_sound(RATE)
+        frames = moments.frames(np.array([start_s]), size=(24, 32))  # frames first, as clips do
+        found = moments.sound(first, min(count, 6 * RATE - first))
+    assert_array_equal(found, expected[: len(found)])
+    assert_array_equal(frames, decode_frames(stored, np.array([start_s]), size=(24, 32)))
+
+
+def test_a_sample_is_the_same_in_whatever_stretch_it_is_read_also_with_noise_substitution(tmp_path):
+    noisy = write_noise(tmp_path / "noise.mp4")
+    with opened_moments(noisy) as moments:
+        whole = moments.whole_track(RATE, 4.0)
+        assert whole is not None
+        for first, count in ((0, 100), (31_000, 70_000), (48_000, 10), (100_001, 50_000)):
+            assert_array_equal(moments.sound(first, count), whole[first : first + count])
+    decoded = decode_audio(noisy, sample_rate_hz=RATE)
+    assert decoded is not None
+    assert not np.array_equal(whole[RATE:], decoded[RATE : len(whole)])  # noise is drawn anew
+
+
+def write_noise(path):
+    """A file whose sound is coded with noise substitution, as FFmpeg does by default."""
+    import av
+
+    recipe = Recipe(frames=40)
+    write(path, recipe)
+    random = np.random.default_rng(0)
+    sound = (random.standard_normal(4 * RATE) * 3000).astype(np.int16)
+    with av.open(str(path), "w") as output:
+        video = output.add_stream("libx264", rate=10, options={"bf": "0"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = output.add_stream("aac", rate=RATE, layout="mono", options={"aac_pns": "1"})
+        audio.bit_rate = 32_000
+        for _ in range(40):
+            picture = np.zeros((48, 64, 3), np.uint8)
+            output.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
+        frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+        frame.sample_rate = RATE
+        for packet in [*video.encode(None), *audio.encode(frame), *audio.encode(None)]:
+            output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ending", "codec", "rate"),
+    [("mkv", "aac", RATE), ("mp4", "aac", 44_100), ("mp4", "mp3", RATE)],
+)
+def test_other_sound_is_left_to_decoding_the_whole_track(tmp_path, ending, codec, rate):
+    recipe = Recipe(audio_codec=codec, sample_rate_hz=rate, frames=20)
+    with opened_moments(write(tmp_path / f"v.{ending}", recipe)) as moments:
+        assert not moments.has_sound(RATE)
+        track = moments.whole_track(RATE, 2.0)
+    assert track is not None
+    assert len(track) == pytest.approx(2 * RATE, abs=2000)

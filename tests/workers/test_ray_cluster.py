@@ -1,0 +1,31 @@
+"""The same work on a Ray cluster; a real one, started on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from tests.workers.test_pool import act
+from vatt.workers.pool import Limits, Lost, in_order
+from vatt.workers.ray_cluster import RayCrew
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra 'ray'"),
+    pytest.mark.filterwarnings("default"),  # Ray's own
+]
+
+
+def test_what_crashes_or_hangs_costs_only_itself_there_too() -> None:
+    words = ["a", "exit", "hang", "b", "grow", "c"]
+    with RayCrew(act, workers=2, limits=Limits(seconds=1.0, gigabytes=1.0)) as crew:
+        found = [outcome for _, outcome in in_order(words, crew)]
+    assert found == [
+        "a",
+        Lost("crashed the decoder", "the process that decoded it died (exit code 11)"),
+        Lost("took too long", "stopped after 1 s"),
+        "b",
+        Lost("took too much memory", "needs more than 1 GB of memory"),
+        "c",
+    ]
