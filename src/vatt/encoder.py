@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from vatt.contracts import ClipSpec
 from vatt.data.sampling import clip_samples, clip_times, window_starts
 from vatt.data.tokenizer import WordTokenizer
+from vatt.devices import pick_device
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.audio import decode_audio, resample
 from vatt.media.probe import VideoFacts, probe
@@ -257,9 +258,8 @@ def load(path: Name, device: str | torch.device | None = None) -> Encoder:
         CheckpointError: there is no model, it is damaged, or of a newer format.
     """
     folder = model_folder(path)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    module, spec = load_any(folder, torch.device(device))
+    where = pick_device("auto") if device is None else torch.device(device)
+    module, spec = load_any(folder, where)
     words = folder / "tokenizer.json"
     tokenizer = WordTokenizer.load(words) if words.is_file() else None
     return Encoder(module, spec, tokenizer, folder)

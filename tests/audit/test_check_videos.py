@@ -33,6 +33,7 @@ from vatt.shards.index import WRITTEN_SCHEMA
 from vatt.shards.layout import INDEX_FILE
 from vatt.shards.read import ShardFolder
 from vatt.shards.record import PartOf
+from vatt.workers.process import TimeLimit
 
 GOOD = Scene(seed=1)
 # What the two parts of an index row are compared by; the others only tell people something.
@@ -44,10 +45,12 @@ def audited(folder: Path, *, deep: bool = True) -> list[Finding]:
     data = open_index(folder)
     findings = [*repeated_keys(data), *wrong_totals(data)]
     for shard in shard_subjects(data):
-        findings += check_shard(shard)
+        findings += check_shard(shard, TimeLimit())
     entries = []
     for row in data.index.to_pylist():
-        seen = look(StoredVideo(folder=folder, row=row, info=data.info), Checks(), deep=deep)
+        seen = look(
+            StoredVideo(folder=folder, row=row, info=data.info), TimeLimit(), Checks(), deep=deep
+        )
         findings += seen.findings
         names = ("shard", "key", "split", "sha256")
         entries.append(
@@ -115,7 +118,10 @@ def test_reordered_frames_break_the_promised_form_and_are_slow_where_none_is_pro
     assert kinds(tmp_path) == ["stored form"]
     row = open_index(tmp_path).index.to_pylist()[0]
     seen = look(
-        StoredVideo(folder=tmp_path, row=row, info={**data.info, "made": {}}), Checks(), deep=False
+        StoredVideo(folder=tmp_path, row=row, info={**data.info, "made": {}}),
+        TimeLimit(),
+        Checks(),
+        deep=False,
     )
     assert [finding.kind for finding in seen.findings] == ["slow to read"]
 
@@ -191,7 +197,9 @@ def test_bytes_that_are_stored_right_but_do_not_decode_are_found(tmp_path: Path)
 def test_only_a_deep_look_decodes_between_the_moments(deep: bool, tmp_path: Path) -> None:
     data = write_scenes(tmp_path, [replace(GOOD, frames=60, sound=(0.0, 6.0))])
     row = open_index(tmp_path).index.to_pylist()[0]
-    seen = look(StoredVideo(folder=tmp_path, row=row, info=data.info), Checks(), deep=deep)
+    seen = look(
+        StoredVideo(folder=tmp_path, row=row, info=data.info), TimeLimit(), Checks(), deep=deep
+    )
     assert seen.decoded == auditing.MOMENTS + (60 if deep else 0)
 
 
@@ -292,7 +300,7 @@ def test_the_same_picture_with_other_words_is_no_duplicate(tmp_path: Path) -> No
     rows = open_index(tmp_path).index.to_pylist()
     one, two = (
         look(
-            StoredVideo(folder=tmp_path, row=row, info=data.info), Checks(), deep=False
+            StoredVideo(folder=tmp_path, row=row, info=data.info), TimeLimit(), Checks(), deep=False
         ).fingerprint
         for row in rows
     )

@@ -15,6 +15,7 @@ from vatt.media.captions.clean import Caption
 from vatt.media.encode import StoredForm
 from vatt.media.video import decode_frames
 from vatt.shards.record import PartOf, SampleRecord
+from vatt.workers.process import TimeLimit
 
 FORM = StoredForm(short_side=256, fps=Fraction(10), gop=16)
 PLAIN = Recipe(frames=20)
@@ -26,7 +27,7 @@ def item(path: Path, entry: ManifestEntry | None = None) -> Item:
 
 def prepared(one: Item, folder: Path, *, copy: bool = True, part_s: float = 300.0) -> Prepared:
     making = Making(form=FORM, copy=copy, folder=folder, part_s=part_s)
-    outcome = prepare_item(one, making)
+    outcome = prepare_item(one, TimeLimit(), making)
     assert isinstance(outcome, Prepared), outcome
     return outcome
 
@@ -123,7 +124,8 @@ def test_bad_files_fail_with_a_cause_to_count_and_a_reason_to_read(tmp_path: Pat
     causes = {}
     for path in (unreadable, cut):
         for copy in (True, False):
-            failure = prepare_item(item(path), Making(form=FORM, copy=copy, folder=tmp_path))
+            making = Making(form=FORM, copy=copy, folder=tmp_path)
+            failure = prepare_item(item(path), TimeLimit(), making)
             assert isinstance(failure, Skipped)
             assert path.name in failure.reason
             causes[path.name] = failure.cause
@@ -134,7 +136,7 @@ def test_a_video_that_is_never_on_screen_is_named_and_not_stored_as_nothing(tmp_
     """Its only frame lasts a millisecond, as damaged times can have it."""
     recipe = replace(PLAIN, frames=1, fps=Fraction(1000), audio_codec=None)
     failure = prepare_item(
-        item(write(tmp_path / "blink.mkv", recipe)), Making(form=FORM, folder=tmp_path)
+        item(write(tmp_path / "blink.mkv", recipe)), TimeLimit(), Making(form=FORM, folder=tmp_path)
     )
     assert isinstance(failure, Skipped)
     assert failure.cause == "damaged"

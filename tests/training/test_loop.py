@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests.training.toy import Pairs, Toy, batches, pairs
+from vatt.devices import cpu_threads
 from vatt.errors import ConfigError, TrainingError
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
 from vatt.training.log import read_metrics
-from vatt.training.loop import Stopwatch, TrainConfig, cpu_threads, step_randomness, train
+from vatt.training.loop import Stopwatch, TrainConfig, step_randomness, train
 
 
 def config(**changes) -> TrainConfig:

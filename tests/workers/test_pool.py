@@ -4,17 +4,21 @@ import ctypes
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from vatt.errors import ConfigError
-from vatt.workers.pool import Limits, Lost, ProcessPool, allow, in_order
+from vatt.workers.pool import run_in_order
+from vatt.workers.process import Limits, Lost, TimeLimit
 
 LIMITS = Limits(seconds=1.0, gigabytes=1.0)
 
 
-def act(word: str) -> str:
+def act(word: str, time_limit: TimeLimit) -> str:
     """A job for the pool: some items end their process as a broken decoder does, or never end."""
     match word.split():
         case ["exit"]:
@@ -26,7 +30,7 @@ def act(word: str) -> str:
         case ["grow"]:
             return str(len(bytearray(2 * 2**30)))
         case ["wait", seconds]:
-            allow(float(seconds) * 10)
+            time_limit.allow(float(seconds) * 10)
             time.sleep(float(seconds))
         case ["raise"]:
             raise ValueError("a mistake of ours")
@@ -36,8 +40,9 @@ def act(word: str) -> str:
 
 
 def outcomes(words: list[str], *, workers: int = 2) -> list[str | Lost]:
-    with ProcessPool(act, workers=workers, limits=LIMITS) as pool:
-        return [outcome for _, outcome in in_order(words, pool)]
+    done = list(run_in_order(act, words, workers=workers, limits=LIMITS))
+    assert [word for word, _ in done] == words
+    return [outcome for _, outcome in done]
 
 
 def test_what_crashes_hangs_or_fills_the_memory_costs_only_itself_and_the_order_is_kept() -> None:
@@ -74,10 +79,80 @@ def test_settings_that_cannot_be_end_the_work() -> None:
 def test_a_slow_item_does_not_stop_the_others() -> None:
     """With one worker busy, the other goes on with all that follows."""
     started = time.monotonic()
-    with ProcessPool(act, workers=2, limits=LIMITS) as pool:
-        ready = in_order(["a", "wait 0.5"] + ["wait 0.05"] * 8, pool)
-        next(ready)
-        begun = time.monotonic()  # the processes are there
-        list(ready)
+    words = ["a", "b", "wait 0.5"] + ["wait 0.05"] * 8
+    ready = run_in_order(act, words, workers=2, limits=LIMITS)
+    next(ready)
+    begun = time.monotonic()  # the processes are there
+    list(ready)
     assert time.monotonic() - begun < 0.8  # 0.9 one after the other
     assert begun - started < 60
+
+
+def test_a_generator_that_is_closed_ends_its_workers_at_once() -> None:
+    """Also one in the middle of an item, and what is not begun is never done."""
+    outcomes = run_in_order(pid_or_hang, ["pid"] + ["hang"] * 40, workers=2, limits=Limits())
+    _, pid = next(outcomes)
+    started = time.monotonic()
+    outcomes.close()
+    assert time.monotonic() - started < 10  # the limit of one item is 60 s
+    assert isinstance(pid, int)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def pid_or_hang(word: str, time_limit: TimeLimit) -> int | str:
+    return os.getpid() if word == "pid" else act(word, time_limit)
+
+
+def test_a_process_killed_between_two_items_costs_none() -> None:
+    outcomes = run_in_order(pid_or_hang, ["pid"] * 40, workers=1, limits=LIMITS)
+    _, first = next(outcomes)
+    time.sleep(0.5)  # the worker has done what it may do ahead
+    assert isinstance(first, int)
+    os.kill(first, signal.SIGKILL)
+    pids = [pid for _, pid in outcomes]
+    assert not any(isinstance(pid, Lost) for pid in pids)
+    assert len(set(pids)) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the process in /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    """Also one that hangs in a library and never looks at its pipe."""
+    code = (
+        "from pathlib import Path; import sys\n"
+        "from tests.workers.test_pool import LIMITS, note_and_hang\n"
+        "from vatt.workers.pool import run_in_order\n"
+        "if __name__ == '__main__':\n"
+        "    list(run_in_order(note_and_hang, [Path(sys.argv[1])]))\n"
+    )
+    noted = tmp_path / "pid"
+    command = [sys.executable, "-c", code, str(noted)]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    while not noted.exists():
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{noted.read_text()}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def note_and_hang(path: Path, time_limit: TimeLimit) -> str:
+    path.with_suffix(".part").write_text(str(os.getpid()))
+    path.with_suffix(".part").replace(path)
+    return act("hang", time_limit)
+
+
+def test_the_note_is_asked_after_each_item_was_used() -> None:
+    used: list[str] = []
+    notes: list[int] = []
+
+    def note() -> str:
+        notes.append(len(used))
+        return f"{len(used)} used"
+
+    for word, _ in run_in_order(act, ["a", "b"], workers=1, progress="words", note=note):
+        used.append(word)
+    assert notes == [1, 2]

@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 
 from tests.workers.test_pool import act
-from vatt.workers.pool import Limits, Lost, in_order
-from vatt.workers.ray_cluster import RayCrew
+from vatt.workers.pool import run_in_order
+from vatt.workers.process import Limits, Lost
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,8 +19,10 @@ pytestmark = [
 
 def test_what_crashes_or_hangs_costs_only_itself_there_too() -> None:
     words = ["a", "exit", "hang", "b", "grow", "c"]
-    with RayCrew(act, workers=2, limits=Limits(seconds=1.0, gigabytes=1.0)) as crew:
-        found = [outcome for _, outcome in in_order(words, crew)]
+    limits = Limits(seconds=1.0, gigabytes=1.0)
+    found = [
+        outcome for _, outcome in run_in_order(act, words, workers=2, limits=limits, executor="ray")
+    ]
     assert found == [
         "a",
         Lost("crashed the decoder", "the process that decoded it died (exit code 11)"),

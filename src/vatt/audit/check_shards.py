@@ -18,6 +18,7 @@ from vatt.shards.index import INDEX_SCHEMA, SOUND_SCHEMA, WRITTEN_SCHEMA, totals
 from vatt.shards.layout import INDEX_FILE, shard_path, shard_paths
 from vatt.shards.read import ShardFolder
 from vatt.shards.tar import COMPRESSED, DAMAGED, STRANGE, Member, Refused, read_members
+from vatt.workers.process import TimeLimit
 
 _PLACES = ("key", "video_offset", "video_size", "json_offset", "json_size")
 _SHOWN = 20  # findings of one kind in one shard; one more says how many more there are
@@ -88,7 +89,7 @@ def tar_paths(folder: Path) -> list[Path]:
     return sorted(path for path in found if "/." not in f"/{path.relative_to(folder).as_posix()}")
 
 
-def check_shard(subject: ShardSubject) -> list[Finding]:
+def check_shard(subject: ShardSubject, _: TimeLimit) -> list[Finding]:
     """Read the headers of a shard and compare them with the index."""
     try:
         path = shard_path(subject.folder, subject.name)

@@ -26,7 +26,7 @@ from vatt.media.video import VideoReader, decode_frames
 from vatt.shards.index import WRITTEN_SCHEMA, index_row
 from vatt.shards.read import ShardFolder
 from vatt.shards.record import SampleRecord
-from vatt.workers.pool import allow
+from vatt.workers.process import TimeLimit
 
 MOMENTS = 5  # first, last and three between: what is looked at when not all frames are decoded
 PICTURE = (90, 120)  # height and width of what is looked at
@@ -85,11 +85,11 @@ class Look:
     decoded: int = 0
 
 
-def look(subject: StoredVideo, checks: Checks, *, deep: bool) -> Look:
+def look(subject: StoredVideo, time_limit: TimeLimit, checks: Checks, *, deep: bool) -> Look:
     """Check one video: bytes, record, packets, pictures, sound and captions."""
     seen = Look()
     try:
-        for kind, detail, weight in _faults(subject, checks, seen, deep=deep):
+        for kind, detail, weight in _faults(subject, time_limit, checks, seen, deep=deep):
             seen.findings.append(found(subject, kind, detail, weight))
     except MediaError as error:
         seen.findings.append(found(subject, "undecodable", str(error)))
@@ -116,7 +116,9 @@ def found(subject: StoredVideo, kind: str, detail: str, weight: float = 0.0) -> 
     )
 
 
-def _faults(subject: StoredVideo, checks: Checks, seen: Look, *, deep: bool) -> Iterator[Fault]:
+def _faults(
+    subject: StoredVideo, time_limit: TimeLimit, checks: Checks, seen: Look, *, deep: bool
+) -> Iterator[Fault]:
     row = subject.row
     data = subject.dataset()
     try:
@@ -134,7 +136,7 @@ def _faults(subject: StoredVideo, checks: Checks, seen: Look, *, deep: bool) -> 
         yield "bad record", str(error), 0.0
         return
     seen.source = record.source
-    allow(limit_s(record.facts.duration_s, len(video)))
+    time_limit.allow(limit_s(record.facts.duration_s, len(video)))
     yield from _index_faults(row, record, text)
     yield from _caption_faults(record, checks, seen)
     if row.get("sound_size"):
@@ -267,7 +269,7 @@ def _decode_all(video: bytes) -> int:
         return sum(1 for _ in VideoReader(container, video).frames())
 
 
-def film(subject: StoredVideo) -> NDArray[np.uint8]:
+def film(subject: StoredVideo, _: TimeLimit) -> NDArray[np.uint8]:
     """The moments of a video that were looked at, to show them; none when it does not decode."""
     data = subject.dataset()
     try:

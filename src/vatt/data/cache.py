@@ -34,6 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vatt.contracts import Layout
 from vatt.data.cache_table import CacheSettings, CacheTable, DecodedVideo, stored_bytes
+from vatt.devices import num_cpus
 from vatt.errors import DataError, MediaError
 from vatt.media.planes import Box, Planes, frame_bytes
 from vatt.media.random_access import opened_moments
@@ -258,7 +259,7 @@ def _run(jobs: list[_Job]) -> Iterator[list[_Filled]]:
         if len(jobs) == 1:
             yield _decode(jobs[0])
             return
-        cores = len(os.sched_getaffinity(0))
+        cores = num_cpus()
         pool = ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn"))
         try:
             for future in as_completed([pool.submit(_decode, job) for job in jobs]):

@@ -7,7 +7,6 @@ travel with the batch that they were replaced in, and are counted where training
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from vatt.contracts import Augmentation, Batch, Clip
 from vatt.data.datasets import ClipDataset, EvalDataset, Fetched, UnreadableClip
+from vatt.devices import num_cpus
 from vatt.errors import DataError, VattError
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class Loader(Generic[At]):
         self.failures = list(failures)  # the first of each video
         self.failed_clips = 0  # since this loader was made
         self._wheres, self._device, self._most_failed = wheres, device, most_failed
-        count = len(os.sched_getaffinity(0)) if workers is None else workers
+        count = num_cpus() if workers is None else workers
         self._loader: DataLoader[_Delivery] = DataLoader(
             _Deliveries(source),
             batch_sampler=wheres,

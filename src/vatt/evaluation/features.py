@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vatt.contracts import Batch, ClipSpec, Inputs, draw_bits
 from vatt.data.augment import apply
+from vatt.devices import seeded
 from vatt.errors import DataError
 from vatt.evaluation.clips import EvalClip
 from vatt.models.model_config import ModelConfig
@@ -70,8 +71,7 @@ class SplitFeatures:
 
 def untrained(config: ModelConfig, *, seed: int) -> Vatt:
     """The same network before training, from a fresh seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(draw_bits(seed, _RANDOM_INIT_STREAM))
+    with seeded(draw_bits(seed, _RANDOM_INIT_STREAM)):
         return Vatt(config).eval()
 
 

@@ -26,7 +26,7 @@ from vatt.media.remux import join
 from vatt.shards.index import index_row
 from vatt.shards.record import SampleRecord
 from vatt.shards.tar import STRANGE, Member, read_members
-from vatt.workers.pool import allow
+from vatt.workers.process import TimeLimit
 
 SOUND_SUFFIXES = frozenset((".m4a", ".mp3", ".flac", ".wav", ".ogg", ".opus", ".aac"))
 _TIMED_SUFFIXES = frozenset((".srt", ".vtt", ".ass", ".ssa", ".json3"))
@@ -68,7 +68,7 @@ class Listing:
     other: Mapping[str, int]
 
 
-def list_tar(path: tuple[Path, str]) -> Listing:
+def list_tar(path: tuple[Path, str], _: TimeLimit) -> Listing:
     """The samples of a tar, by its headers.
 
     Args:
@@ -134,7 +134,7 @@ class Indexed:
     row: dict[str, Any]
 
 
-def index_sample(sample: Sample) -> Indexed | Skipped:
+def index_sample(sample: Sample, time_limit: TimeLimit) -> Indexed | Skipped:
     """Look into a sample: its video's facts, checksum and captions."""
     if sample.video.size == 0:
         return _failure(sample, "unreadable", "an empty file")
@@ -143,7 +143,7 @@ def index_sample(sample: Sample) -> Indexed | Skipped:
         source_facts = probe(video)
         if source_facts.video is None:
             return _failure(sample, "no picture", "only sound")
-        allow(limit_s(source_facts.duration_s, len(video)))
+        time_limit.allow(limit_s(source_facts.duration_s, len(video)))
         facts, sound, no_sound = _with_sound(sample, video, source_facts)
         if not (math.isfinite(facts.duration_s) and facts.duration_s > 0):
             return _failure(sample, "damaged", f"a duration of {facts.duration_s} s")

@@ -18,7 +18,7 @@ from vatt.media.encode import PART_S, Part, StoredForm, encode_parts
 from vatt.media.probe import MediaFacts, probe
 from vatt.media.stored_form import has_stored_form
 from vatt.shards.record import PartOf, SampleRecord
-from vatt.workers.pool import TOO_LARGE, allow
+from vatt.workers.process import TOO_LARGE, TimeLimit
 
 # How long an item may take, when the user does not say: declared seconds count so many times, and
 # a file that declares more than its bytes can hold (a damaged header) is not believed.
@@ -57,7 +57,7 @@ class Prepared:
         return sum(record.facts.duration_s for record, _ in self.parts)
 
 
-def look_at(item: Item) -> float | Skipped:
+def look_at(item: Item, _: TimeLimit) -> float | Skipped:
     """The declared duration of a video in seconds, without decoding it."""
     try:
         facts = probe(item.path)
@@ -66,7 +66,7 @@ def look_at(item: Item) -> float | Skipped:
     return facts.duration_s if facts.video else _only_sound(item)
 
 
-def prepare_item(item: Item, making: Making) -> Prepared | Skipped:
+def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared | Skipped:
     """Make one video ready: encode it, or keep the file when it already fits."""
     cause = "unreadable"
     try:
@@ -74,7 +74,7 @@ def prepare_item(item: Item, making: Making) -> Prepared | Skipped:
         source = probe(item.path)
         if source.video is None:
             return _only_sound(item)
-        allow(making.item_s or limit_s(source.duration_s, size))
+        time_limit.allow(making.item_s or limit_s(source.duration_s, size))
         cause = "damaged"
         kept = making.copy and has_stored_form(item.path, source, making.form, part_s=making.part_s)
         folder = None if kept else making.folder / item.key

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from vatt.ingest.journal import Journal, State, Task, forget, label, read_state
 from vatt.ingest.sources import Found, Item, Skipped, without_duplicates
 from vatt.shards.layout import shard_paths
 from vatt.shards.write import ShardWriter, write_index
-from vatt.workers.pool import Crew, Lost, in_order
+from vatt.workers.process import Lost
 
-Hire = Callable[[Callable[[Item], Any], int], AbstractContextManager[Crew]]
-"""Makes workers for a job and a number of items."""
+Run = Callable[..., Generator[tuple[Item, Any], None, None]]
+"""`run_in_order`, with all that says where and how."""
 
 
 class Ingest:
@@ -46,20 +46,19 @@ class Ingest:
         self.todo = [item for item in items if task is None or task.takes(item)]
         self.seconds = 0.0
 
-    def look(self, hire: Hire) -> None:
+    def look(self, run: Run) -> None:
         """Add up the declared durations of what is to be done, and do nothing."""
-        with hire(look_at, len(self.todo)) as crew:
-            for item, outcome in in_order(self.todo, crew):
-                if isinstance(outcome, float):
-                    self.seconds += outcome
-                else:
-                    self.failures[item.name] = _as_failure(item, outcome)
+        for item, outcome in run(look_at, self.todo):
+            if isinstance(outcome, float):
+                self.seconds += outcome
+            else:
+                self.failures[item.name] = _as_failure(item, outcome)
         self.todo = [item for item in self.todo if item.name not in self.failures]
 
     def do(
-        self, making: Making, hire: Hire, *, shard_bytes: int, tell: Callable[[Ingest], None]
+        self, making: Making, run: Run, *, shard_bytes: int, note: Callable[[Ingest], str]
     ) -> None:
-        """Store what is to be done; `tell` is called after each item.
+        """Store what is to be done; `note` says more beside the progress bar.
 
         Raises:
             OSError: the disk is full.
@@ -70,23 +69,21 @@ class Ingest:
             tempfile.TemporaryDirectory(prefix=prefix, dir=self._out) as folder,
         ):
             making = replace(making, folder=Path(folder).resolve())
-            job = functools.partial(prepare_item, making=making)
-            with hire(job, len(self.todo)) as crew:
-                self._store(self._good(crew, journal, tell), journal, shard_bytes)
+            job = partial(prepare_item, making=making)
+            outcomes = run(job, self.todo, progress="preparing", note=partial(note, self))
+            with closing(outcomes):
+                self._store(self._good(outcomes, journal), journal, shard_bytes)
             journal.done()
 
-    def _good(
-        self, crew: Crew, journal: Journal, tell: Callable[[Ingest], None]
-    ) -> Iterator[Prepared]:
+    def _good(self, outcomes: Iterator[tuple[Item, Any]], journal: Journal) -> Iterator[Prepared]:
         """What is ready to be stored; failures are kept on the way."""
-        for item, outcome in in_order(self.todo, crew):
+        for item, outcome in outcomes:
             if isinstance(outcome, Prepared):
                 yield outcome
                 self.seconds += outcome.seconds
             else:
                 self.failures[item.name] = _as_failure(item, outcome)
                 journal.failure(self.failures[item.name])
-            tell(self)
 
     def _store(self, good: Iterator[Prepared], journal: Journal, shard_bytes: int) -> None:
         start = f"shard{label(self._task)}-"

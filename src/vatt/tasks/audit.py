@@ -31,8 +31,8 @@ from vatt.errors import ConfigError, DataError
 from vatt.report.audit_page import audit_page
 from vatt.shards.read import ShardFolder
 from vatt.storage import write_whole
-from vatt.workers.pool import Lost
-from vatt.workers.progress import one_pass
+from vatt.workers.pool import run_in_order
+from vatt.workers.process import Lost
 
 REPORT_FILE, PAGE_FILE = "audit.json", "audit.html"
 _SHARE_OF_MAIN_LANGUAGE = 0.5  # below it a folder has no main language, and none is "another"
@@ -184,7 +184,9 @@ def _open_folders(config: AuditConfig, audit: _Audit) -> None:
 def _check_shards(config: AuditConfig, audit: _Audit) -> None:
     items = [subject for data in audit.folders for subject in shard_subjects(data)]
     audit.shards["expected"] = len(items)
-    for item, outcome in one_pass(check_shard, items, workers=config.workers, says="shards"):
+    for item, outcome in run_in_order(
+        check_shard, items, workers=config.workers, progress="shards"
+    ):
         if isinstance(outcome, Lost):
             detail = f"{outcome.cause}: {outcome.reason}"
             outcome = [
@@ -196,10 +198,10 @@ def _check_shards(config: AuditConfig, audit: _Audit) -> None:
 
 def _look_at_videos(config: AuditConfig, audit: _Audit, subjects: _Subjects) -> None:
     job = functools.partial(look, checks=config.checks, deep=config.deep)
-    for subject, outcome in one_pass(job, subjects, workers=config.workers, says="videos"):
-        row, seen = subject.row, outcome
-        if isinstance(outcome, Lost):
-            detail = f"{outcome.cause}: {outcome.reason}"
+    for subject, seen in run_in_order(job, subjects, workers=config.workers, progress="videos"):
+        row = subject.row
+        if isinstance(seen, Lost):
+            detail = f"{seen.cause}: {seen.reason}"
             seen = Look(findings=[found(subject, "lost decoder", detail)])
         audit.findings += seen.findings
         entry = Entry(
@@ -272,7 +274,9 @@ def _films(config: AuditConfig, audit: _Audit) -> dict[Place, NDArray[np.uint8]]
             wanted |= dict.fromkeys([(one.folder, one.key), *one.others])
     films: dict[Place, NDArray[np.uint8]] = {}
     subjects = [subject for data in audit.folders for subject in _named(data, wanted)]
-    for subject, frames in one_pass(film, subjects, workers=config.workers, says="pictures"):
+    for subject, frames in run_in_order(
+        film, subjects, workers=config.workers, progress="pictures"
+    ):
         if isinstance(frames, np.ndarray) and len(frames):
             films[str(subject.folder), subject.row["key"]] = frames
     return films

@@ -24,6 +24,7 @@ from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import collate, make_loader
 from vatt.data.tokenizer import WordTokenizer
+from vatt.devices import num_cpus
 from vatt.errors import ConfigError
 from vatt.media.container import FilePart
 from vatt.media.planes import PlaneCopier
@@ -101,7 +102,7 @@ def run(config: BenchLoaderConfig) -> BenchLoaderResult:
     each = {name: statistics.median(batch[name] for batch in batches) for name in batches[0]}
     stages = {name: 1e3 * each[name] / _AT_ONCE for name in STAGES}
     per_core = 1e3 / sum(stages.values())
-    workers = len(os.sched_getaffinity(0)) if data.workers is None else data.workers
+    workers = num_cpus() if data.workers is None else data.workers
     return BenchLoaderResult(
         folder=config.folder,
         decode=data.decode,

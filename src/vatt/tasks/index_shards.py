@@ -26,8 +26,8 @@ from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, RECORDS_FILE, is_sha
 from vatt.shards.read import ShardFolder
 from vatt.shards.tar import COMPRESSED, STRANGE
 from vatt.shards.write import write_index
-from vatt.workers.pool import Lost
-from vatt.workers.progress import one_pass
+from vatt.workers.pool import run_in_order
+from vatt.workers.process import Lost
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,9 @@ def _index(
         samples = list(_samples(config, chunk, state, taken))
         says = f"videos of tars {first + 1}-{first + len(chunk)} of {len(tars)}"
         rows = []
-        for sample, outcome in one_pass(index_sample, samples, workers=config.workers, says=says):
+        for sample, outcome in run_in_order(
+            index_sample, samples, workers=config.workers, progress=says
+        ):
             if isinstance(outcome, Indexed):
                 at = records.tell()
                 records.write(outcome.text + b"\n")
@@ -217,7 +219,7 @@ def _samples(
             cause = COMPRESSED if not name.endswith(".tar") else STRANGE
             advice = "unpack it to a plain .tar" if cause == COMPRESSED else "rename it"
             _fail(state, name, Skipped(source=name, cause=cause, reason=f"{reason}; {advice}"))
-    for (_, name), listing in one_pass(list_tar, good, workers=config.workers, says="tars"):
+    for (_, name), listing in run_in_order(list_tar, good, workers=config.workers, progress="tars"):
         if isinstance(listing, Lost):
             _fail(state, name, listing, name)
             continue

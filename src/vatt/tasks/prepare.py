@@ -11,8 +11,8 @@ import shutil
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,22 +20,20 @@ from typing import Any, Literal
 
 import av
 import tomli_w
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tyro.conf import Positional
 
 from vatt.config import read_toml, to_values
 from vatt.errors import ConfigError, DataError
 from vatt.ingest import journal
 from vatt.ingest.item import Making
-from vatt.ingest.run import Ingest
-from vatt.ingest.sources import DUPLICATE, Found, Item, Skipped, find_items, printable
+from vatt.ingest.run import Ingest, Run
+from vatt.ingest.sources import DUPLICATE, Found, Skipped, find_items, printable
 from vatt.media.captions.choose import CaptionChoice
 from vatt.media.encode import StoredForm
 from vatt.shards.index import caption_sources, num_sources, totals
 from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
-from vatt.workers.pool import Crew, Limits, ProcessPool
-from vatt.workers.ray_cluster import RayCrew
+from vatt.workers.pool import run_in_order
+from vatt.workers.process import Limits
 
 CONFIG_FILE = "config.toml"
 # What a continued preparation may change: none of it changes what is stored.
@@ -281,27 +279,22 @@ def _ingest(config: PrepareConfig, found: Found, task: journal.Task | None) -> I
         part_s=config.part_minutes * 60,
         item_s=config.item_minutes * 60 or None,
     )
-    with _progress(disable=not work.todo) as progress:
-        bar = progress.add_task("preparing", total=len(work.todo), rate=0.0, skipped=0)
-        started, known = time.monotonic(), len(work.failures)
+    started, known = time.monotonic(), len(work.failures)
 
-        def tell(work: Ingest) -> None:
-            rate = work.seconds / (time.monotonic() - started)
-            progress.update(bar, advance=1, rate=rate, skipped=len(work.failures) - known)
+    def note(work: Ingest) -> str:
+        rate = work.seconds / (time.monotonic() - started)
+        return f"{rate:.1f} s of video/s, {len(work.failures) - known} skipped"
 
-        hire = functools.partial(_crew, config)
-        work.do(making, hire, shard_bytes=config.shard_megabytes * 1_000_000, tell=tell)
+    shard_bytes = config.shard_megabytes * 1_000_000
+    work.do(making, _run_items(config), shard_bytes=shard_bytes, note=note)
     return work
 
 
-def _crew(
-    config: PrepareConfig, job: Callable[[Item], Any], items: int
-) -> AbstractContextManager[Crew]:
+def _run_items(config: PrepareConfig) -> Run:
     limits = Limits(gigabytes=config.worker_gigabytes)
-    if config.executor == "ray":
-        return RayCrew(job, workers=config.workers, limits=limits)
-    workers = config.workers or len(os.sched_getaffinity(0))
-    return ProcessPool(job, workers=min(workers, items), limits=limits)
+    return functools.partial(
+        run_in_order, workers=config.workers, limits=limits, executor=config.executor
+    )
 
 
 def _made(config: PrepareConfig) -> dict[str, Any]:
@@ -372,7 +365,7 @@ def _too_many(config: PrepareConfig, videos: int, failures: Sequence[Skipped]) -
 
 def _plan(config: PrepareConfig, found: Found, task: journal.Task | None) -> PreparePlan:
     work = Ingest(config.out, found, task, retry_failed=config.retry_failed)
-    work.look(functools.partial(_crew, config))
+    work.look(_run_items(config))
     causes = Counter(failure.cause for failure in work.failures.values())
     return PreparePlan(
         out=config.out,
@@ -385,16 +378,4 @@ def _plan(config: PrepareConfig, found: Found, task: journal.Task | None) -> Pre
         caption_files=found.caption_files,
         other_files=found.other_files,
         lone_captions=[printable(name) for name in found.lone_captions],
-    )
-
-
-def _progress(*, disable: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} s of video/s, {task.fields[skipped]} skipped"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=disable,
     )

@@ -23,7 +23,7 @@ from vatt.data.datasets import ClipDataset, UnreadableClip
 from vatt.data.loader import StepLoader, collate, make_loader
 from vatt.data.tokenizer import WordTokenizer
 from vatt.data.vocabulary import vocabulary
-from vatt.devices import AutocastSetting, autocast, own_accelerator, pick_device
+from vatt.devices import AutocastSetting, autocast, cpu_threads, pick_device, seeded
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
 from vatt.models.model_config import ModelConfig
@@ -34,7 +34,6 @@ from vatt.training.capture import load_batch
 from vatt.training.loop import (
     Learner,
     TrainConfig,
-    cpu_threads,
     step_randomness,
     train,
     whole_batch,
@@ -300,8 +299,7 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
         mean, std = measure_frames(dataset, STATISTICS_CLIPS)
         sizes = replace(sizes, video=replace(sizes.video, mean=mean, std=std))
         logger.info("frames in [-1, 1]: mean %s, deviation %s", mean, std)
-    with torch.random.fork_rng(own_accelerator()):
-        torch.manual_seed(draw_bits(config.seed, -1))
+    with seeded(draw_bits(config.seed, -1)):
         model = Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
     if config.start_from is not None:
         load_weights(model, config.start_from, settings="this run's settings")

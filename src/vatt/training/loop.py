@@ -6,7 +6,6 @@ It knows no modality and no model: a learner brings an objective from a batch to
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from vatt import distributed
 from vatt.contracts import draw_bits
-from vatt.devices import AutocastSetting, own_accelerator
+from vatt.devices import AutocastSetting, seeded
 from vatt.errors import ConfigError, TrainingError
 from vatt.training import checkpoint
 from vatt.training.capture import save_batch
@@ -128,8 +127,7 @@ def train(
 @contextmanager
 def step_randomness(seed: int, step: int) -> Iterator[None]:
     """Dropout of this step is a function of (seed, step, rank): nothing to save, exact resume."""
-    with torch.random.fork_rng(own_accelerator()):
-        torch.manual_seed(draw_bits(seed, step, distributed.rank()))
+    with seeded(draw_bits(seed, step, distributed.rank())):
         yield
 
 
@@ -226,14 +224,3 @@ class Stopwatch:
             clips_per_s=self._clips / seconds if self._steps else None,
             waiting_share=self._waited / seconds if self._steps else None,
         )
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads (0: one for each core this process may use) meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or len(os.sched_getaffinity(0)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,41 +1,37 @@
-"""One pass over many items: a pool of processes with limits, and a progress bar."""
+"""The progress bar on stderr: what is done, how much of it, a note, the time left."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from vatt.workers.pool import Limits, ProcessPool, in_order
 
-T = TypeVar("T")
+class ProgressBar:
+    """One bar, shown while the context lasts."""
 
+    def __init__(self, what: str, total: int, *, done: int = 0, shown: bool = True) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=Console(stderr=True),
+            disable=not shown,
+        )
+        self._task = self._progress.add_task(what, total=total, completed=done, note="")
 
-def one_pass(
-    job: Callable[[T], Any], items: Sequence[T], *, workers: int, says: str
-) -> Iterator[tuple[T, Any]]:
-    """Each item with what `job` makes of it, or `Lost` when its process died, in order.
+    def update(self, done: int, note: str | None = None) -> None:
+        """Say how much is done by now; the note stays as it is when none is given."""
+        self._progress.update(self._task, completed=done)
+        if note is not None:
+            self._progress.update(self._task, note=note)
 
-    Args:
-        job: a function of a module, or a partial of one; it never returns None.
-        items: made one by one when they are asked for, if there are many.
-        workers: processes; 0 takes one per core.
-        says: what is done, for the progress bar.
-    """
-    if not items:
-        return
-    count = min(workers or len(os.sched_getaffinity(0)), len(items))
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with (
-        Progress(*columns, console=Console(stderr=True)) as progress,
-        ProcessPool(job, workers=count, limits=Limits()) as pool,
-    ):
-        yield from progress.track(in_order(items, pool), total=len(items), description=says)
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,176 @@
+"""One process that runs a job on an item at a time, within limits of time and memory."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+from vatt.errors import DataError, VattError
+
+DIED, TOO_LONG, TOO_LARGE = "crashed the decoder", "took too long", "took too much memory"
+UNFORESEEN = "unforeseen error"  # a mistake in our code that only this item shows
+_START_S = 300.0  # a new process needs a second; a busy machine or a slow disk more
+_ITEMS_PER_PROCESS = 1000  # then a new one: memory that a library leaks is given back
+# Two threads that wait for one process at once would lose its exit code.
+_starts_and_ends = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one item may take: seconds, until its job asks for more; and memory."""
+
+    seconds: float = 60.0
+    gigabytes: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The outcome of an item whose process died or was stopped: a cause to count, and details."""
+
+    cause: str
+    reason: str
+
+
+class TimeLimit:
+    """The time limit of the item at hand, for its job; without a pipe there is no limit."""
+
+    def __init__(self, pipe: Connection | None = None) -> None:
+        self._pipe = pipe
+
+    def allow(self, seconds: float) -> None:
+        """Let the item take so many seconds from now on."""
+        if self._pipe is not None:
+            self._pipe.send(("allow", seconds))
+
+
+class WorkerProcess:
+    """Runs `job(item, time_limit)` in a process of its own, which is replaced when it dies.
+
+    It has a pipe of its own and shares no lock: when one process dies, no other waits for it.
+    """
+
+    def __init__(self, job: Callable[[Any, TimeLimit], Any], limits: Limits) -> None:
+        self._job, self._limits = job, limits
+        self._context = multiprocessing.get_context("forkserver")
+        function = job.func if isinstance(job, functools.partial) else job
+        self._context.set_forkserver_preload([function.__module__])
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection
+        self._items = 0
+        self._ended = False
+
+    def run(self, item: Any) -> Any:
+        """What the job returns, or `Lost` when its process died, was too slow or too large.
+
+        Raises:
+            OSError, VattError: raised by the job; any other exception of it is `Lost`.
+            DataError: no process can be started.
+        """
+        if self._process is None or self._items == _ITEMS_PER_PROCESS or self._pipe.poll():
+            self._start()  # it can be read between two items only when the process has died
+        self._items += 1
+        seconds = self._limits.seconds
+        deadline = time.monotonic() + seconds
+        try:
+            self._pipe.send(item)
+            while self._pipe.poll(max(deadline - time.monotonic(), 0.0)):
+                kind, value = self._pipe.recv()
+                if kind == "done":
+                    return value
+                if kind == "raised":
+                    raise value
+                seconds = value
+                deadline = time.monotonic() + seconds
+        except (EOFError, ConnectionError):
+            return Lost(DIED, f"the process that decoded it died ({self._stop(died=True)})")
+        self._stop()
+        return Lost(TOO_LONG, f"stopped after {seconds:,.0f} s")
+
+    def end(self) -> None:
+        """End the process now and for good; may be called while another thread is in `run`."""
+        with _starts_and_ends:
+            self._ended = True
+            if self._process is not None:
+                self._process.kill()
+                self._process.join()
+
+    def _start(self) -> None:
+        self._stop()
+        self._pipe, theirs = self._context.Pipe()
+        with _starts_and_ends:
+            if self._ended:
+                raise DataError("the workers have been ended")
+            arguments = (theirs, self._job, self._limits)
+            self._process = self._context.Process(target=_work, args=arguments, daemon=True)
+            self._process.start()
+        theirs.close()
+        self._items = 0
+        try:
+            if not self._pipe.poll(_START_S):
+                raise DataError(f"a worker process did not start within {_START_S:.0f} s")
+            self._pipe.recv()
+        except (EOFError, ConnectionError):
+            end = self._stop(died=True)
+            raise DataError(
+                f"a worker process ended before it began ({end}); is memory short?"
+            ) from None
+
+    def _stop(self, *, died: bool = False) -> str:
+        """End the process, if there is one and it has not died; returns how it ended."""
+        if self._process is None:
+            return ""
+        with _starts_and_ends:
+            if not died:
+                self._process.kill()
+            self._process.join()
+            code = self._process.exitcode or 0
+            self._process = None
+        self._pipe.close()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _work(pipe: Connection, job: Callable[[Any, TimeLimit], Any], limits: Limits) -> None:
+    """What a worker process does from start to end; it ends with its parent, even a killed one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+    parent: Any = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:  # a thread: the job may hang in a library
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    most = round(limits.gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    pipe.send(("ready", None))
+    while True:
+        try:
+            item = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_outcome(job, item, TimeLimit(pipe), limits))
+
+
+def _outcome(
+    job: Callable[[Any, TimeLimit], Any], item: Any, time_limit: TimeLimit, limits: Limits
+) -> tuple[Literal["done", "raised"], Any]:
+    try:
+        return "done", job(item, time_limit)
+    except MemoryError:
+        return "done", Lost(TOO_LARGE, f"needs more than {limits.gigabytes:g} GB of memory")
+    except (OSError, VattError) as error:  # the disk, the settings: raised again by the parent
+        return "raised", error
+    except Exception as error:  # a mistake in our code that one file shows must not stop the others
+        *_, last = traceback.extract_tb(error.__traceback__)
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        return "done", Lost(UNFORESEEN, f"{type(error).__name__}: {error} ({where})")
