@@ -1,1 +1,1 @@
-"""Recording the real clips of the demo: a player in ViZDoom, its pictures, sound and captions."""
+"""`vatt demo`: clips recorded by a simulated player in ViZDoom, and every command run on them."""

@@ -1,8 +1,7 @@
-"""`vatt demo`: the whole line on real clips, from an empty folder to a report, in minutes.
+"""`vatt demo`: every step on recorded clips, from an empty folder to a report, in minutes.
 
-record → prepare → pretrain → zero-shot → linear-eval → report: the commands a user would type, on
-clips of simulated play. A stage that is done is not done again: the same command continues an
-interrupted demo.
+record → prepare → pretrain → zero-shot → linear-eval → report: the commands a user would type. A
+stage that is done is not done again: the same command continues an interrupted demo.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ SETUP_SECONDS = "VATT_SETUP_SECONDS"  # what `make` took to set up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much of everything.
+class Length:
+    """How much is recorded and trained.
 
     hours, val_hours, test_hours: to record for each split. training: share of the preset's steps.
     classifier_steps: of the low-rank classifier; the paper takes 50,000 (§4.3).
@@ -46,17 +45,19 @@ class Size:
     classifier_steps: int
 
 
-SIZES = {
-    "quick": Size(hours=0.1, val_hours=0.05, test_hours=0.1, training=0.05, classifier_steps=200),
-    "normal": Size(hours=2.5, val_hours=0.25, test_hours=1.0, training=1.0, classifier_steps=2000),
-    "long": Size(hours=7.5, val_hours=0.25, test_hours=1.0, training=5.0, classifier_steps=2000),
+LENGTHS = {
+    "quick": Length(hours=0.1, val_hours=0.05, test_hours=0.1, training=0.05, classifier_steps=200),
+    "normal": Length(
+        hours=2.5, val_hours=0.25, test_hours=1.0, training=1.0, classifier_steps=2000
+    ),
+    "long": Length(hours=7.5, val_hours=0.25, test_hours=1.0, training=5.0, classifier_steps=2000),
 }
 
 
 TITLE = "vatt demo: what a small network learned from watching, listening and reading along"
 NOTES = (
     "The clips are rendered play: ViZDoom walking through the free maps of Freedoom. Nothing here "
-    "was measured on camera film.",
+    "was measured on videos from a camera.",
     "Most captions are our sentences about the simulator's state (what the player does, holds and "
     "sees); about one in five is a message of the game. So the action is weakly supervised by "
     "text: the sentences name it. The ceiling of text retrieval is what someone would reach who "
@@ -124,7 +125,7 @@ class DemoResult:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One command of the line."""
+    """One command and its settings."""
 
     name: str
     config: Any
@@ -138,9 +139,9 @@ def run(config: DemoConfig) -> DemoResult:
         VattError: whatever stopped a stage; the same command continues there.
     """
     done = _claim(config)
-    line = stages(config)
-    for number, stage in enumerate(line, start=1):
-        title = f"{number}/{len(line)} {stage.name}"
+    todo = stages(config)
+    for number, stage in enumerate(todo, start=1):
+        title = f"{number}/{len(todo)} {stage.name}"
         if stage.name in done:
             logger.info("%s: done before", title)
             continue
@@ -166,15 +167,15 @@ def run(config: DemoConfig) -> DemoResult:
 
 def stages(config: DemoConfig) -> list[Stage]:
     """The commands in their order, each with its settings."""
-    size = SIZES[config.length]
+    length = LENGTHS[config.length]
     workers = config.workers or os.cpu_count() or 1
     clips = config.clips or config.out / "clips"
     shards = config.out / "shards"
     record = demo_record.RecordConfig(
         out=clips,
-        hours=size.hours if config.hours is None else config.hours,
-        val_hours=size.val_hours,
-        test_hours=size.test_hours,
+        hours=length.hours if config.hours is None else config.hours,
+        val_hours=length.val_hours,
+        test_hours=length.test_hours,
         seed=config.seed,
         workers=workers,
     )
@@ -187,7 +188,7 @@ def stages(config: DemoConfig) -> list[Stage]:
         workers=workers,
     )
     linear = linear_eval.LinearEvalConfig(
-        run=config.out, low_rank=LowRankConfig(steps=size.classifier_steps)
+        run=config.out, low_rank=LowRankConfig(steps=length.classifier_steps)
     )
     page = report.ReportConfig(run=config.out, title=TITLE, notes=NOTES)
     return [
@@ -208,7 +209,7 @@ def pretrain_config(config: DemoConfig, shards: Path) -> pretrain.PretrainConfig
     """The preset for this many steps; warm-up keeps its share of them."""
     values = PRESETS[config.preset]()
     usual = values["train"]["steps"]
-    steps = config.steps or max(1, round(usual * SIZES[config.length].training))
+    steps = config.steps or max(1, round(usual * LENGTHS[config.length].training))
     warmup = round(values["optim"]["warmup_steps"] * steps / usual)
     changes = {
         "out": str(config.out),
@@ -233,9 +234,17 @@ def total_seconds(stage_seconds: Mapping[str, float]) -> dict[str, float]:
 
 def summarise(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
     """What result.json holds: the measures, what took how long, and what it was made with."""
+
+    def measures(task: str) -> dict[str, Any]:
+        return {
+            name: value
+            for name, value in (read_result(config.out, task) or {}).items()
+            if isinstance(value, Mapping) and name not in ("versions", "left_out")
+        }
+
     return {
-        "zero_shot": _measures(config.out, "zero-shot"),
-        "linear_eval": _measures(config.out, "linear-eval"),
+        "zero_shot": measures("zero-shot"),
+        "linear_eval": measures("linear-eval"),
         "seconds": dict(seconds),
         "seed": config.seed,
         "preset": config.preset,
@@ -244,53 +253,40 @@ def summarise(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any
     }
 
 
-def _measures(run: Path, task: str) -> dict[str, Any]:
-    """The measures of a result file: its tables but for the bookkeeping."""
-    result = read_result(run, task) or {}
-    return {
-        name: value
-        for name, value in result.items()
-        if isinstance(value, Mapping) and name not in ("versions", "left_out")
-    }
-
-
 def headlines(summary: Mapping[str, Any]) -> list[Headline]:
     """The rows to look at first; measures that could not be taken are left out."""
     zero_shot, linear = summary["zero_shot"], summary["linear_eval"]
-    rows = [
-        _retrieval(zero_shot, way, number, f"{way.replace('_to_', ' → ')}: {unit}")
-        for way in ("text_to_video", "audio_to_video")
-        for number, unit in (("R@10", "R@10, per cent"), ("MedR", "median rank"))
-    ]
-    rows += [
-        _accuracy(linear, "video_action", "action, linear on frozen video features"),
-        _accuracy(zero_shot, "action_from_text", "action, zero-shot from text"),
-        _accuracy(linear, "sound_event_10", "sound event, 10 labels per class"),
-    ]
-    return [row for row in rows if row is not None]
-
-
-def _retrieval(measures: Mapping[str, Any], way: str, number: str, title: str) -> Headline | None:
-    found = measures.get(way)
-    if found is None:
-        return None
-    return Headline(
-        measure=title,
-        chance=found[f"chance_{number}"],
-        random_init=found[f"random_init_{number}"],
-        this_run=found[number],
-        ceiling=found.get(f"ceiling_{number}"),
-    )
-
-
-def _accuracy(measures: Mapping[str, Any], name: str, title: str) -> Headline | None:
-    found = measures.get(name)
-    if found is None:
-        return None
-    trained, untrained = found["pretrained"], found["random_init"]
-    if isinstance(trained, Mapping):  # several classifiers: the linear SVM is the headline
-        trained, untrained = trained["svm"], untrained["svm"]
-    return Headline(measure=title, chance=found["chance"], random_init=untrained, this_run=trained)
+    rows = []
+    for way in ("text_to_video", "audio_to_video"):
+        if found := zero_shot.get(way):
+            rows += [
+                Headline(
+                    measure=f"{way.replace('_to_', ' → ')}: {unit}",
+                    chance=found[f"chance_{number}"],
+                    random_init=found[f"random_init_{number}"],
+                    this_run=found[number],
+                    ceiling=found.get(f"ceiling_{number}"),
+                )
+                for number, unit in (("R@10", "R@10, per cent"), ("MedR", "median rank"))
+            ]
+    for found, title in (
+        (linear.get("video_action"), "action, linear on frozen video features"),
+        (zero_shot.get("action_from_text"), "action, zero-shot from text"),
+        (linear.get("sound_event_10"), "sound event, 10 labels per class"),
+    ):
+        if found:
+            trained, untrained = found["pretrained"], found["random_init"]
+            if isinstance(trained, Mapping):  # several classifiers: the linear SVM is the headline
+                trained, untrained = trained["svm"], untrained["svm"]
+            rows.append(
+                Headline(
+                    measure=title,
+                    chance=found["chance"],
+                    random_init=untrained,
+                    this_run=trained,
+                )
+            )
+    return rows
 
 
 def _claim(config: DemoConfig) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """ViZDoom set up for recording: one step is one frame of the video and its sound.
 
-The game runs in PLAYER mode, where it waits for each command, so what is recorded depends on the
-map, the seed and the commands alone. Four tics of 1/35 s make a frame: 8.75 frames a second.
+The game runs in PLAYER mode, where it waits for each step's buttons, so what is recorded depends
+on the map, the seed and the buttons alone. Four tics of 1/35 s make a frame: 8.75 frames a second.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ TICS_PER_FRAME = 4
 FRAME_RATE = Fraction(35, TICS_PER_FRAME)
 WIDTH, HEIGHT = 160, 120
 SLEEP = 10  # tics at the beginning of a map in which the player cannot act
-SKILL = 1  # the mildest of five: fewer monsters and smaller wounds, so fewer red flashes
+SKILL = 1  # the easiest of five: fewer monsters and smaller wounds, so fewer red flashes
 SAMPLE_RATE_HZ = 22_050
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ * TICS_PER_FRAME // 35
 DEPTH_UNIT = 7.0  # map units for each step of the depth buffer, measured by walking
@@ -34,8 +35,8 @@ _NOT_OF_THE_GAME = re.compile(r"MIDI playback|mode (ON|OFF)$|^(notarget|Unknown)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """What the player does during a step; the delta buttons give any speed."""
+class Buttons:
+    """What the player does during a step; moves and turns have any speed."""
 
     attack: bool = False
     forward: float = 0.0  # 1 is about 0.31 map units per tic
@@ -43,12 +44,12 @@ class Command:
     turn: float = 0.0  # degrees per tic, clockwise
 
 
-STILL = Command()
+STILL = Buttons()
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A thing in the picture: its class in the game and the box of its visible part in pixels."""
+    """A thing on the screen: its class in the game and the box of its visible part in pixels."""
 
     name: str
     left: int
@@ -71,8 +72,8 @@ class Seen:
 class GameFrame:
     """What the game shows and knows after a step."""
 
-    picture: NDArray[np.uint8]  # [HEIGHT, WIDTH, 3]
-    sound: NDArray[np.int16]  # [SAMPLES_PER_FRAME], both channels mixed
+    pixels: NDArray[np.uint8]  # [HEIGHT, WIDTH, 3]
+    waveform: NDArray[np.int16]  # [SAMPLES_PER_FRAME], both channels mixed
     depth: NDArray[np.uint8]  # [HEIGHT, WIDTH], DEPTH_UNIT map units a step
     seen: tuple[Seen, ...]
     messages: tuple[str, ...]
@@ -86,7 +87,7 @@ class GameFrame:
 
 
 def clean_messages(text: str) -> tuple[str, ...]:
-    """The game's own messages, without colour codes, control characters and console chatter."""
+    """The game's own messages, without colour codes, control characters and console output."""
     lines = (_CONTROL.sub(" ", _COLOUR_CODE.sub("", line)).strip() for line in text.split("\n"))
     return tuple(line for line in lines if not _NOT_OF_THE_GAME.search(line))
 
@@ -104,36 +105,14 @@ class Game:
             MissingExtraError: vizdoom is not installed.
             DataError: the game makes no sound.
         """
-        folder = engine_folder()
-        import vizdoom  # an extra; also slow to import
-
+        maps = engine_folder() / wad
         self._folder = tempfile.TemporaryDirectory(prefix="vatt-demo-")
-        game = vizdoom.DoomGame()
-        game.set_doom_game_path(str(folder / wad))
-        game.set_doom_config_path(f"{self._folder.name}/vizdoom.ini")
-        game.set_doom_skill(SKILL)
-        game.set_mode(vizdoom.Mode.PLAYER)
-        game.set_window_visible(False)
-        game.set_episode_timeout(0)
-        _set_up_picture(game, vizdoom)
-        _set_up_sound(game, vizdoom)
-        _set_up_controls(game, vizdoom)
-        with contextlib.chdir(self._folder.name):  # the engine leaves a folder where it starts
-            game.init()
-        self._game: Any = game
-        self._failures = (
-            vizdoom.ViZDoomErrorException,
-            vizdoom.ViZDoomIsNotRunningException,
-            vizdoom.ViZDoomUnexpectedExitException,
-        )
-        self.angle = 0.0  # degrees anticlockwise, as far as commands tell
-        self._check_sound(wad)
-
-    def _check_sound(self, wad: str) -> None:
-        """Fire the pistol and listen: without OpenAL the game is silent and says nothing of it."""
+        self._game = _started_engine(maps, self._folder.name)
+        self.angle = 0.0  # degrees anticlockwise, from the buttons sent
+        # Fire the pistol and expect sound: without OpenAL the game is silent, without an error.
         self.pass_time(SLEEP)
-        heard = [self.step(Command(attack=True)) for _ in range(6)]
-        if not any(moment is not None and moment.sound.any() for moment in heard):
+        heard = [self.step(Buttons(attack=True)) for _ in range(6)]
+        if not any(frame is not None and frame.waveform.any() for frame in heard):
             self.close()
             raise DataError(
                 f"{wad}: the game makes no sound, because the OpenAL library is missing; install "
@@ -142,7 +121,7 @@ class Game:
             )
 
     def start(self, game_map: GameMap, seed: int) -> None:
-        """Begin a map anew; the same seed and commands give the same pictures and sound."""
+        """Begin a map anew; the same seed and buttons give the same frames."""
         self._game.set_seed(seed)
         self._game.set_doom_map(game_map.name)
         self._game.new_episode()
@@ -157,39 +136,46 @@ class Game:
         """Send a console command; it takes effect in the next tic."""
         self._game.send_game_command(command)
 
-    def pass_time(self, tics: int, command: Command = STILL) -> None:
-        """Let some tics go by without drawing anything."""
+    def pass_time(self, tics: int, buttons: Buttons = STILL) -> None:
+        """Let some tics go by; nothing is drawn."""
         if not self.over:
-            self._act(command, tics, draw=False)
-            self.angle -= command.turn * tics
+            self._act(buttons, tics, draw=False)
+            self.angle -= buttons.turn * tics
 
-    def _act(self, command: Command, tics: int, *, draw: bool) -> None:
-        buttons = [float(command.attack), command.forward, command.right, command.turn]
+    def _act(self, buttons: Buttons, tics: int, *, draw: bool) -> None:
+        import vizdoom
+
         try:
-            self._game.set_action(buttons)
+            self._game.set_action(
+                [float(buttons.attack), buttons.forward, buttons.right, buttons.turn]
+            )
             self._game.advance_action(tics, draw)
-        except self._failures as error:
+        except (
+            vizdoom.ViZDoomErrorException,
+            vizdoom.ViZDoomIsNotRunningException,
+            vizdoom.ViZDoomUnexpectedExitException,
+        ) as error:
             raise DataError(
                 f"the game stopped unexpectedly ({error}); the same command continues"
             ) from error
 
     def turn(self, degrees_right: float) -> None:
         """Face another way within one tic."""
-        self.pass_time(1, Command(turn=degrees_right))
+        self.pass_time(1, Buttons(turn=degrees_right))
 
-    def step(self, command: Command = STILL, *, tics: int = TICS_PER_FRAME) -> GameFrame | None:
+    def step(self, buttons: Buttons = STILL, *, tics: int = TICS_PER_FRAME) -> GameFrame | None:
         """Play one frame; None when the map is over."""
         if self.over:
             return None
-        self._act(command, tics, draw=True)
+        self._act(buttons, tics, draw=True)
         state = None if self.over else self._game.get_state()
         if state is None:
             return None
         x, y, self.angle, slot, ammo, hits, kills = state.game_variables
         stereo = state.audio_buffer
         return GameFrame(
-            picture=state.screen_buffer,
-            sound=((stereo[:, 0].astype(np.int32) + stereo[:, 1]) >> 1).astype(np.int16),
+            pixels=state.screen_buffer,
+            waveform=((stereo[:, 0].astype(np.int32) + stereo[:, 1]) >> 1).astype(np.int16),
             depth=state.depth_buffer,
             seen=tuple(
                 Seen(one.object_name, one.x, one.y, one.width, one.height)
@@ -212,7 +198,18 @@ class Game:
         self._folder.cleanup()
 
 
-def _set_up_picture(game: Any, vizdoom: Any) -> None:
+def _started_engine(maps: Path, folder: str) -> Any:
+    """A ViZDoom engine on a wad file, with its own files in `folder`."""
+    import vizdoom  # an extra; also slow to import
+
+    game = vizdoom.DoomGame()
+    game.set_doom_game_path(str(maps))
+    game.set_doom_config_path(f"{folder}/vizdoom.ini")
+    game.set_doom_skill(SKILL)
+    game.set_mode(vizdoom.Mode.PLAYER)
+    game.set_window_visible(False)
+    game.set_episode_timeout(0)
+
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_160X120)
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
     game.set_render_hud(False)
@@ -223,8 +220,6 @@ def _set_up_picture(game: Any, vizdoom: Any) -> None:
     game.set_labels_buffer_enabled(True)
     game.set_depth_buffer_enabled(True)
 
-
-def _set_up_sound(game: Any, vizdoom: Any) -> None:
     game.set_sound_enabled(True)
     game.set_audio_buffer_enabled(True)
     game.set_audio_sampling_rate(vizdoom.SamplingRate.SR_22050)
@@ -233,10 +228,8 @@ def _set_up_sound(game: Any, vizdoom: Any) -> None:
     game.set_notifications_buffer_size(TICS_PER_FRAME)
     game.add_game_args("+snd_efx 0 -nomusic")
 
-
-def _set_up_controls(game: Any, vizdoom: Any) -> None:
     button, variable = vizdoom.Button, vizdoom.GameVariable
-    game.set_available_buttons(
+    game.set_available_buttons(  # in the order of `Game._act`
         [
             button.ATTACK,
             button.MOVE_FORWARD_BACKWARD_DELTA,
@@ -244,7 +237,7 @@ def _set_up_controls(game: Any, vizdoom: Any) -> None:
             button.TURN_LEFT_RIGHT_DELTA,
         ]
     )
-    game.set_available_game_variables(
+    game.set_available_game_variables(  # in the order of `Game.step`
         [
             variable.POSITION_X,
             variable.POSITION_Y,
@@ -255,3 +248,6 @@ def _set_up_controls(game: Any, vizdoom: Any) -> None:
             variable.KILLCOUNT,
         ]
     )
+    with contextlib.chdir(folder):  # the engine leaves a folder where it starts
+        game.init()
+    return game

@@ -21,7 +21,7 @@ WADS = ("freedoom1.wad", "freedoom2.wad")
 
 # Kinds of THINGS (Doom's editor numbers) that lie where a player can walk: starting points,
 # weapons, ammunition, keys, health and armour. Monsters and decor are left out: the first would
-# stand in the way, next to the second one gets stuck; power-ups, because some tint the picture.
+# stand in the way, next to the second one gets stuck; power-ups, because some tint the screen.
 _STARTS = (1, 2, 3, 4, 11)
 _WEAPONS = (82, 2001, 2002, 2003, 2004, 2005, 2006)
 _AMMUNITION = (8, 17, 2007, 2008, 2010, 2046, 2047, 2048, 2049)

@@ -1,7 +1,7 @@
-"""What the player does: takes of one to three segments, each with one action, cuts between them.
+"""The simulated player: plays scenes of one to three actions each, with cuts between scenes.
 
-Actions and weapons are dealt from shuffled decks, and what did not come out as wanted goes back, so
-that what survives is balanced.
+Actions and weapons are dealt from shuffled decks, and an action that could not be played goes back,
+so that the recorded ones are balanced.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.random import Generator
 
-from vatt_demo.game import Command, Game, GameFrame
+from vatt_demo.game import Buttons, Game, GameFrame
 from vatt_demo.maps import GameMap
-from vatt_demo.scenes import BODY, HEADINGS, Spot, dress, is_good, score, survey
+from vatt_demo.scenes import BODY, HEADINGS, Spot, is_good, put_things, score, survey
 from vatt_demo.weapons import Weapon, weapons_of
 
 ACTIONS = (
@@ -28,14 +28,14 @@ ACTIONS = (
     "attack",
     "stand",
 )
-DIRECTION = {"forward": 0, "strafe_right": 90, "backward": 180, "strafe_left": 270}
-MOVES = tuple(DIRECTION)
-SHORTEST, LONGEST = 17, 24  # frames of a segment
-CLIP = 16  # frames in the middle of a segment that its label and caption speak of
+DEGREES_RIGHT = {"forward": 0, "strafe_right": 90, "backward": 180, "strafe_left": 270}
+MOVES = tuple(DEGREES_RIGHT)
+SHORTEST, LONGEST = 17, 24  # frames of an action
+CLIP = 16  # frames in the middle of an action that its label and caption speak of
 UNITS_PER_FRAME = 1.25  # how far a move of speed 1 goes in a frame, in map units
 PEACEFUL = 0.65  # share of the videos in which monsters do not attack first
-NUM_PLACES = 10  # looked at together
-FADE = 25  # tics after which explosions of the take before are over
+NUM_PLACES = 10  # of one survey
+FADE = 25  # tics after which explosions of the scene before are over
 MIN_WALK = 220.0  # map units free ahead of a move
 
 T = TypeVar("T")
@@ -61,35 +61,25 @@ class Deck(Generic[T]):
 
 
 @dataclass(slots=True)
-class Segment:
-    """One action, as played: the commands and what the game showed after each."""
+class PlayedAction:
+    """One action as it was played: the buttons of each frame and what the game showed."""
 
     action: str
     weapon: Weapon
     first: int  # frame of the video
-    commands: list[Command] = field(default_factory=list)
-    moments: list[GameFrame] = field(default_factory=list)
-    opens_take: bool = False
+    buttons: list[Buttons] = field(default_factory=list)
+    frames: list[GameFrame] = field(default_factory=list)
+    opens_scene: bool = False
 
     @property
     def last(self) -> int:
         """One past the last frame of the video."""
-        return self.first + len(self.moments)
+        return self.first + len(self.frames)
 
     def central(self) -> slice:
-        """The frames of the clip centred in the segment."""
-        start = (len(self.moments) - CLIP) // 2
+        """The `CLIP` frames in the middle."""
+        start = (len(self.frames) - CLIP) // 2
         return slice(start, start + CLIP)
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a segment is going to be."""
-
-    action: str
-    frames: int
-    speed: float
-    armed: bool  # shoots while moving
 
 
 class Player:
@@ -103,21 +93,21 @@ class Player:
         self.guns = Deck((*arsenal, *[w for w in arsenal if w.wad]), rng)
         self.weapon: Weapon = arsenal[1]
         self.peaceful = bool(rng.random() < PEACEFUL)
-        self.frame = 0
-        self.views: list[tuple[Spot, int]] = []
-        self.cuts: list[int] = []
-        self.segments: list[Segment] = []
+        self.num_recorded = 0
+        self.unused: list[tuple[Spot, int]] = []  # good directions not recorded yet
+        self.cuts: list[int] = []  # frames with which a scene begins, but for the first
+        self.played: list[PlayedAction] = []
 
-    def play(self) -> list[Segment]:
-        """Film takes until the video is long enough."""
-        self._prepare()
+    def play(self) -> list[PlayedAction]:
+        """Play scenes until the video is long enough."""
+        self._start_map()
         for _ in range(200):
-            if self.frame >= self.num_frames:
+            if self.num_recorded >= self.num_frames:
                 break
-            self._take()
-        return self.segments
+            self._play_scene()
+        return self.played
 
-    def _prepare(self) -> None:
+    def _start_map(self) -> None:
         self.game.start(self.map, int(self.rng.integers(2**31)))
         self.game.console("buddha")
         if self.peaceful:
@@ -126,168 +116,155 @@ class Player:
             self.game.console(f"give {weapon.game_class}")
         self.game.pass_time(2)
         self.game.console(f"use {self.weapon.game_class}")
-        self.views = []
-        self._find_views()
+        self.unused = []
+        self._find_directions()
 
-    def _find_views(self) -> None:
-        """Look for more bright and open views."""
+    def _find_directions(self) -> None:
         spots = survey(self.game, self.map, self.rng, NUM_PLACES)
-        self.views += [(s, h) for s in spots for h in range(HEADINGS) if is_good(s.views[h])]
+        self.unused += [
+            (s, heading) for s in spots for heading in range(HEADINGS) if is_good(s.ways[heading])
+        ]
 
-    def _take(self) -> None:
-        """Set up a scene, then play one to three segments there."""
+    def _play_scene(self) -> None:
+        """Prepare a scene, then play one to three actions there."""
         if self.game.over:
-            self._prepare()
-        first = self.actions.deal()
-        view = self._set_up(first)
-        if view is None:
+            self._start_map()
+        action = self.actions.deal()
+        direction = self._prepare_scene(action)
+        if direction is None:
             return
-        if self.frame:
-            self.cuts.append(self.frame)
-        moves = first in (*MOVES, "armed")  # room is used up, and a walker glides on for a while
+        if self.num_recorded:
+            self.cuts.append(self.num_recorded)
+        moves = action in (*MOVES, "armed")  # room is used up, and a walker glides on for a while
         count = 1 if moves else int(self.rng.choice([1, 2, 3], p=[0.25, 0.4, 0.35]))
-        name = first
         for number in range(count):
-            complete = self._segment(self._plan(name, *view), number)
-            if not complete or name == "attack":  # a shot would be heard in the next segment
+            complete = self._play_action(action, *direction, opens_scene=number == 0)
+            if not complete or action == "attack":  # a shot would be heard in the next action
                 break
             if number + 1 < count:
-                name = self.actions.deal(lambda one: one not in (*MOVES, "armed"))
+                action = self.actions.deal(lambda one: one not in (*MOVES, "armed"))
 
-    def _set_up(self, action: str) -> tuple[Spot, int] | None:
-        """Take a weapon and go to a view; None if the map has no room or the weapon fails."""
+    def _prepare_scene(self, action: str) -> tuple[Spot, int] | None:  # noqa: C901 one story
+        """Take a weapon and go where the action has room; None if there is none, or no weapon."""
         for _ in range(3):
             if self._fitting(action):
                 break
-            self._find_views()
+            self._find_directions()
         else:
             return None
-        if self.segments and any(command.attack for command in self.segments[-1].commands):
+        if self.played and any(buttons.attack for buttons in self.played[-1].buttons):
             self.game.pass_time(FADE)
-        self._change_weapon(firing=action in ("attack", "armed"))
-        view = self._go(action)
-        if self._has_weapon():
-            return view
+
+        weapon = self.weapon
+        if action in ("attack", "armed"):
+            weapon = self.guns.deal()
+        elif self.rng.random() < 0.3:
+            weapon = self.weapons.deal()
+        if weapon.ammo:
+            self.game.console(f"give {weapon.ammo} {weapon.refill}")
+        if weapon is not self.weapon:
+            self.weapon = weapon
+            self.game.console(f"use {weapon.game_class}")
+            self.game.pass_time(26)  # raising a weapon takes most of a second
+
+        direction = self._go(action)
+        for _ in range(2):
+            now = self.game.step(tics=1)
+            if now is not None and now.slot == weapon.slot:
+                return direction
+            if now is None:
+                break
+            self.game.console(f"use {weapon.game_class}")
+            self.game.pass_time(40)
         self.actions.put_back(action)
         return None
 
-    def _change_weapon(self, *, firing: bool) -> None:
-        """Take the weapon for the next take, or keep it; raising one takes most of a second."""
-        wanted = self.weapon
-        if firing:
-            wanted = self.guns.deal()
-        elif self.rng.random() < 0.3:
-            wanted = self.weapons.deal()
-        if wanted.ammo:
-            self.game.console(f"give {wanted.ammo} {wanted.refill}")
-        if wanted is not self.weapon:
-            self.weapon = wanted
-            self.game.console(f"use {wanted.game_class}")
-            self.game.pass_time(26)
-
     def _fitting(self, action: str) -> list[tuple[Spot, int]]:
-        """Views not filmed yet that have room for the action."""
-        angle = DIRECTION.get(action, 0)
+        """Directions not recorded yet that have room for the action."""
+        angle = DEGREES_RIGHT.get(action, 0)
         return [
             (spot, heading)
-            for spot, heading in self.views
-            if action not in MOVES or spot.way(heading, angle) - BODY >= MIN_WALK
+            for spot, heading in self.unused
+            if action not in MOVES or spot.room_to_walk(heading, angle) - BODY >= MIN_WALK
         ]
 
     def _go(self, action: str) -> tuple[Spot, int]:
-        """Go to a view with room for the action, and put something there."""
-        views = self._fitting(action)
-        some = [views[int(i)] for i in self.rng.integers(len(views), size=3)]
-        spot, heading = view = max(some, key=lambda one: score(one[0].views[one[1]]))
-        self.views.remove(view)
+        """Go to the best of three places with room for the action, and put something in view."""
+        fitting = self._fitting(action)
+        some = [fitting[int(i)] for i in self.rng.integers(len(fitting), size=3)]
+        spot, heading = direction = max(some, key=lambda one: score(one[0].ways[one[1]]))
+        self.unused.remove(direction)
         angle = spot.angle - heading * 360 / HEADINGS
         self.game.console(f"warp {spot.place[0]} {spot.place[1]}")
         self.game.turn(self.game.angle - angle)
         if self.rng.random() < 0.6:
-            way = spot.views[heading].way
-            dress(
+            put_things(
                 self.game,
                 self.rng,
                 place=spot.place,
                 angle=angle,
-                way=way,
+                free=spot.ways[heading].free,
                 wad=self.map.wad,
                 walks=action == "forward",
             )
         offset = 0.0 if action in ("forward", "backward") else float(self.rng.uniform(-20, 20))
-        self.game.pass_time(2, Command(turn=offset / 2))
-        return view
+        self.game.pass_time(2, Buttons(turn=offset / 2))
+        return direction
 
-    def _has_weapon(self) -> bool:
-        """Whether the weapon is up; asks for it once more if not."""
-        for _ in range(2):
-            now = self.game.step(tics=1)
-            if now is None or now.slot == self.weapon.slot:
-                return now is not None
-            self.game.console(f"use {self.weapon.game_class}")
-            self.game.pass_time(40)
-        return False
+    def _play_action(self, name: str, spot: Spot, heading: int, *, opens_scene: bool) -> bool:
+        """Play one action; False when the scene must end (blocked, or the map is over).
 
-    def _plan(self, name: str, spot: Spot, heading: int) -> Plan:
-        """Length and speed of a segment; a move is slow enough to end before the wall."""
-        rng = self.rng
-        frames = int(rng.integers(SHORTEST, LONGEST + 1))
-        armed = name == "armed"
-        if armed:
-            name = str(rng.choice([one for one in ACTIONS if one not in ("attack", "stand")]))
-        if name in MOVES:
-            way = spot.way(heading, DIRECTION[name]) - BODY
-            fastest = way / (frames * UNITS_PER_FRAME)
+        A move is slow enough to end before the wall. "armed" is any move or turn while shooting.
+        """
+        rng, action = self.rng, name
+        num_frames = int(rng.integers(SHORTEST, LONGEST + 1))
+        if name == "armed":
+            action = str(rng.choice([one for one in ACTIONS if one not in ("attack", "stand")]))
+        if action in MOVES:
+            room = spot.room_to_walk(heading, DEGREES_RIGHT[action]) - BODY
+            fastest = room / (num_frames * UNITS_PER_FRAME)
             speed = float(np.clip(rng.uniform(8, 18), 6.0, max(fastest, 6.0)))
         else:
             speed = float(rng.uniform(0.8, 1.8))
-        return Plan(name, frames, speed, armed)
+        trigger = _trigger(rng, num_frames, name in ("attack", "armed"))
 
-    def _segment(self, plan: Plan, number: int) -> bool:
-        """Play one segment; False when the take must end (blocked, or the map is over)."""
-        part = Segment(
-            action=plan.action,
-            weapon=self.weapon,
-            first=self.frame,
-            opens_take=number == 0,
-        )
-        fire = _trigger(self.rng, plan.frames, plan.action == "attack" or plan.armed)
-        for i in range(plan.frames):
-            command = command_of(plan.action, plan.speed, attack=bool(fire[i]))
-            moment = self.game.step(command)
-            if moment is None:
+        played = PlayedAction(action, self.weapon, self.num_recorded, opens_scene=opens_scene)
+        for attack in trigger:
+            buttons = buttons_of(action, speed, attack=attack)
+            frame = self.game.step(buttons)
+            if frame is None:
                 break
-            part.commands.append(command)
-            part.moments.append(moment)
-            if is_blocked(part, plan.speed):
+            played.buttons.append(buttons)
+            played.frames.append(frame)
+            if is_blocked(played, speed):
                 break
-        self.frame = part.last
-        if part.moments:
-            self.segments.append(part)
-        complete = len(part.moments) == plan.frames
+        self.num_recorded = played.last
+        if played.frames:
+            self.played.append(played)
+        complete = len(played.frames) == num_frames
         if not complete:
-            self.actions.put_back("armed" if plan.armed else plan.action)
+            self.actions.put_back(name)
         return complete
 
 
-def command_of(action: str, speed: float, *, attack: bool) -> Command:
+def buttons_of(action: str, speed: float, *, attack: bool) -> Buttons:
     """The buttons of one frame of an action."""
     moves = {
-        "forward": Command(attack=attack, forward=speed),
-        "backward": Command(attack=attack, forward=-speed),
-        "strafe_left": Command(attack=attack, right=-speed),
-        "strafe_right": Command(attack=attack, right=speed),
-        "turn_left": Command(attack=attack, turn=-speed),
-        "turn_right": Command(attack=attack, turn=speed),
+        "forward": Buttons(attack=attack, forward=speed),
+        "backward": Buttons(attack=attack, forward=-speed),
+        "strafe_left": Buttons(attack=attack, right=-speed),
+        "strafe_right": Buttons(attack=attack, right=speed),
+        "turn_left": Buttons(attack=attack, turn=-speed),
+        "turn_right": Buttons(attack=attack, turn=speed),
     }
-    return moves.get(action, Command(attack=attack))
+    return moves.get(action, Buttons(attack=attack))
 
 
-def is_blocked(part: Segment, speed: float) -> bool:
+def is_blocked(played: PlayedAction, speed: float) -> bool:
     """Whether a move has come to a halt: under a third of its speed over the last three frames."""
-    if part.action not in MOVES or len(part.moments) < 7:
+    if played.action not in MOVES or len(played.frames) < 7:
         return False
-    now, before = part.moments[-1], part.moments[-4]
+    now, before = played.frames[-1], played.frames[-4]
     return float(np.hypot(now.x - before.x, now.y - before.y)) < speed * UNITS_PER_FRAME
 
 

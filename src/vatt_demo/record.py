@@ -11,13 +11,12 @@ import signal
 import threading
 import time
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,7 +25,7 @@ from vatt.config import to_values
 from vatt.errors import ConfigError, DataError
 from vatt_demo.game import Game
 from vatt_demo.maps import SPLITS, Split, engine_folder
-from vatt_demo.record_video import FORMAT, Row, Video, load_rows, record, save_rows
+from vatt_demo.record_video import FORMAT, LabelRow, PlannedVideo, record
 from vatt_demo.sentences import prompts
 
 
@@ -39,7 +38,7 @@ class RecordConfig:
     val_hours: float = 0.25
     test_hours: float = 1.0
     seed: int = 0
-    video_s: float = 60.0  # a video ends with the segment in which this is reached
+    video_s: float = 60.0  # a video ends with the action in which this is reached
     workers: int = field(default_factory=lambda: os.cpu_count() or 2)
 
     def __post_init__(self) -> None:
@@ -54,10 +53,10 @@ class RecordConfig:
         """Hours to record for one split."""
         return {"train": self.hours, "val": self.val_hours, "test": self.test_hours}[split]
 
-    def videos(self) -> list[Video]:
+    def videos(self) -> list[PlannedVideo]:
         """All videos to record."""
         return [
-            Video(split, number, self.seed, self.video_s)
+            PlannedVideo(split, number, self.seed, self.video_s)
             for split in SPLITS
             for number in range(round(self.hours_of(split) * 3600 / self.video_s))
         ]
@@ -71,7 +70,7 @@ class RecordResult:
     videos: int
     kept: int  # of them, recorded by an earlier run of the same command
     hours: dict[str, float]
-    totals: dict[str, dict[str, dict[str, int]]]  # split → column → value → segments
+    totals: dict[str, dict[str, dict[str, int]]]  # split → column → value → actions
     seconds: float
 
 
@@ -87,11 +86,23 @@ def run(config: RecordConfig) -> RecordResult:
     engine_folder()
     _claim(config)
     videos = config.videos()
-    done = {video: rows for video in videos if (rows := _recorded(config.out, video)) is not None}
+    paths = {video: _rows_path(config.out, video) for video in videos}
+    done = {
+        video: [LabelRow(**row) for row in json.loads(path.read_text())]
+        for video, path in paths.items()
+        if path.is_file()
+    }
     kept = len(done)
     _record_all(config, [video for video in videos if video not in done], done)
     rows = [row for video in videos for row in done[video]]
-    _write_labels(config.out / "labels.csv", rows)
+
+    labels = config.out / "labels.csv"
+    part = labels.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(LabelRow)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    part.replace(labels)
     (config.out / "prompts.json").write_text(json.dumps(prompts(), indent=1))
     result = RecordResult(
         out=config.out,
@@ -101,17 +112,20 @@ def run(config: RecordConfig) -> RecordResult:
         totals=_totals(rows),
         seconds=round(time.perf_counter() - started, 1),
     )
-    _write_summary(config, result)
+    summary = {
+        "format": FORMAT,
+        "config": to_values(config),
+        "result": to_values(result),
+        "versions": {name: version(name) for name in ("vizdoom", "av", "numpy")}
+        | {"python": platform.python_version()},
+    }
+    (config.out / "recording.json").write_text(json.dumps(summary, indent=1))
     return result
 
 
-def _rows_path(out: Path, video: Video) -> Path:
+def _rows_path(out: Path, video: PlannedVideo) -> Path:
+    """Where the rows of a video are: the file is there once the video is complete."""
     return out / "rows" / f"{video.split}-{video.number:04d}.json"
-
-
-def _recorded(out: Path, video: Video) -> list[Row] | None:
-    path = _rows_path(out, video)
-    return load_rows(path) if path.is_file() else None
 
 
 def _claim(config: RecordConfig) -> None:
@@ -139,29 +153,34 @@ def _start_worker() -> None:
     So Ctrl-C reaches the parent alone, which lets the videos at work be finished; and if the parent
     is killed, no game is left running.
     """
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os.killpg(0, signal.SIGKILL)
+
     os.setpgrp()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.killpg(0, signal.SIGKILL)
-
-
-def _work(video: Video, out: Path) -> list[Row]:
+def _record_one(video: PlannedVideo, out: Path) -> list[LabelRow]:
     game = _games.get(video.map.wad)
     if game is None:
         game = _games[video.map.wad] = Game(video.map.wad)
         Finalize(game, game.close, exitpriority=1)
     rows = record(video, game, out)
-    save_rows(_rows_path(out, video), rows)
+    path = _rows_path(out, video)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps([asdict(row) for row in rows]))
+    part.replace(path)
     return rows
 
 
-def _record_all(config: RecordConfig, todo: list[Video], done: dict[Video, list[Row]]) -> None:
-    """Record in several processes; each video is whole or absent whenever this stops."""
+def _record_all(
+    config: RecordConfig, todo: list[PlannedVideo], done: dict[PlannedVideo, list[LabelRow]]
+) -> None:
+    """Record in several processes; whenever this stops, each video is complete or absent."""
     if not todo:
         return
     context = multiprocessing.get_context("spawn")
@@ -170,34 +189,22 @@ def _record_all(config: RecordConfig, todo: list[Video], done: dict[Video, list[
     try:
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
             bar = progress.add_task("videos", total=len(todo) + len(done), completed=len(done))
-            waiting: dict[Future[list[Row]], Video] = {
-                pool.submit(_work, video, config.out): video for video in todo
-            }
-            while waiting:
-                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    done[waiting.pop(future)] = future.result()
-                    progress.advance(bar)
+            waiting = {pool.submit(_record_one, video, config.out): video for video in todo}
+            for future in as_completed(waiting):
+                done[waiting[future]] = future.result()
+                progress.advance(bar)
     except BrokenProcessPool as error:
         raise DataError(
-            f"{config.out}: a recording process was killed after {len(done)} of "
-            f"{len(done) + len(waiting)} videos (out of memory?); the same command continues"
+            f"{config.out}: a recording process was killed after {len(done)} videos, "
+            f"{len(config.videos()) - len(done)} are missing (out of memory?); the same command "
+            "continues"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _write_labels(path: Path, rows: list[Row]) -> None:
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    part.replace(path)
-
-
-def _hours(rows: list[Row]) -> dict[str, float]:
-    """Hours of video of each split: a video lasts until its last segment's end."""
+def _hours(rows: list[LabelRow]) -> dict[str, float]:
+    """Hours of video of each split: a video lasts until its last action's end."""
     ends: dict[tuple[str, str], float] = {}
     for row in rows:
         key = (row.split, row.file)
@@ -208,7 +215,7 @@ def _hours(rows: list[Row]) -> dict[str, float]:
     }
 
 
-def _totals(rows: list[Row]) -> dict[str, dict[str, dict[str, int]]]:
+def _totals(rows: list[LabelRow]) -> dict[str, dict[str, dict[str, int]]]:
     return {
         split: {
             column: dict(
@@ -222,14 +229,3 @@ def _totals(rows: list[Row]) -> dict[str, dict[str, dict[str, int]]]:
         }
         for split in SPLITS
     }
-
-
-def _write_summary(config: RecordConfig, result: RecordResult) -> None:
-    summary: dict[str, Any] = {
-        "format": FORMAT,
-        "config": to_values(config),
-        "result": to_values(result),
-        "versions": {name: version(name) for name in ("vizdoom", "av", "numpy")}
-        | {"python": platform.python_version()},
-    }
-    (config.out / "recording.json").write_text(json.dumps(summary, indent=1))

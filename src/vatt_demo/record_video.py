@@ -1,9 +1,8 @@
-"""Records one video: plays it, labels its segments, captions them and writes the files."""
+"""Records one video: plays it, labels and captions each action, writes the files."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +12,17 @@ from vatt.errors import DataError
 from vatt_demo.game import FRAME_RATE, Game
 from vatt_demo.ground_truth import truth_of
 from vatt_demo.maps import SPLITS, GameMap, Split, maps_of
-from vatt_demo.player import SHORTEST, Player, Segment
+from vatt_demo.media_files import write_captions, write_video
+from vatt_demo.player import SHORTEST, PlayedAction, Player
 from vatt_demo.sentences import Writer
-from vatt_demo.write_files import write_captions, write_video
 
-JITTER_S = 0.4  # how far a caption may be off its segment
+JITTER_S = 0.4  # how far a caption may be off its action
 FORMAT = 1  # of what is recorded: raise it when the same seed gives something else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A line of labels.csv: a labelled segment, or a cut (start_s = end_s)."""
+class LabelRow:
+    """A line of labels.csv: a labelled action, or a cut (start_s = end_s)."""
 
     file: str
     kind: str
@@ -40,8 +39,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Video:
-    """Which video: all that its content depends on."""
+class PlannedVideo:
+    """A video to record: all that its content depends on."""
 
     split: Split
     number: int
@@ -65,7 +64,7 @@ class Video:
         return np.random.default_rng([self.seed, SPLITS.index(self.split), self.number, FORMAT])
 
 
-def record(video: Video, game: Game, folder: Path) -> list[Row]:
+def record(video: PlannedVideo, game: Game, folder: Path) -> list[LabelRow]:
     """Play and write `folder`/<split>/<name>.mp4 and .srt.
 
     Args:
@@ -74,25 +73,25 @@ def record(video: Video, game: Game, folder: Path) -> list[Row]:
         folder: of the whole recording.
 
     Returns:
-        The rows of labels.csv: segments and cuts.
+        The rows of labels.csv: actions and cuts.
 
     Raises:
-        DataError: the game stopped, or its map showed nothing worth filming.
+        DataError: the game stopped, or its map has no place to record.
     """
     rng = video.rng()
     player = Player(game, video.map, rng, round(video.length_s * FRAME_RATE))
-    segments = player.play()
-    if not segments:
-        raise DataError(f"{video.name}: nothing could be filmed here; choose another seed")
-    rows, captions = _describe(video, segments, player.cuts, Writer(rng), rng)
-    moments = [moment for part in segments for moment in part.moments]
+    actions = player.play()
+    if not actions:
+        raise DataError(f"{video.name}: this map has no place to record; choose another seed")
+    rows, captions = _describe(video, actions, player.cuts, rng)
+    frames = [frame for played in actions for frame in played.frames]
     path = folder / video.split / video.name
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".mp4.part")
     write_video(
         part,
-        (moment.picture for moment in moments),
-        np.concatenate([moment.sound for moment in moments]),
+        (frame.pixels for frame in frames),
+        np.concatenate([frame.waveform for frame in frames]),
     )
     part.replace(path.with_suffix(".mp4"))
     part = path.with_suffix(".srt.part")
@@ -102,30 +101,45 @@ def record(video: Video, game: Game, folder: Path) -> list[Row]:
 
 
 def _describe(
-    video: Video, segments: list[Segment], cuts: list[int], writer: Writer, rng: Generator
-) -> tuple[list[Row], list[tuple[float, float, str]]]:
-    """The rows and the captions of a video."""
-    file = f"{video.split}/{video.name}.mp4"
-    rows = [_row(video, file, "cut", cut, cut) for cut in cuts]
+    video: PlannedVideo, actions: list[PlayedAction], cuts: list[int], rng: Generator
+) -> tuple[list[LabelRow], list[tuple[float, float, str]]]:
+    """The rows of a video, by time, and its captions: ours and the game's own messages."""
+    writer = Writer(rng)
+
+    def row(kind: str, first: int, last: int, **texts: str) -> LabelRow:
+        return LabelRow(
+            file=f"{video.split}/{video.name}.mp4",
+            kind=kind,
+            start_s=round(float(first / FRAME_RATE), 4),
+            end_s=round(float(last / FRAME_RATE), 4),
+            split=video.split,
+            map=video.map.label,
+            **texts,
+        )
+
+    rows = [row("cut", cut, cut) for cut in cuts]
     captions: list[tuple[float, float, str]] = []
-    before: list[Segment] = []
-    for part in segments:
-        before = [] if part.opens_take else before
-        captions += _messages(part)
-        if len(part.moments) >= SHORTEST:
-            truth = truth_of(part, before)
+    before: list[PlayedAction] = []  # in the same scene
+    for played in actions:
+        before = [] if played.opens_scene else before
+        for i, frame in enumerate(played.frames):
+            appears_s = float((played.first + i) / FRAME_RATE)
+            captions += [(appears_s, appears_s + 1.5, text) for text in frame.messages]
+        if len(played.frames) >= SHORTEST:
+            truth = truth_of(played, before)
             caption = writer.sentence(truth) if rng.random() < 0.95 else None
             remark = writer.remark(truth) if rng.random() < 0.3 else None
-            said = [one.text for one in (caption, remark) if one]
-            said += [writer.chatter()] if rng.random() < 0.1 else []
-            captions += [(*_spoken(part, rng), text) for text in said]
+            texts = [one.text for one in (caption, remark) if one]
+            texts += [writer.chatter()] if rng.random() < 0.1 else []
+            start_s, end_s = float(played.first / FRAME_RATE), float(played.last / FRAME_RATE)
+            for text in texts:
+                shift = float(rng.uniform(-JITTER_S, JITTER_S))
+                captions.append((max(0.0, start_s + shift), max(0.1, end_s + shift), text))
             rows.append(
-                _row(
-                    video,
-                    file,
+                row(
                     "label",
-                    part.first,
-                    part.last,
+                    played.first,
+                    played.last,
                     action=truth.action,
                     sound_event=truth.sound_event,
                     weapon=truth.weapon,
@@ -134,45 +148,5 @@ def _describe(
                     said=" ".join(sorted(caption.said)) if caption else "",
                 )
             )
-        before.append(part)
+        before.append(played)
     return sorted(rows, key=lambda row: (row.start_s, row.kind)), captions
-
-
-def _row(video: Video, file: str, kind: str, first: int, last: int, **texts: str) -> Row:
-    return Row(
-        file=file,
-        kind=kind,
-        start_s=round(float(first / FRAME_RATE), 4),
-        end_s=round(float(last / FRAME_RATE), 4),
-        split=video.split,
-        map=video.map.label,
-        **texts,
-    )
-
-
-def _spoken(part: Segment, rng: Generator) -> tuple[float, float]:
-    """When a sentence about a segment is said: about then."""
-    shift = float(rng.uniform(-JITTER_S, JITTER_S))
-    start, end = part.first / FRAME_RATE, part.last / FRAME_RATE
-    return max(0.0, float(start) + shift), max(0.1, float(end) + shift)
-
-
-def _messages(part: Segment) -> list[tuple[float, float, str]]:
-    """The game's own messages with the time they appear."""
-    return [
-        (float((part.first + i) / FRAME_RATE), float((part.first + i) / FRAME_RATE) + 1.5, text)
-        for i, moment in enumerate(part.moments)
-        for text in moment.messages
-    ]
-
-
-def save_rows(path: Path, rows: list[Row]) -> None:
-    """Write the rows beside: the sign that the video is complete."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps([asdict(row) for row in rows]))
-    part.replace(path)
-
-
-def load_rows(path: Path) -> list[Row]:
-    """Read what `save_rows` wrote."""
-    return [Row(**row) for row in json.loads(path.read_text())]

@@ -1,6 +1,6 @@
-"""Where a take is filmed: a view with light and room, found by looking around, and dressed.
+"""Where a scene is played: places with light and room, found by looking around; things put there.
 
-Nothing here is recorded: the tics go by between two takes, and a cut marks the spot.
+All of this happens between two scenes and is not recorded; a cut marks the spot.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from vatt_demo.game import DEPTH_UNIT, HEIGHT, WIDTH, Command, Game, GameFrame
+from vatt_demo.game import DEPTH_UNIT, HEIGHT, WIDTH, Buttons, Game, GameFrame
 from vatt_demo.maps import GameMap, places
 
 HEADINGS = 4  # directions looked at from a place, 90 degrees apart
-MIN_LIGHT = 32.0  # mean of the picture, 0 to 255
-MIN_ROOM = 180.0  # map units of median depth; less is a wall in one's face
+MIN_LIGHT = 32.0  # mean of the pixels, 0 to 255
+MIN_ROOM = 180.0  # map units of median depth; less is a wall close by
 BODY = 40.0  # map units kept free of walls at the end of a walk
 
 MONSTERS = (
@@ -58,40 +58,40 @@ DECOR = (
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Way:
     """What one direction from a place offers."""
 
-    light: float  # mean brightness of the picture
+    light: float  # mean of the pixels
     room: float  # median depth in map units
-    way: float  # map units one can walk this way before a wall
+    free: float  # map units to walk straight ahead before a wall
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A place and the views around it, `360 / HEADINGS` degrees apart, turning right."""
+    """A place and the ways from it, `360 / HEADINGS` degrees apart, turning right."""
 
     place: tuple[int, int]
-    angle: float  # of the first view, degrees anticlockwise
-    views: tuple[View, ...]
+    angle: float  # of the first way, degrees anticlockwise
+    ways: tuple[Way, ...]
 
-    def way(self, heading: int, degrees_right: int) -> float:
-        """Room to walk at an angle to a heading."""
-        return self.views[(heading + degrees_right * HEADINGS // 360) % HEADINGS].way
+    def room_to_walk(self, heading: int, degrees_right: int) -> float:
+        """Map units free at an angle to a heading."""
+        return self.ways[(heading + degrees_right * HEADINGS // 360) % HEADINGS].free
 
 
-def view_of(moment: GameFrame) -> View:
+def way_of(frame: GameFrame) -> Way:
     """Measure light, room and the free way straight ahead.
 
-    The way is what the depth buffer shows just around the horizon in the width of the player:
-    lower rows would show the floor, higher ones what one walks under.
+    Free is what the depth buffer shows just around the horizon in the width of the player: lower
+    rows would show the floor, higher ones what one walks under.
     """
     middle, half = WIDTH // 2, 11
-    ahead = moment.depth[52:67, middle - half : middle + half]
-    band = moment.depth[HEIGHT // 3 : HEIGHT * 2 // 3]
-    return View(
-        light=float(moment.picture[::3, ::3].mean()),
+    ahead = frame.depth[52:67, middle - half : middle + half]
+    band = frame.depth[HEIGHT // 3 : HEIGHT * 2 // 3]
+    return Way(
+        light=float(frame.pixels[::3, ::3].mean()),
         room=float(np.median(band[::3, ::3])) * DEPTH_UNIT,
-        way=float(np.partition(ahead.reshape(-1), 16)[16]) * DEPTH_UNIT,
+        free=float(np.partition(ahead.reshape(-1), 16)[16]) * DEPTH_UNIT,
     )
 
 
@@ -102,23 +102,23 @@ def survey(game: Game, game_map: GameMap, rng: Generator, num_places: int) -> li
     for i in rng.permutation(len(known))[:num_places]:
         place = known[int(i)]
         game.console(f"warp {place[0]} {place[1]}")
-        game.pass_time(2, Command(turn=float(rng.uniform(0, 45))))
-        moments = [game.step(Command(turn=360 / HEADINGS), tics=1) for _ in range(HEADINGS)]
-        complete = [moment for moment in moments if moment is not None]
+        game.pass_time(2, Buttons(turn=float(rng.uniform(0, 45))))
+        frames = [game.step(Buttons(turn=360 / HEADINGS), tics=1) for _ in range(HEADINGS)]
+        complete = [frame for frame in frames if frame is not None]
         if len(complete) < HEADINGS:
             break
-        found.append(Spot(place, complete[0].angle, tuple(map(view_of, complete))))
+        found.append(Spot(place, complete[0].angle, tuple(map(way_of, complete))))
     return found
 
 
-def is_good(view: View) -> bool:
+def is_good(way: Way) -> bool:
     """Bright and open enough to show something."""
-    return view.light >= MIN_LIGHT and view.room >= MIN_ROOM
+    return way.light >= MIN_LIGHT and way.room >= MIN_ROOM
 
 
-def score(view: View) -> float:
-    """How much a view shows; more light than enough and more room than enough do not count."""
-    return min(view.light, 60.0) * min(view.room, 450.0)
+def score(way: Way) -> float:
+    """How much a direction shows; more light than enough and more room than enough do not count."""
+    return min(way.light, 60.0) * min(way.room, 450.0)
 
 
 def summon(game: Game, what: str, bearing: float) -> None:
@@ -128,30 +128,30 @@ def summon(game: Game, what: str, bearing: float) -> None:
     game.turn(-bearing)
 
 
-def dress(
+def put_things(
     game: Game,
     rng: Generator,
     *,
     place: tuple[int, int],
     angle: float,
-    way: float,
+    free: float,
     wad: str,
     walks: bool,
 ) -> None:
-    """Put a monster, things or both in the view, then come back to the place.
+    """Put a monster, things or both in view, then come back to the place.
 
     Args:
-        game: the player stands at `place` and looks the way the take will look first.
+        game: the player stands at `place` and looks where the scene begins.
         rng: draws what is put where.
-        place: where the take is filmed, in map units.
-        angle: which way the player looks, in degrees anticlockwise.
-        way: free map units ahead.
+        place: where the scene is played, in map units.
+        angle: where the player looks, in degrees anticlockwise.
+        free: map units ahead without a wall.
         wad: which monsters exist.
-        walks: the player will walk this way: only what can be picked up may lie ahead.
+        walks: the player will walk ahead: only what can be picked up may lie ahead.
     """
-    if way < 170:
+    if free < 170:
         return
-    ahead = min(rng.uniform(0.25, 0.7) * way - 55, 260.0)
+    ahead = min(rng.uniform(0.25, 0.7) * free - 55, 260.0)
     x = place[0] + ahead * math.cos(math.radians(angle))
     y = place[1] + ahead * math.sin(math.radians(angle))
     game.console(f"warp {x:.0f} {y:.0f}")

@@ -1,4 +1,4 @@
-"""Sentences a person might say about a segment, made from its facts: ours, not the game's.
+"""Sentences a person might say about a played action, made from its facts.
 
 A small vocabulary in varied short sentences of at most 16 words. `said` lists exactly the facts
 that a sentence states.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from vatt_demo.ground_truth import MONSTER_NOUNS, PLURAL, Truth
+from vatt_demo.ground_truth import MONSTER_NOUNS, PLURAL, GroundTruth
 
 MAX_WORDS = 16
 
@@ -108,12 +108,12 @@ class Writer:
         return bool(self._rng.random() < probability)
 
     def chatter(self) -> str:
-        """A remark that says nothing about the picture."""
+        """A remark that says nothing about what is seen or done."""
         return self._one_of(CHATTER)
 
-    def sentence(self, truth: Truth) -> Sentence | None:
-        """The sentence for a segment, or None when there is nothing clear to say."""
-        head = self._deed(truth)
+    def sentence(self, truth: GroundTruth) -> Sentence | None:
+        """The sentence for an action, or None when there is nothing clear to say."""
+        head = self._action(truth)
         place = self._place(truth) if self._chance(0.6) else None
         things = self._things(truth) if self._chance(0.85) else []
         start = [part for part in (head, place) if part]
@@ -130,7 +130,7 @@ class Writer:
                 text, said = longer, said | part.said
         return Sentence(text, said) if len(said) > 1 else None
 
-    def remark(self, truth: Truth) -> Sentence | None:
+    def remark(self, truth: GroundTruth) -> Sentence | None:
         """A second, shorter sentence about the scene alone."""
         things = self._things(truth)
         if things:
@@ -139,7 +139,7 @@ class Writer:
         place = self._place(truth)
         return Sentence(f"we are {place.text}", place.said) if place else None
 
-    def _deed(self, truth: Truth) -> Sentence | None:
+    def _action(self, truth: GroundTruth) -> Sentence | None:
         """What the player does and with which weapon, e.g. "backing up, firing the pistol"."""
         actions = {fact.split(":")[1] for fact in truth.facts if fact.startswith("action:")}
         shoots = "attack" in actions
@@ -158,7 +158,7 @@ class Writer:
             said.add(f"weapon:{truth.weapon}")
         return Sentence(text.strip(), frozenset(said)) if said else None
 
-    def _place(self, truth: Truth) -> Sentence | None:
+    def _place(self, truth: GroundTruth) -> Sentence | None:
         """Light, colour and width, e.g. "in a dark green hall"."""
         said: list[str] = []
         for kind, probability in (("light:", 0.7), ("colour:", 0.7), ("space:", 0.7)):
@@ -172,15 +172,15 @@ class Writer:
         phrase = " ".join((*words, self._one_of(PLACES[space])))
         return Sentence(f"in {article(phrase)} {phrase}", frozenset(said))
 
-    def _things(self, truth: Truth) -> list[Sentence]:
-        """One or two things in the picture, monsters first."""
+    def _things(self, truth: GroundTruth) -> list[Sentence]:
+        """One or two things in view, monsters first."""
         found = (fact[len("object:") :] for fact in sorted(truth.facts) if "object:" in fact)
         nouns = [noun for noun in found if "@" not in noun]
         order = [nouns[int(i)] for i in self._rng.permutation(len(nouns))]
         order.sort(key=lambda noun: noun not in MONSTER_NOUNS)
         return [self._thing(noun, truth) for noun in order[: 2 if self._chance(0.4) else 1]]
 
-    def _thing(self, noun: str, truth: Truth) -> Sentence:
+    def _thing(self, noun: str, truth: GroundTruth) -> Sentence:
         """A thing, how many of it and where, e.g. "two imps on the left"."""
         said = {f"object:{noun}"}
         facts = sorted(truth.facts)
@@ -199,7 +199,7 @@ class Writer:
             phrase += " " + self._one_of(SIDES[side.split("@")[1]])
         return Sentence(phrase, frozenset(said))
 
-    def _events(self, truth: Truth) -> list[Sentence]:
+    def _events(self, truth: GroundTruth) -> list[Sentence]:
         """What happened: pain, a kill, something picked up."""
         return [
             Sentence(self._one_of(options), frozenset([fact]))
@@ -214,7 +214,7 @@ def article(phrase: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """The plural of a thing's noun."""
+    """The plural of a noun; `_` becomes a space."""
     name = noun.replace("_", " ")
     return name[:-1] + "ies" if name.endswith("ery") else name + "s"
 
@@ -222,10 +222,10 @@ def plural(noun: str) -> str:
 def prompts() -> dict[str, dict[str, list[str]]]:
     """Sentences for classification by text: for each action, in the words of the captions."""
     weapons = [names[0] for names in WEAPON_NAMES.values()]
-    frames = ["{p}", "I am {p}", "now {p}", *(f"{{p}} with the {weapon}" for weapon in weapons)]
+    forms = ["{p}", "I am {p}", "now {p}", *(f"{{p}} with the {weapon}" for weapon in weapons)]
     return {
         "action": {
-            action: [frame.format(p=phrase) for phrase in phrases for frame in frames]
+            action: [form.format(p=phrase) for phrase in phrases for form in forms]
             for action, phrases in PHRASES.items()
         }
     }

@@ -8,7 +8,7 @@ import pytest
 
 from tests.demo.needs_game import needs_game
 from vatt.errors import DataError
-from vatt_demo.game import Command, Game, clean_messages
+from vatt_demo.game import Buttons, Game, clean_messages
 from vatt_demo.maps import WADS, maps_of
 
 
@@ -27,13 +27,13 @@ def game():
 def played(game: Game, number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     one = [one for one in maps_of("train") if one.wad == WADS[1]][number]
     game.start(one, seed)
-    moments = [game.step(Command(attack=i % 5 == 0, forward=9, turn=1)) for i in range(12)]
-    known = [moment for moment in moments if moment is not None]
-    return np.stack([one.picture for one in known]), np.stack([one.sound for one in known])
+    frames = [game.step(Buttons(attack=i % 5 == 0, forward=9, turn=1)) for i in range(12)]
+    known = [frame for frame in frames if frame is not None]
+    return np.stack([one.pixels for one in known]), np.stack([one.waveform for one in known])
 
 
 @needs_game
-def test_same_map_seed_and_commands_play_the_same_whatever_was_played_before(game):
+def test_same_map_seed_and_buttons_play_the_same_whatever_was_played_before(game):
     first = played(game, 1, seed=5)
     played(game, 2, seed=6)
     again = played(game, 1, seed=5)
@@ -47,8 +47,8 @@ def test_a_spectre_in_view_looks_the_same_each_time(game):
         game.start([one for one in maps_of("train") if one.wad == WADS[1]][1], seed=5)
         game.console("notarget")
         game.console("summon Spectre")
-        moments = [game.step() for _ in range(12)]
-        return np.stack([moment.picture for moment in moments if moment is not None])
+        frames = [game.step() for _ in range(12)]
+        return np.stack([frame.pixels for frame in frames if frame is not None])
 
     np.testing.assert_array_equal(watched(), watched())
 
@@ -58,9 +58,9 @@ def test_turning_unseen_keeps_the_angle_known(game):
     played(game, 1, seed=5)
     before = game.angle
     game.turn(70)
-    moment = game.step(tics=1)
-    assert moment is not None
-    assert (before - moment.angle) % 360 == pytest.approx(70, abs=0.01)
+    frame = game.step(tics=1)
+    assert frame is not None
+    assert (before - frame.angle) % 360 == pytest.approx(70, abs=0.01)
 
 
 @needs_game

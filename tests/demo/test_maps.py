@@ -27,7 +27,7 @@ def test_test_maps_are_every_fourth_of_both_wads():
 
 
 @needs_game
-def test_every_map_has_places_to_film_from():
+def test_every_map_has_places_to_record_from():
     assert min(len(places(one)) for one in all_maps()) >= 20
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vatt_demo.ground_truth import NOUNS, Truth
+from vatt_demo.ground_truth import NOUNS, GroundTruth
 from vatt_demo.player import ACTIONS
 from vatt_demo.sentences import MAX_WORDS, PHRASES, WEAPON_NAMES, Writer, prompts
 
@@ -16,7 +16,7 @@ SCENE = ["light:dark", "colour:green", "space:narrow", "event:pain", "event:kill
 
 
 @st.composite
-def truths(draw) -> Truth:
+def truths(draw) -> GroundTruth:
     weapon = draw(st.sampled_from([*WEAPON_NAMES, ""]))
     facts = set(draw(st.lists(st.sampled_from(SCENE), unique=True)))
     facts |= {f"action:{one}" for one in draw(st.lists(st.sampled_from(ACTIONS[:6]), max_size=1))}
@@ -26,7 +26,7 @@ def truths(draw) -> Truth:
         facts |= {fact, fact.split("@")[0]}
         if draw(st.booleans()):
             facts.add(f"count:{fact.split('@')[0][len('object:') :]}=2")
-    return Truth("", "", weapon, frozenset(facts))
+    return GroundTruth("", "", weapon, frozenset(facts))
 
 
 @given(truths(), st.integers(0, 2**32))

@@ -1,4 +1,4 @@
-"""Writes one video as users have them: H.264 and AAC in an mp4 file, captions in an srt file."""
+"""Writes files as users have them: H.264 and AAC in an .mp4 file, captions in an .srt file."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from numpy.typing import NDArray
 
 from vatt_demo.game import FRAME_RATE, HEIGHT, SAMPLE_RATE_HZ, WIDTH
 
-SOUND_RATE_HZ = 48_000
-SOUND_BITS_PER_S = 64_000
+AUDIO_RATE_HZ = 48_000
+AUDIO_BITS_PER_S = 64_000
 KEYFRAME_EVERY = 16
 
-# No B-frames and short groups, so that any frame is found fast. The sound: a plain search for the
+# No B-frames and short groups, so that any frame is found fast. Audio: a plain search for the
 # quantisers takes half the time; without noise substitution every decoder gives the same samples;
-# the game's own sound has nothing above 11,025 Hz.
+# the game's sounds have nothing above 11,025 Hz.
 _VIDEO_OPTIONS = {"preset": "ultrafast", "crf": "24", "x264-params": "scenecut=0"}
-_SOUND_OPTIONS = {"aac_coder": "fast", "aac_pns": "0", "cutoff": "11025"}
+_AUDIO_OPTIONS = {"aac_coder": "fast", "aac_pns": "0", "cutoff": "11025"}
 
 
 def write_video(
-    path: Path, pictures: Iterable[NDArray[np.uint8]], sound: NDArray[np.int16]
+    path: Path, frames: Iterable[NDArray[np.uint8]], waveform: NDArray[np.int16]
 ) -> None:
-    """Encode pictures [HEIGHT, WIDTH, 3] and mono sound [S], both at the game's rates from 0 s."""
+    """Encode frames [HEIGHT, WIDTH, 3] and a mono waveform [S], both at the game's rates."""
     with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as file:
         video = file.add_stream("libx264", rate=FRAME_RATE, options=_VIDEO_OPTIONS)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         video.codec_context.thread_count = 1
         video.codec_context.gop_size = KEYFRAME_EVERY
         video.codec_context.max_b_frames = 0
-        audio = file.add_stream("aac", rate=SOUND_RATE_HZ, layout="mono", options=_SOUND_OPTIONS)
-        audio.bit_rate = SOUND_BITS_PER_S
+        audio = file.add_stream("aac", rate=AUDIO_RATE_HZ, layout="mono", options=_AUDIO_OPTIONS)
+        audio.bit_rate = AUDIO_BITS_PER_S
         reformatter = VideoReformatter()
-        for number, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
             frame = reformatter.reformat(frame, format="yuv420p")
             frame.pts = number
             file.mux(video.encode(frame))
         file.mux(video.encode(None))
-        resampler = av.AudioResampler("fltp", "mono", SOUND_RATE_HZ)
-        block = av.AudioFrame.from_ndarray(sound[None], "s16", "mono")
+        resampler = av.AudioResampler("fltp", "mono", AUDIO_RATE_HZ)
+        block = av.AudioFrame.from_ndarray(waveform[None], "s16", "mono")
         block.sample_rate, block.pts = SAMPLE_RATE_HZ, 0
         for piece in (*resampler.resample(block), *resampler.resample(None)):
             file.mux(audio.encode(piece))

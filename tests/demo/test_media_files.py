@@ -4,7 +4,7 @@ import pysubs2
 import pytest
 
 from vatt_demo.game import FRAME_RATE, HEIGHT, SAMPLES_PER_FRAME, WIDTH
-from vatt_demo.write_files import KEYFRAME_EVERY, write_captions, write_video
+from vatt_demo.media_files import KEYFRAME_EVERY, write_captions, write_video
 
 FRAMES = 50
 
