@@ -10,7 +10,7 @@ import pytest
 
 from vatt.cli import main as cli
 from vatt.cli import resolve as settings
-from vatt.presets import PRESETS
+from vatt.presets import PRESETS, starting_values
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -68,7 +68,9 @@ def test_every_documented_command_line_parses():
         if options.preset not in PRESETS:  # a folder that the reader has
             options = replace(options, preset=None)
         config = getattr(module, command.config)
-        settings.resolve(config, rest, prog=line, presets=cli.presets(options))
+        settings.resolve(
+            config, rest, prog=line, presets=starting_values(options.preset, options.bundle)
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -176,6 +176,34 @@ PRESETS: dict[str, Callable[[], Values]] = {
 }
 
 
+def starting_values(preset: str | None, bundle_name: str | None) -> list[tuple[str, Values]]:
+    """What `--preset` and `--bundle` ask for: a name for messages, and the values.
+
+    Args:
+        preset: a name of `PRESETS`, or a folder with a model.
+        bundle_name: one of `BUNDLES`; its values are laid over those of the preset.
+
+    Raises:
+        ConfigError: there is no preset or bundle of that name.
+    """
+    found: list[tuple[str, Values]] = []
+    if preset in PRESETS:
+        found.append((f"preset {preset}", PRESETS[preset]()))
+    elif preset is not None and (Path(preset) / "config.json").is_file():
+        found.append((f"preset {preset}", of_folder(Path(preset))))
+    elif preset is not None:
+        raise ConfigError(
+            f"--preset: found {preset!r}; expected a model folder (with config.json), or one of: "
+            f"{', '.join(PRESETS)}"
+        )
+    if bundle_name is not None:
+        if bundle_name not in BUNDLES:
+            raise ConfigError(f"--bundle: found {bundle_name!r}; expected paper or official")
+        so_far = found[0][1] if found else {}
+        found.append((f"bundle {bundle_name}", bundle(bundle_name, so_far)))
+    return found
+
+
 def of_folder(folder: Path) -> Values:
     """Model, clip and weights of a run, a checkpoint or a converted model, to train on from.
 

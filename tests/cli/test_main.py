@@ -45,11 +45,6 @@ def resolve(*args: str, **sources):
     return settings.resolve(Config, args, prog="vatt test", **sources)
 
 
-def run_vatt(*args: str, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "vatt", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
-
-
 def test_help_lists_every_command_without_importing_what_takes_long():
     slow = ("torch", "numpy", "tyro", "pydantic", "av", "pyarrow")
     script = (
@@ -134,6 +129,14 @@ def test_options_of_every_command_are_taken_out_wherever_they_stand():
         cli.split_options(["--config"], presets=False)
 
 
+def test_exit_code_and_error_of_a_process_are_those_of_main(tmp_path):
+    command = [sys.executable, "-m", "vatt", "pretain"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "perhaps you meant: vatt pretrain" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
@@ -141,16 +144,26 @@ def test_options_of_every_command_are_taken_out_wherever_they_stand():
         (["pretain"], 2, "perhaps you meant: vatt pretrain"),
         (["pretrain", "--preset", "huge"], 2, "--preset: found 'huge'; expected a model folder"),
         (["pretrain", "--no-such-setting", "1"], 2, "no-such-setting"),
-        (["prepare", "nowhere", "--out", "OUT"], 1, "nowhere"),
+        (["prepare", "nowhere", "--out", "out"], 1, "nowhere"),
         (["report", "nowhere"], 1, "nowhere"),
     ],
 )
-def test_what_goes_wrong_is_said_on_stderr_with_its_exit_code(args, code, words, tmp_path):
-    args = [str(tmp_path / "out") if word == "OUT" else word for word in args]
-    done = run_vatt(*args, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_goes_wrong_is_said_on_stderr_with_its_exit_code(
+    args, code, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:  # tyro ends so on wrong usage
+        sys.exit(cli.main(args))
+    printed = capsys.readouterr()
+    assert (stop.value.code, printed.out) == (code, "")
+    assert words in " ".join(printed.err.split())
+
+
+def test_a_command_whose_package_is_absent_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "vatt_demo", None)
+    monkeypatch.delitem(sys.modules, "vatt_demo.demo", raising=False)
+    assert cli.main(["demo"]) == 1
+    assert 'pip install "vatt[demo]"' in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_error_is_wrapped_under_its_first_line(monkeypatch, capsys):

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from vatt import __version__
 
 ERROR = "vatt: error: "
 MOST_COLUMNS = 8  # of a table, on a terminal of 80 characters
 PIPED_WIDTH = 240  # of output to a file or another program
-
-
-def version() -> None:
-    """`vatt --version`."""
-    print(f"vatt {__version__}")
 
 
 def overview(commands: Mapping[str, str], wrong_usage: bool) -> None:
@@ -75,33 +65,19 @@ def result(value: Any, *, as_json: bool) -> None:
 
     A result that people read in another form, e.g. rounded, has a method `shown` that gives it.
     """
+    from pydantic_core import to_json
+
+    shown = value if as_json or not hasattr(value, "shown") else value.shown()
+    plain = json.loads(to_json(shown, inf_nan_mode="null"))  # JSON has no NaN
     if as_json:
-        print(json.dumps(_plain(value), allow_nan=False, ensure_ascii=False))
+        print(json.dumps(plain, allow_nan=False, ensure_ascii=False))
         return
-    plain = _plain(value.shown() if hasattr(value, "shown") else value)
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else PIPED_WIDTH  # names stay whole for grep
     console = Console(highlight=False, soft_wrap=True, width=width)
     for table in _tables(plain, title=""):
         console.print(table)
-
-
-def _plain(value: Any) -> Any:
-    """Dataclasses, paths and numbers as JSON knows them; a number that is not finite is null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _tables(value: Mapping[str, Any], *, title: str) -> list[Any]:
@@ -118,36 +94,28 @@ def _tables(value: Mapping[str, Any], *, title: str) -> list[Any]:
     for key, group in value.items():
         if not _is_group(group):
             continue
-        rows = _rows(group)
-        if rows is not None:
-            tables.append(_grid(rows, title=_words(key)))
-        else:
+        rows = None
+        if isinstance(group, list):
+            rows = group
+        elif any(isinstance(item, Mapping) for item in group.values()):
+            named = [
+                {"": _words(name), **(item if isinstance(item, Mapping) else {"value": item})}
+                for name, item in group.items()
+            ]
+            if not any(_is_group(cell) for row in named for cell in row.values()):
+                rows = named
+        if rows is None:
             tables += _tables(group, title=_words(key))
+        else:
+            tables.append(_grid(rows, title=_words(key)))
     return tables
 
 
 def _is_group(value: Any) -> bool:
-    return bool(isinstance(value, Mapping) and value) or _is_list_of_rows(value)
-
-
-def _is_list_of_rows(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
-    )
-
-
-def _rows(group: Any) -> list[dict[str, Any]] | None:
-    """The rows of a table, when `group` is one: rows of plain values, named or not."""
-    if _is_list_of_rows(group):
-        return [dict(row) for row in group]
-    if any(isinstance(item, Mapping) for item in group.values()):
-        rows = [
-            {"": _words(key), **(item if isinstance(item, Mapping) else {"value": item})}
-            for key, item in group.items()
-        ]
-        flat = not any(_is_group(cell) for row in rows for cell in row.values())
-        return rows if flat else None
-    return None
+    """Whether it is a table of its own: a mapping, or a list of rows; not an empty one."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(row, Mapping) for row in value)
+    return isinstance(value, Mapping) and bool(value)
 
 
 def _grid(rows: Sequence[Mapping[str, Any]], *, title: str) -> Any:

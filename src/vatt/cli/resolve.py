@@ -66,7 +66,22 @@ def resolve(
     config: Any = tyro.cli(
         cls, prog=prog, description=description, args=args, default=draft, use_underscores=True
     )
-    return Resolved(config, _origins(config, draft, args, sources))
+
+    final = configs.flatten(configs.to_values(config))
+    before = configs.flatten(configs.to_values(draft))
+    origins = dict.fromkeys(final, "default")
+    for where, values in sources:
+        origins |= dict.fromkeys(configs.flatten(values), where)
+    typed = set()  # a value may be given that is the same as before
+    for word in args:
+        if word.startswith("--"):
+            key = word[2:].partition("=")[0].replace("-", "_")
+            table, dot, name = key.rpartition(".")
+            typed |= {key, table + dot + name.removeprefix("no_")}  # --data.no_flip: data.flip
+    for key, value in final.items():
+        if key in typed or value != before.get(key):
+            origins[key] = "command line"
+    return Resolved(config, origins)
 
 
 def _ask_for_missing(draft: Any) -> None:
@@ -76,29 +91,3 @@ def _ask_for_missing(draft: Any) -> None:
             object.__setattr__(draft, field.name, tyro.MISSING)
         elif dataclasses.is_dataclass(value := getattr(draft, field.name)):
             _ask_for_missing(value)
-
-
-def _origins(
-    config: Any, draft: Any, args: Sequence[str], sources: Sequence[tuple[str, Mapping[str, Any]]]
-) -> dict[str, str]:
-    final = configs.flatten(configs.to_values(config))
-    before = configs.flatten(configs.to_values(draft))
-    origins = dict.fromkeys(final, "default")
-    for where, values in sources:
-        origins |= dict.fromkeys(configs.flatten(values), where)
-    typed = _typed_keys(args)
-    origins |= {
-        key: "command line" for key in final if key in typed or final[key] != before.get(key)
-    }
-    return origins
-
-
-def _typed_keys(args: Sequence[str]) -> set[str]:
-    """Dotted keys given as options: `--data.no_flip` sets data.flip."""
-    keys = set()
-    for word in args:
-        if word.startswith("--"):
-            key = word[2:].partition("=")[0].replace("-", "_")
-            table, dot, name = key.rpartition(".")
-            keys |= {key, table + dot + name.removeprefix("no_")}
-    return keys
