@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,15 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
     entries: dict[str, ManifestEntry] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = _json_rows(file) if path.suffix.lower() in (".jsonl", ".ndjson") else _rows(file)
+            rows: Iterable[tuple[int, Any]]
+            if path.suffix.lower() in (".jsonl", ".ndjson"):
+                lines = enumerate(file, start=1)
+                rows = ((line, json.loads(text)) for line, text in lines if text.strip())
+            else:
+                reader = csv.DictReader(file, strict=True)
+                rows = ((reader.line_num, row) for row in reader)
             for line, row in rows:
-                _add(entries, row, where=f"{path}: line {line}")
+                _add_row(entries, row, where=f"{path}: line {line}")
     except OSError as error:
         raise DataError(f"{path}: cannot read the manifest: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -54,19 +60,7 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
     return entries
 
 
-def _rows(file: Iterator[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    reader = csv.DictReader(file, strict=True)
-    for row in reader:
-        yield reader.line_num, row
-
-
-def _json_rows(file: Iterator[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for line, text in enumerate(file, start=1):
-        if text.strip():
-            yield line, json.loads(text)
-
-
-def _add(entries: dict[str, ManifestEntry], row: Mapping[str, Any], *, where: str) -> None:
+def _add_row(entries: dict[str, ManifestEntry], row: Mapping[str, Any], *, where: str) -> None:
     if not isinstance(row, Mapping) or not row.get("file") or None in row:
         raise DataError(
             f"{where}: expected a row with the columns file, kind (label or cut), start_s, end_s, "

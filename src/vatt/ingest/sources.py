@@ -7,7 +7,8 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,7 @@ VIDEO_SUFFIXES = frozenset((
 # fmt: on
 TABLE_SUFFIXES = (".csv", ".jsonl", ".ndjson")  # lists that are manifests too
 LIST_SUFFIXES = (".txt", *TABLE_SUFFIXES)
-DUPLICATE = "duplicate"  # the cause that is no fault of the file
+DUPLICATE = "duplicate"  # the one cause that says nothing bad of a file
 _SPLIT_FOLDERS = {"val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LONGEST_SUFFIX = 12  # what is longer is a dot in a sentence
 
@@ -146,6 +147,7 @@ class _Search:
 
     def add(self, source: Path, *, prefixed: bool) -> None:
         """A folder, a list or a file that the user named."""
+        suffix = source.suffix.lower()
         if source.is_dir():
             self._add_folder(source, f"{source.resolve().name}/" if prefixed else "")
         elif not source.exists():
@@ -153,8 +155,19 @@ class _Search:
                 f"{printable(str(source))}: no such file or folder; expected videos, folders of "
                 f"them, or a list ({' '.join(LIST_SUFFIXES)})"
             )
-        elif source.suffix.lower() in LIST_SUFFIXES:
-            self._add_list(source)
+        elif suffix in LIST_SUFFIXES:
+            listed: Mapping[str, ManifestEntry | None]
+            if suffix in TABLE_SUFFIXES:
+                listed = read_manifest(source)
+            else:
+                lines = source.read_bytes().splitlines()
+                listed = dict.fromkeys(os.fsdecode(line) for line in lines if line.strip())
+            for file, entry in listed.items():
+                name, path = os.path.normpath(file).lstrip("/"), source.parent / file
+                if path.exists():
+                    self._add_video(name, path, entry)
+                else:
+                    self._skip(name, "not found", f"{source}: lists {file!r}, which is absent")
         else:
             self._add_video(source.name, source)
 
@@ -178,21 +191,8 @@ class _Search:
             elif not path.exists():
                 self._skip(file, "not found", f"{manifest}: lists {file!r}, which is absent")
 
-    def _add_folder(self, root: Path, prefix: str) -> None:
-        for files in self._walk(root):
-            videos = [path for path in files if _is_video(path)]
-            stems = {path.stem for path in videos}
-            for path in files:
-                name = prefix + path.relative_to(root).as_posix()
-                if _is_video(path):
-                    self._add_video(name, path)
-                elif path.suffix.lower() in CAPTION_SUFFIXES and _belongs(path.stem, stems):
-                    self.caption_files += 1
-                else:
-                    self._add_other(name, path)
-
-    def _walk(self, root: Path) -> Iterator[list[Path]]:
-        """The files of each folder; real folders come before linked ones, and each comes once."""
+    def _add_folder(self, root: Path, prefix: str) -> None:  # noqa: C901 one story
+        """All files in it and below; each folder once, linked ones only when no real one is left."""
         seen = {self._leave_out}
         real, linked = [root], list[Path]()
         while real or linked:
@@ -213,41 +213,36 @@ class _Search:
             except OSError as error:
                 name = folder.relative_to(root).as_posix()
                 self._skip(name, "unreadable", f"{folder}: cannot be listed: {error.strerror}")
-            yield files
-
-    def _add_list(self, path: Path) -> None:
-        if path.suffix.lower() in TABLE_SUFFIXES:
-            listed: Mapping[str, ManifestEntry | None] = read_manifest(path)
-        else:
-            lines = path.read_bytes().splitlines()
-            listed = dict.fromkeys(os.fsdecode(line) for line in lines if line.strip())
-        for file, entry in listed.items():
-            video = path.parent / file
-            name = os.path.normpath(file).lstrip("/")
-            if video.exists():
-                self._add_video(name, video, entry)
-            else:
-                self._skip(name, "not found", f"{path}: lists {file!r}, which is absent")
+            stems = {path.stem for path in files if _is_video(path)}
+            for path in files:
+                name, suffix = prefix + path.relative_to(root).as_posix(), path.suffix.lower()
+                words = path.stem.split(".")  # talk.en.vtt belongs to talk.mp4
+                own = any(".".join(words[:count]) in stems for count in range(1, len(words) + 1))
+                if _is_video(path):
+                    self._add_video(name, path)
+                elif suffix in CAPTION_SUFFIXES and own:
+                    self.caption_files += 1
+                else:
+                    self.other_files[_suffix(path)] += 1
+                    self._others[_real(path)] = name
+                    if suffix in CAPTION_SUFFIXES and suffix != ".json":
+                        self.lone_captions.append(name)
 
     def _add_video(self, name: str, path: Path, entry: ManifestEntry | None = None) -> None:
-        """A plain file becomes an item; what would block or is no file is skipped."""
+        """A plain file becomes an item; what is none, or would block its reader, is skipped."""
         try:
             mode = path.stat().st_mode
         except OSError as error:  # a link that leads nowhere
             self._skip(name, "not found", f"{path}: {error.strerror}")
             return
         if not stat.S_ISREG(mode):
-            self._skip(name, "unreadable", f"{path}: expected a file, found {_kind(mode)}")
+            kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+            kind = kinds.get(stat.S_IFMT(mode), "a device")
+            self._skip(name, "unreadable", f"{path}: expected a file, found {kind}")
             return
         split = (entry.split if entry else None) or split_of(name)
         item = Item(path=path.absolute(), name=name, split=split, entry=entry)
         self.items[name, item.path] = item
-
-    def _add_other(self, name: str, path: Path) -> None:
-        self.other_files[_suffix(path)] += 1
-        self._others[_real(path)] = name
-        if path.suffix.lower() in CAPTION_SUFFIXES and path.suffix.lower() != ".json":
-            self.lone_captions.append(name)
 
     def _forget(self, path: Path, name: str) -> None:
         """No longer among the other files: the manifest, or a video that it lists."""
@@ -270,16 +265,8 @@ def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("._")
 
 
-def _belongs(stem: str, stems: set[str]) -> bool:
-    """Whether `talk.en` is of one of the videos: talk.en or talk."""
-    while stem:
-        if stem in stems:
-            return True
-        stem = stem.rpartition(".")[0]
-    return False
-
-
 def _suffix(path: Path) -> str:
+    """By which a file that is no video is counted."""
     if path.name.startswith("._"):
         return "AppleDouble"
     suffix = printable(path.suffix.lower())
@@ -294,15 +281,10 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _kind(mode: int) -> str:
-    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
-    return next((word for is_kind, word in kinds.items() if is_kind(mode)), "a device")
-
-
 def without_duplicates(
     items: Sequence[Item], known: Mapping[tuple[int, str], str]
 ) -> tuple[list[Item], list[Skipped]]:
-    """Videos with content of their own; and a failure for each that repeats another's bytes.
+    """Videos with content of their own; and those that repeat the bytes of another.
 
     Of equal files the one that the manifest lists is kept, else the first by name. Only files of
     equal size are read.
@@ -311,29 +293,25 @@ def without_duplicates(
         items: ordered by name.
         known: (size in bytes, SHA-256) → name of what is stored already.
     """
-    sizes = {item.name: _size(item.path) for item in items}
+    sizes = dict[str, int]()
+    for item in items:
+        with suppress(OSError):  # it is named when it is prepared
+            sizes[item.name] = item.path.stat().st_size
     count = Counter(sizes.values()) + Counter({size for size, _ in known})
     seen, repeats = dict(known), dict[str, Skipped]()
     for item in sorted(items, key=lambda item: item.entry is None):
-        size = sizes[item.name]
+        size = sizes.get(item.name)
         if not size or count[size] < 2:
             continue
         try:
             content = (size, file_sha256(item.path))
         except OSError:
-            continue  # it is named when it is prepared
+            continue
         first = seen.setdefault(content, item.name)
         if first != item.name:
             reason = f"{item.path}: duplicate of {first}"
             repeats[item.name] = Skipped(source=item.name, cause=DUPLICATE, reason=reason)
     return [item for item in items if item.name not in repeats], list(repeats.values())
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def file_sha256(path: Path) -> str:
