@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from vatt.audit.findings import Finding
 from vatt.errors import DataError
-from vatt.shards.index import INDEX_SCHEMA, SOUND_SCHEMA, WRITTEN_SCHEMA, totals
-from vatt.shards.layout import INDEX_FILE, shard_path, shard_paths
+from vatt.shards.index import AUDIO_MEMBER_SCHEMA, INDEX_SCHEMA, WRITTEN_SCHEMA, totals
+from vatt.shards.layout import INDEX_FILE, shard_path, shard_paths, tar_paths
 from vatt.shards.read import ShardFolder
 from vatt.shards.tar import COMPRESSED, DAMAGED, STRANGE, Member, Refused, read_members
 from vatt.workers.process import TimeLimit
@@ -36,7 +36,7 @@ def open_index(folder: Path) -> ShardFolder:
         data.index.validate(full=True)
     except pa.ArrowException as error:
         raise DataError(f"{path}: damaged: {error}") from error
-    names = {*WRITTEN_SCHEMA.names} - {*SOUND_SCHEMA.names}
+    names = {*WRITTEN_SCHEMA.names} - {*AUDIO_MEMBER_SCHEMA.names}
     for name in INDEX_SCHEMA.names if data.info["format_version"] == "1.0" else sorted(names):
         if lacking := data.index[name].null_count:
             raise DataError(f"{path}: damaged: {lacking} rows without {name}")
@@ -81,12 +81,6 @@ def _tars_read(info: Mapping[str, Any]) -> set[str]:
     made = info.get("made")
     tars = made.get("tars") if isinstance(made, dict) else None
     return set(tars) if isinstance(tars, dict) else set()
-
-
-def tar_paths(folder: Path) -> list[Path]:
-    """All tar files of a folder and the folders in it, in order; hidden ones are left out."""
-    found = (path for path in folder.rglob("*.tar") if path.is_file())
-    return sorted(path for path in found if "/." not in f"/{path.relative_to(folder).as_posix()}")
 
 
 def check_shard(subject: ShardSubject, _: TimeLimit) -> list[Finding]:

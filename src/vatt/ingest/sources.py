@@ -192,7 +192,7 @@ class _Search:
                 self._skip(file, "not found", f"{manifest}: lists {file!r}, which is absent")
 
     def _add_folder(self, root: Path, prefix: str) -> None:  # noqa: C901 one story
-        """All files in it and below; each folder once, linked ones only when no real one is left."""
+        """All files in it and below; each folder once, real ones before linked ones."""
         seen = {self._leave_out}
         real, linked = [root], list[Path]()
         while real or linked:

@@ -32,8 +32,8 @@ INDEX_SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
-# Of tars made by others, where the sound may lie in a member beside the video; null elsewhere.
-SOUND_SCHEMA = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
+# Of tars made by others, where the audio may be a member of its own; null elsewhere.
+AUDIO_MEMBER_SCHEMA = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
 # Columns since 1.1; a reader does without.
 WRITTEN_SCHEMA = pa.schema(
     [
@@ -47,7 +47,7 @@ WRITTEN_SCHEMA = pa.schema(
         ("captions_from", pa.string()),  # file, stream, or the program that heard them
         ("language", pa.string()),
         ("json_sha256", pa.string()),  # of the record
-        *SOUND_SCHEMA,
+        *AUDIO_MEMBER_SCHEMA,
     ]
 )
 
@@ -56,7 +56,7 @@ def index_row(
     shard: str, record: SampleRecord, video_at: tuple[int, int], text_at: tuple[int, bytes]
 ) -> dict[str, Any]:
     """A row of the index: the video's offset and size, the record's offset and content."""
-    picture = record.facts.video
+    video = record.facts.video
     return {
         "key": record.key,
         "shard": shard,
@@ -65,9 +65,9 @@ def index_row(
         "json_offset": text_at[0],
         "json_size": len(text_at[1]),
         "duration_s": record.facts.duration_s,
-        "fps": float(picture.fps or 0) if picture else 0.0,
-        "width": picture.width if picture else 0,
-        "height": picture.height if picture else 0,
+        "fps": float(video.fps or 0) if video else 0.0,
+        "width": video.width if video else 0,
+        "height": video.height if video else 0,
         "has_audio": record.facts.audio is not None,
         "captions": len(record.captions),
         "labels": len(record.labels),
@@ -98,7 +98,7 @@ def counts(column: Any) -> dict[str, int]:
 
 
 def totals(table: pa.Table) -> dict[str, Any]:
-    """What dataset.json says of the rows of an index."""
+    """What dataset.json says of the rows of an index: sums of all, and of each split."""
     splits = sorted(pc.unique(table["split"]).to_pylist())
     return {
         "shards": pc.count_distinct(table["shard"]).as_py(),

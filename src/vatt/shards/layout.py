@@ -31,6 +31,12 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("shard-*.tar") if SHARD_NAME.fullmatch(path.name))
 
 
+def tar_paths(folder: Path) -> list[Path]:
+    """All tars of a folder and the folders in it, in order; hidden ones are left out."""
+    found = (path for path in folder.rglob("*.tar") if path.is_file())
+    return sorted(path for path in found if "/." not in f"/{path.relative_to(folder).as_posix()}")
+
+
 def is_shard_name(name: str) -> bool:
     """Whether a shard may be called so, relative to its folder."""
     return SHARD_NAME.fullmatch(name) is not None

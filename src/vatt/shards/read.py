@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vatt.errors import DataError
 from vatt.media.container import FilePart, MediaSource
 from vatt.media.remux import join
-from vatt.shards.index import INDEX_SCHEMA, SOUND_SCHEMA, index_row
+from vatt.shards.index import AUDIO_MEMBER_SCHEMA, INDEX_SCHEMA, index_row
 from vatt.shards.layout import (
     DATASET_FILE,
     FORMAT_VERSION,
@@ -42,8 +42,23 @@ def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
         with tarfile.open(path, mode="r:") as tar:
             while (video := tar.next()) is not None:
                 text = tar.next()
-                content = _read_pair(path, tar, video, text)
-                assert text is not None
+                key, _, ending = video.name.partition(".")
+                plain = video.isreg() and text is not None and text.isreg()
+                if text is None or not (
+                    plain and KEY.fullmatch(key) and ending == "mp4" and text.name == f"{key}.json"
+                ):
+                    raise DataError(
+                        f"{path}: member {video.name!r} at byte {video.offset}: expected a pair of "
+                        "plain files <key>.mp4 and <key>.json; this shard was not written by "
+                        "`vatt prepare`"
+                    )
+                if text.size > MAX_RECORD_BYTES:
+                    raise DataError(
+                        f"{path}: {text.name}: {text.size:,} bytes, expected a small JSON record"
+                    )
+                file = tar.extractfile(text)
+                assert file is not None
+                content = file.read()
                 record = SampleRecord.from_json(content, where=f"{path}: {text.name}")
                 video_at, text_at = (video.offset_data, video.size), (text.offset_data, content)
                 yield record, index_row(path.name, record, video_at, text_at)
@@ -53,25 +68,8 @@ def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
         ) from error
 
 
-def _read_pair(
-    path: Path, tar: tarfile.TarFile, video: tarfile.TarInfo, text: tarfile.TarInfo | None
-) -> bytes:
-    key, _, ending = video.name.partition(".")
-    paired = text is not None and text.name == f"{key}.json" and ending == "mp4"
-    if not (paired and KEY.fullmatch(key) and video.isreg() and text is not None and text.isreg()):
-        raise DataError(
-            f"{path}: member {video.name!r} at byte {video.offset}: expected a pair of plain files "
-            "<key>.mp4 and <key>.json; this shard was not written by `vatt prepare`"
-        )
-    if text.size > MAX_RECORD_BYTES:
-        raise DataError(f"{path}: {text.name}: {text.size:,} bytes, expected a small JSON record")
-    content = tar.extractfile(text)
-    assert content is not None
-    return content.read()
-
-
 class ShardFolder:
-    """A prepared folder: its index in memory, its videos read one by one.
+    """A folder of shards: its index in memory, its videos read one by one.
 
     index: one row per video, columns as in `vatt info` and docs/data.md.
     info: what dataset.json holds.
@@ -88,9 +86,16 @@ class ShardFolder:
             DataError: dataset.json or the index is missing, damaged or of a newer format; a shard
                 is missing or shorter than the index says.
         """
-        dataset = cls.load(folder)
-        dataset._check_shards()
-        return dataset
+        data = cls.load(folder)
+        last_member = "json"
+        if data.has_records_file:
+            last_member = "video"
+            if len(data):
+                data._check_size(folder / RECORDS_FILE, pc.max(data._ends("json")).as_py())
+        ends = data.index.append_column("end", data._ends(last_member))
+        for row in ends.group_by("shard").aggregate([("end", "max")]).to_pylist():
+            data._check_size(shard_path(folder, row["shard"]), row["end_max"])
+        return data
 
     @classmethod
     def load(cls, folder: Path, schema: pa.Schema = INDEX_SCHEMA) -> ShardFolder:
@@ -105,7 +110,7 @@ class ShardFolder:
         """
         info = _read_info(folder)
         if info.get("records"):
-            schema = pa.unify_schemas([schema, SOUND_SCHEMA])
+            schema = pa.unify_schemas([schema, AUDIO_MEMBER_SCHEMA])
         try:
             index = pq.read_table(folder / INDEX_FILE)
             for column in schema:
@@ -120,16 +125,8 @@ class ShardFolder:
         # In one piece: slices would each be sent to a spawned worker with all that they are cut of.
         return cls(folder, index.combine_chunks(), info)
 
-    def _check_shards(self) -> None:
-        beside = bool(self.info.get("records"))
-        if beside and len(self):
-            self._check_size(self.folder / RECORDS_FILE, pc.max(self._ends("json")).as_py())
-        ends = self.index.append_column("end", self._ends("video" if beside else "json"))
-        for row in ends.group_by("shard").aggregate([("end", "max")]).to_pylist():
-            self._check_size(shard_path(self.folder, row["shard"]), row["end_max"])
-
-    def _ends(self, part: str) -> Any:
-        return pc.add(self.index[f"{part}_offset"], self.index[f"{part}_size"])
+    def _ends(self, member: str) -> Any:
+        return pc.add(self.index[f"{member}_offset"], self.index[f"{member}_size"])
 
     def _check_size(self, path: Path, end: int) -> None:
         size = path.stat().st_size if path.is_file() else 0
@@ -139,6 +136,11 @@ class ShardFolder:
                 f"{path}: found {found}, expected at least {end:,} bytes; copy it again, or "
                 "remove it and dataset.json and run `vatt prepare` again"
             )
+
+    @property
+    def has_records_file(self) -> bool:
+        """Whether the records lie in records.jsonl, as those of shards made by others do."""
+        return bool(self.info.get("records"))
 
     def __len__(self) -> int:
         return int(self.index.num_rows)
@@ -169,27 +171,27 @@ class ShardFolder:
         return counts.astype(np.int64), pc.list_flatten(cuts).to_numpy()
 
     def source(self, row: int) -> MediaSource:
-        """The video file of a row with its sound, to be read where it lies if it can be.
+        """The video file of a row with its audio, to be read where it lies if it can be.
 
         Raises:
-            DataError, MediaError: as `read_video`, when its sound lies beside it.
+            DataError, MediaError: as `read_video`, when its audio is a member of its own.
         """
-        if self._has_sound_beside(row):
+        if self._has_audio_member(row):
             return self.read_video(row)
         path = shard_path(self.folder, self._value(row, "shard"))
         return FilePart(path, self._value(row, "video_offset"), self._value(row, "video_size"))
 
     def read_video(self, row: int) -> bytes:
-        """The video file of a row, with its sound, wherever that is stored.
+        """The video file of a row, with its audio, wherever that is stored.
 
         Raises:
             DataError: the shard ends before it.
-            MediaError: its sound lies beside it and cannot be joined with it.
+            MediaError: its audio is a member of its own and cannot be joined with it.
         """
         video = self.read_stored_video(row)
-        return join(video, self._read(row, "sound")) if self._has_sound_beside(row) else video
+        return join(video, self._read(row, "sound")) if self._has_audio_member(row) else video
 
-    def _has_sound_beside(self, row: int) -> bool:
+    def _has_audio_member(self, row: int) -> bool:
         return "sound_size" in self.index.column_names and bool(self._value(row, "sound_size"))
 
     def read_stored_video(self, row: int) -> bytes:
@@ -234,11 +236,11 @@ class ShardFolder:
     def _value(self, row: int, column: str) -> Any:
         return self.index[column][row].as_py()
 
-    def _read(self, row: int, part: str) -> bytes:
+    def _read(self, row: int, member: str) -> bytes:
         path = shard_path(self.folder, self._value(row, "shard"))
-        if part == "json" and self.info.get("records"):
+        if member == "json" and self.has_records_file:
             path = self.folder / RECORDS_FILE
-        offset, size = (self._value(row, f"{part}_{what}") for what in ("offset", "size"))
+        offset, size = (self._value(row, f"{member}_{what}") for what in ("offset", "size"))
         content = b""
         try:
             with path.open("rb") as file:

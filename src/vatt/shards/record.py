@@ -1,4 +1,4 @@
-"""What is known about one prepared video: the `<key>.json` beside it in its shard."""
+"""What is known about one stored video: the `<key>.json` beside it in its shard."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vatt.errors import DataError
 from vatt.media.captions.clean import Caption, Word
 from vatt.media.probe import AudioFacts, MediaFacts, VideoFacts
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartOf:
-    """Which stretch of a long video a stored part is: seconds on the whole video's clock."""
+    """Which part of a long file a stored video is: seconds on the whole file's clock."""
 
     index: int  # from 0
     count: int
@@ -26,7 +28,7 @@ class PartOf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRecord:
-    """What is known about one video: the `<key>.json` beside it.
+    """What is known about one video.
 
     source: where it came from, relative to the folder that was prepared.
     part: which part of the source it is, when that was cut into several.
@@ -82,18 +84,22 @@ class SampleRecord:
         """
         try:
             values = json.loads(content)
+            part = values.get("part")
             return cls(
                 key=values["key"],
                 source=values["source"],
                 split=values["split"],
                 facts=_facts(values["facts"]),
                 source_facts=_facts(values["source_facts"]),
-                captions=tuple(map(_caption, values["captions"])),
+                captions=tuple(
+                    _build(Caption, one, words=tuple(_build(Word, w) for w in one.get("words", ())))
+                    for one in values["captions"]
+                ),
                 labels=tuple(values["labels"]),
                 cuts=tuple(map(float, values["cuts"])),
                 missing=values["missing"],
                 sha256=values["sha256"],
-                part=_part(values.get("part")),
+                part=None if part is None else _build(PartOf, part),
                 source_bytes=values.get("source_bytes", 0),
                 source_sha256=values.get("source_sha256", ""),
                 captions_from=values.get("captions_from", ""),
@@ -115,31 +121,21 @@ def json_bytes(value: Any) -> bytes:
         return json.dumps(value, default=str).encode()
 
 
-def _caption(values: Mapping[str, Any]) -> Caption:
-    words = tuple(Word(**_known(Word, one)) for one in values.get("words", ()))
-    return Caption(**{**_known(Caption, values), "words": words})
-
-
-def _part(values: Mapping[str, Any] | None) -> PartOf | None:
-    return None if values is None else PartOf(**_known(PartOf, values))
-
-
 def _facts(values: Mapping[str, Any]) -> MediaFacts:
     video, audio = values["video"], values["audio"]
     if video is not None:
         fps = None if video["fps"] is None else Fraction(video["fps"])
         aspect = Fraction(video["sample_aspect"])
-        known = _known(VideoFacts, video)
-        video = VideoFacts(**{**known, "fps": fps, "sample_aspect": aspect})
+        video = _build(VideoFacts, video, fps=fps, sample_aspect=aspect)
     return MediaFacts(
         duration_s=values["duration_s"],
         start_s=values["start_s"],
         video=video,
-        audio=None if audio is None else AudioFacts(**_known(AudioFacts, audio)),
+        audio=None if audio is None else _build(AudioFacts, audio),
     )
 
 
-def _known(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the keys that a newer version has written."""
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+def _build(kind: type[T], values: Mapping[str, Any], **converted: Any) -> T:
+    """A dataclass from its values, without the keys that a newer version has written."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type] # a dataclass
+    return kind(**{name: values[name] for name in values.keys() & names} | converted)

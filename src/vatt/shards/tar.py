@@ -1,4 +1,4 @@
-"""What lies in a tar file made by others: plain members with their places, the rest refused.
+"""Tars made by others, read safely: plain members with their places, the rest refused.
 
 The headers are read by `tarfile`, the file is walked here: `tarfile` ends in silence at a damaged
 header, and lets extended headers change what a member is and how much memory it takes to read.
@@ -136,24 +136,21 @@ def _pax_records(text: bytes) -> dict[str, str]:
 def _judged(
     path: Path, offset: int, header: tarfile.TarInfo, said: Mapping[str, str]
 ) -> Member | Refused:
+    """A member if it is a plain file with a harmless name; else why it is refused."""
     name = said.get("path", header.name)
     odd = sorted(word for word in said if not _HARMLESS.fullmatch(word))
-    fault = _KINDS.get(header.type)
-    if fault is None and header.type not in _PLAIN:
-        fault = f"of the unknown type {header.type!r}"
-    if fault is None and odd:
-        fault = f"changed by extended headers ({', '.join(odd)[:200]})"
-    fault = fault or _fault_of_name(name)
-    if fault is None:
+    if header.type in _KINDS:
+        what = _KINDS[header.type]
+    elif header.type not in _PLAIN:
+        what = f"of the unknown type {header.type!r}"
+    elif odd:
+        what = f"changed by extended headers ({', '.join(odd)[:200]})"
+    elif name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
+        what = "named to leave its folder"
+    elif not name.isprintable() or not 0 < len(name.encode(errors="replace")) <= 255:
+        what = "not named by up to 255 printable characters"
+    else:
         return Member(name, header.offset_data, header.size)
     shown = name[:200].encode(errors="backslashreplace").decode()
-    reason = f"{path}: member {shown!r} at byte {offset:,} is {fault}; not read"
+    reason = f"{path}: member {shown!r} at byte {offset:,} is {what}; not read"
     return Refused(shown, STRANGE, reason)
-
-
-def _fault_of_name(name: str) -> str | None:
-    if name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
-        return "named to leave its folder"
-    if not name.isprintable() or not 0 < len(name.encode(errors="replace")) <= 255:
-        return "not named by up to 255 printable characters"
-    return None
