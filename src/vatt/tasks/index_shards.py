@@ -17,12 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tyro.conf import Positional
 
-from vatt.audit.check_shards import tar_paths
 from vatt.errors import ConfigError, DataError
 from vatt.ingest.foreign import Indexed, Sample, index_sample, list_tar
 from vatt.ingest.sources import Skipped
 from vatt.shards.index import WRITTEN_SCHEMA, index_table
-from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, RECORDS_FILE, is_shard_name, shard_paths
+from vatt.shards.layout import (
+    DATASET_FILE,
+    FAILURES_FILE,
+    RECORDS_FILE,
+    is_shard_name,
+    shard_paths,
+    tar_paths,
+)
 from vatt.shards.read import ShardFolder
 from vatt.shards.tar import COMPRESSED, STRANGE
 from vatt.shards.write import write_index
