@@ -64,8 +64,8 @@ def dataset(folder: Path) -> Path:
     with ShardWriter(folder / "shard-000001.tar") as shard:
         (folder / "2.mp4").write_bytes(content(2))
         shard.add(record(2, split="test", sound=False), folder / "2.mp4")
-    failures = [{"source": "bad.mp4", "cause": "damaged", "reason": "bad.mp4: …"}]
-    write_index(folder, made={"by": "a test"}, failures=failures)
+    skipped = [{"source": "bad.mp4", "cause": "damaged", "reason": "bad.mp4: …"}]
+    write_index(folder, made={"by": "a test"}, skipped=skipped)
     return folder
 
 
@@ -95,7 +95,7 @@ def test_the_index_knows_what_a_sampler_needs(tmp_path: Path) -> None:
         data.rows("val")
 
 
-def test_totals_and_failures_are_written_beside_the_shards(tmp_path: Path) -> None:
+def test_totals_and_skipped_files_are_written_beside_the_shards(tmp_path: Path) -> None:
     info = ShardFolder.open(dataset(tmp_path)).info
     assert (info["format_version"], info["shards"], info["videos"]) == ("1.1", 2, 3)
     assert info["hours"] == pytest.approx(9 / 3600)

@@ -1,4 +1,4 @@
-"""What `vatt prepare` has done so far, on disk: so that it can continue, in several tasks at once.
+"""What `vatt prepare` has done so far in its folder, on disk, so that it can continue.
 
     journal.jsonl               while a run lasts: a line for each finished shard (its rows of the
                                 index) and for each skipped item
@@ -19,9 +19,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,7 +35,6 @@ from vatt.shards.read import read_shard
 from vatt.shards.record import json_bytes
 from vatt.storage import write_whole
 
-_LOCK = ".lock"
 _logger = logging.getLogger(__name__)
 
 
@@ -43,59 +42,52 @@ class BusyError(DataError):
     """Another run is at work in the folder."""
 
 
-Rows = Sequence[Mapping[str, Any]]
-
-
 @dataclass(frozen=True, slots=True)
-class Task:
-    """One of several runs that share the items of one folder; `number` counts from 1."""
+class Share:
+    """A task's share of the items of a folder, as of `--task 3/16`; `number` counts from 1."""
 
     number: int
     of: int
 
     @classmethod
-    def parse(cls, text: str) -> Task:
+    def parse(cls, text: str) -> Share:
         """Read "3/16".
 
         Raises:
             ConfigError: it is something else, or there is no such task.
         """
         match = re.fullmatch(r"(\d+)/(\d+)", text)
-        task = cls(*map(int, match.groups())) if match else None
-        if task is None or not 1 <= task.number <= task.of:
+        share = cls(*map(int, match.groups())) if match else None
+        if share is None or not 1 <= share.number <= share.of:
             raise ConfigError(
                 f'task: found {text!r}, expected for instance "3/16": task 3 of 16, counted from 1'
             )
-        return task
+        return share
 
     def __str__(self) -> str:
         return f"{self.number:0{len(str(self.of))}d}of{self.of}"
 
     def takes(self, item: Item) -> bool:
-        """Whether an item is among this task's share, whatever else there is."""
+        """Whether an item belongs to it, whatever other items there are."""
         return int(item.digest, 16) % self.of == self.number - 1
 
-    def all(self) -> list[Task]:
-        """All tasks of the job."""
-        return [Task(number, self.of) for number in range(1, self.of + 1)]
 
-
-def label(task: Task | None) -> str:
+def label(share: Share | None) -> str:
     """What the files of a task have in their names: "-03of16"; nothing for a run of its own."""
-    return f"-{task}" if task else ""
+    return f"-{share}" if share else ""
 
 
 @contextmanager
-def locked(folder: Path, task: Task | None) -> Iterator[None]:
+def locked(folder: Path, share: Share | None) -> Iterator[None]:
     """Keep other runs out of the folder; a task leaves room for the other tasks.
 
     Raises:
         BusyError: another one is at work there.
     """
     with ExitStack() as stack:
-        stack.enter_context(_lock(folder / _LOCK, alone=task is None))
-        if task:
-            stack.enter_context(_lock(folder / f"{_LOCK}{label(task)}", alone=True))
+        stack.enter_context(_lock(folder / ".lock", alone=share is None))
+        if share:
+            stack.enter_context(_lock(folder / f".lock{label(share)}", alone=True))
         yield
 
 
@@ -117,19 +109,19 @@ def _lock(path: Path, *, alone: bool) -> Iterator[None]:
 class Journal:
     """The journal of this run, open for appending."""
 
-    def __init__(self, folder: Path, task: Task | None) -> None:
-        self._file = _path(folder, task).open("ab")
+    def __init__(self, folder: Path, share: Share | None) -> None:
+        self._file = _path(folder, share).open("ab")
         self._file.write(b"\n")  # ends a line that a killed run has not
 
-    def shard(self, name: str, rows: Rows) -> None:
+    def add_shard(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """A shard is finished and on the disk."""
         self._add({"shard": name, "rows": rows})
 
-    def failure(self, failure: Skipped) -> None:
+    def add_skipped(self, skipped: Skipped) -> None:
         """An item was skipped; a continued run does not try it again."""
-        self._add({"failure": asdict(failure)})
+        self._add({"failure": asdict(skipped)})
 
-    def done(self) -> None:
+    def add_done(self) -> None:
         """All that this task had to do is done."""
         self._add({"done": True})
 
@@ -137,15 +129,77 @@ class Journal:
         self._file.write(json_bytes(line) + b"\n")
         self._file.flush()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
 
-def _path(folder: Path, task: Task | None) -> Path:
-    return folder / f"journal{label(task)}.jsonl"
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the folder holds: rows of all stored videos in the order of the shards; what not."""
+
+    table: pa.Table
+    skipped: Sequence[Skipped]
+
+    def missing(self, items: Sequence[Item]) -> list[Item]:
+        """Those of the items that are not stored."""
+        keys = set(self.table["key"].to_pylist())
+        return [item for item in items if keys.isdisjoint((item.key, item.part_key(0)))]
+
+
+def read_stored(folder: Path) -> Stored:  # noqa: C901 one story
+    """What the index, the journals and, for shards that these do not know, the shards say.
+
+    Raises:
+        DataError: a shard is damaged.
+    """
+    tables, skipped = dict[str, pa.Table](), dict[str, Skipped]()
+    try:
+        index = pq.read_table(folder / INDEX_FILE).select(WRITTEN_SCHEMA.names)
+    except (OSError, KeyError, pa.ArrowException):
+        pass  # absent, damaged or of an older version: the shards are read
+    else:
+        shards = pc.run_end_encode(index["shard"].combine_chunks())  # its rows lie together
+        places = pairwise([0, *shards.run_ends.to_pylist()])
+        for name, (start, end) in zip(shards.values.to_pylist(), places, strict=True):
+            tables[name] = index.slice(start, end - start)
+    journals = map(_lines, [_path(folder, None), *sorted(folder.glob("journal-*.jsonl"))])
+    indexed = ({"failure": line} for line in _lines(folder / FAILURES_FILE))
+    for line in chain(indexed, *journals):
+        if "shard" in line:
+            tables[line["shard"]] = index_table(line["rows"])
+        elif "failure" in line:
+            skipped[line["failure"]["source"]] = Skipped(**line["failure"])
+    of_shards = []
+    for path in shard_paths(folder):
+        if (table := tables.get(path.name)) is not None:
+            end = pc.max(pc.add(table["json_offset"], table["json_size"])).as_py()
+            if path.stat().st_size < (end or 0):
+                table = None
+        if table is None:
+            table = index_table([row for _, row in read_shard(path)])
+        of_shards.append(table)
+    return Stored(pa.concat_tables([index_table([]), *of_shards]), list(skipped.values()))
+
+
+def unfinished(folder: Path, share: Share) -> list[Share]:
+    """The shares of the same job, this one among them, that are not done."""
+    shares = [Share(number, share.of) for number in range(1, share.of + 1)]
+    return [one for one in shares if not _is_done(_path(folder, one))]
+
+
+def forget(folder: Path) -> None:
+    """Remove the journals: the index holds what they say. Of a task's it stays that it is done."""
+    _path(folder, None).unlink(missing_ok=True)
+    for path in folder.glob("journal-*.jsonl"):
+        if _is_done(path):
+            write_whole(path, json_bytes({"done": True}) + b"\n")
+
+
+def _path(folder: Path, share: Share | None) -> Path:
+    return folder / f"journal{label(share)}.jsonl"
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -157,74 +211,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
 
 
-def unfinished(folder: Path, task: Task) -> list[Task]:
-    """The tasks of this task's job that have not done their share."""
-    return [one for one in task.all() if not _is_done(_path(folder, one))]
-
-
 def _is_done(path: Path) -> bool:
     last = deque(_lines(path), maxlen=1)
     return bool(last) and "done" in last[0]
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What is in the folder: rows of all stored videos in the order of the shards, and failures."""
-
-    table: pa.Table
-    failures: Sequence[Skipped]
-
-
-def read_state(folder: Path) -> State:
-    """What the index, the journals and, for shards that these do not know, the shards say.
-
-    Raises:
-        DataError: a shard is damaged.
-    """
-    tables, failures = _indexed(folder), dict[str, Skipped]()
-    journals = [_path(folder, None), *sorted(folder.glob("journal-*.jsonl"))]
-    for line in chain(_failure_lines(folder), *map(_lines, journals)):
-        if "shard" in line:
-            tables[line["shard"]] = index_table(line["rows"])
-        elif "failure" in line:
-            failure = Skipped(**line["failure"])
-            failures[failure.source] = failure
-    of_shards = []
-    for path in shard_paths(folder):
-        known = tables.get(path.name)
-        if known is None or path.stat().st_size < _end(known):
-            known = index_table([row for _, row in read_shard(path)])
-        of_shards.append(known)
-    return State(pa.concat_tables([index_table([]), *of_shards]), list(failures.values()))
-
-
-def _indexed(folder: Path) -> dict[str, pa.Table]:
-    """The rows of the index, by shard; those of a shard lie together in it."""
-    try:
-        table = pq.read_table(folder / INDEX_FILE).select(WRITTEN_SCHEMA.names)
-    except (OSError, KeyError, pa.ArrowException):
-        return {}  # absent, damaged or of an older version: the shards are read
-    shards = pc.run_end_encode(table["shard"].combine_chunks())
-    starts = [0, *shards.run_ends.to_pylist()]
-    names = shards.values.to_pylist()
-    return {
-        name: table.slice(first, end - first)
-        for name, first, end in zip(names, starts, starts[1:], strict=False)
-    }
-
-
-def _end(table: pa.Table) -> int:
-    """Where the last record of a shard ends."""
-    return int(pc.max(pc.add(table["json_offset"], table["json_size"])).as_py() or 0)
-
-
-def _failure_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    return ({"failure": line} for line in _lines(folder / FAILURES_FILE))
-
-
-def forget(folder: Path) -> None:
-    """Remove the journals: the index holds what they say. Of a task's it stays that it is done."""
-    _path(folder, None).unlink(missing_ok=True)
-    for path in folder.glob("journal-*.jsonl"):
-        if _is_done(path):
-            write_whole(path, json_bytes({"done": True}) + b"\n")

@@ -1,140 +1,310 @@
-"""What one run of `vatt prepare` has to do in its folder, does, and did."""
+"""One run of `vatt prepare`: what its folder does not hold yet is made ready and stored."""
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
+import logging
+import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
-from dataclasses import asdict, replace
-from functools import partial
+import time
+import tomllib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import av
 import pyarrow as pa
+import tomli_w
 
+from vatt.config import read_toml
+from vatt.errors import ConfigError, DataError
 from vatt.ingest.item import Making, Prepared, look_at, prepare_item
-from vatt.ingest.journal import Journal, State, Task, forget, label, read_state
+from vatt.ingest.journal import (
+    BusyError,
+    Journal,
+    Share,
+    Stored,
+    forget,
+    label,
+    locked,
+    read_stored,
+    unfinished,
+)
 from vatt.ingest.sources import Found, Item, Skipped, without_duplicates
-from vatt.shards.layout import shard_paths
+from vatt.shards.index import num_sources, totals
+from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
 from vatt.shards.write import ShardWriter, write_index
-from vatt.workers.process import Lost
+from vatt.workers.pool import run_in_order
+from vatt.workers.process import Limits, Lost
 
-Run = Callable[..., Generator[tuple[Item, Any], None, None]]
-"""`run_in_order`, with all that says where and how."""
+CONFIG_FILE = "config.toml"
+_logger = logging.getLogger(__name__)
 
 
-class Ingest:
-    """The videos that a folder does not hold yet, and what becomes of them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestPlan:
+    """What a run is to store, how, and where.
 
-    todo: in the order in which they are stored.
-    failures: name → what is known of it, from earlier runs and from this one.
-    seconds: of video stored by this run.
+    found: what lies under the sources.
+    out: the folder of the shards.
+    settings: how the shards are made, for config.toml and dataset.json; a folder is continued with
+        the same settings but for the `free_settings`.
+    share: of a job of several tasks; None: all.
+    retry_skipped: try again what an earlier run skipped.
+    overwrite: remove what an earlier run stored, and begin anew.
     """
 
-    def __init__(self, out: Path, found: Found, task: Task | None, *, retry_failed: bool) -> None:
-        self._out, self._found, self._task = out, found, task
-        self.state = read_state(out)
-        stored = _keys(self.state)
-        names = {item.name for item in found.items if not _is_stored(item, stored)}
-        before = [] if retry_failed else self.state.failures
-        self.failures = {one.source: one for one in before if one.source in names}
-        items = [item for item in found.items if item.name in names - self.failures.keys()]
-        items, repeats = without_duplicates(items, _contents(self.state))
-        self.failures |= {one.source: one for one in (*repeats, *found.skipped)}
-        self.todo = [item for item in items if task is None or task.takes(item)]
-        self.seconds = 0.0
+    found: Found
+    out: Path
+    making: Making
+    settings: Mapping[str, Any]
+    free_settings: Sequence[str]
+    shard_bytes: int
+    executor: Literal["processes", "ray"]
+    workers: int
+    limits: Limits
+    share: Share | None = None
+    retry_skipped: bool = False
+    overwrite: bool = False
 
-    def look(self, run: Run) -> None:
-        """Add up the declared durations of what is to be done, and do nothing."""
-        for item, outcome in run(look_at, self.todo):
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestOutcome:
+    """What the folder holds, and what not.
+
+    table: the index's rows of all that is stored.
+    skipped: ordered by name.
+    to_prepare: how many videos are still to be prepared: of a preview.
+    seconds: of video that this run has stored, or would store.
+    unfinished: shares of the job; the index is written when there are none.
+    """
+
+    table: pa.Table
+    skipped: Sequence[Skipped]
+    to_prepare: int = 0
+    seconds: float = 0.0
+    unfinished: Sequence[Share] = ()
+
+
+def preview(plan: IngestPlan) -> IngestOutcome:
+    """What a run would do, by the headers of the files; writes nothing.
+
+    Raises:
+        ConfigError: `out` holds shards that `vatt prepare` did not write, or something else.
+    """
+    _refuse_other_folder(plan.out)
+    stored = read_stored(plan.out)
+    todo, skipped = _left_to_do(plan, stored)
+    looks = run_in_order(
+        look_at, todo, workers=plan.workers, limits=plan.limits, executor=plan.executor
+    )
+    with closing(looks):
+        durations_s = list[float]()
+        for item, outcome in looks:
             if isinstance(outcome, float):
-                self.seconds += outcome
+                durations_s.append(outcome)
             else:
-                self.failures[item.name] = _as_failure(item, outcome)
-        self.todo = [item for item in self.todo if item.name not in self.failures]
-
-    def do(
-        self, making: Making, run: Run, *, shard_bytes: int, note: Callable[[Ingest], str]
-    ) -> None:
-        """Store what is to be done; `note` says more beside the progress bar.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        prefix = f".work{label(self._task)}-"
-        with (
-            Journal(self._out, self._task) as journal,
-            tempfile.TemporaryDirectory(prefix=prefix, dir=self._out) as folder,
-        ):
-            making = replace(making, folder=Path(folder).resolve())
-            job = partial(prepare_item, making=making)
-            outcomes = run(job, self.todo, progress="preparing", note=partial(note, self))
-            with closing(outcomes):
-                self._store(self._good(outcomes, journal), journal, shard_bytes)
-            journal.done()
-
-    def _good(self, outcomes: Iterator[tuple[Item, Any]], journal: Journal) -> Iterator[Prepared]:
-        """What is ready to be stored; failures are kept on the way."""
-        for item, outcome in outcomes:
-            if isinstance(outcome, Prepared):
-                yield outcome
-                self.seconds += outcome.seconds
-            else:
-                self.failures[item.name] = _as_failure(item, outcome)
-                journal.failure(self.failures[item.name])
-
-    def _store(self, good: Iterator[Prepared], journal: Journal, shard_bytes: int) -> None:
-        start = f"shard{label(self._task)}-"
-        used = [path.stem.removeprefix(start) for path in shard_paths(self._out)]
-        number = 1 + max((int(digits) for digits in used if digits.isdecimal()), default=-1)
-        for first in good:
-            with ShardWriter(self._out / f"{start}{number:06d}.tar") as shard:
-                for prepared in chain([first], good):
-                    for record, video in prepared.parts:  # all parts of a video in one shard
-                        shard.add(record, video)
-                    if prepared.folder is not None:
-                        shutil.rmtree(prepared.folder)
-                    if shard.size >= shard_bytes:
-                        break
-            journal.shard(shard.path.name, shard.rows)
-            number += 1
-
-    def outcome(self) -> tuple[pa.Table, list[Skipped]]:
-        """The rows of all that is stored by now, and the failures that still hold, by name."""
-        state = read_state(self._out)
-        stored = _keys(state)
-        failures = {one.source: one for one in state.failures} | self.failures
-        current = {item.name for item in self._found.items if not _is_stored(item, stored)}
-        current |= {one.source for one in self._found.skipped}
-        return state.table, [failures[name] for name in sorted(failures.keys() & current)]
-
-    def write_index(self, made: Mapping[str, Any]) -> None:
-        """Make the index of all that is stored; the journals are then no longer needed."""
-        table, failures = self.outcome()
-        write_index(self._out, made=made, failures=list(map(asdict, failures)), table=table)
-        forget(self._out)
+                skipped[item.name] = _skipped(item, outcome)
+    return IngestOutcome(
+        table=stored.table,
+        skipped=list(skipped.values()),
+        to_prepare=len(durations_s),
+        seconds=sum(durations_s),
+    )
 
 
-def _keys(state: State) -> set[str]:
-    return set(state.table["key"].to_pylist())
+def ingest(plan: IngestPlan) -> IngestOutcome:
+    """Store all videos that are not stored yet, then write the index.
+
+    Raises:
+        ConfigError: `out` holds shards made with other settings, or something else.
+        DataError: `out` cannot be written, or another run is at work there.
+    """
+    out, share = plan.out, plan.share
+    _refuse_other_folder(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with locked(out, share):
+            _make_ready(plan)
+            todo, skipped = _left_to_do(plan, read_stored(out))
+            seconds = _store(plan, todo, skipped)
+            if share is None:
+                return _write_index(plan, skipped, seconds)
+        waiting = unfinished(out, share)
+        if not waiting:
+            try:
+                with locked(out, None):
+                    return _write_index(plan, skipped, seconds)
+            except BusyError:
+                _logger.info("%s: another task is writing the index", out)
+        return _outcome(plan, skipped, seconds, waiting)
+    except KeyboardInterrupt:
+        table = read_stored(out).table
+        counts = f"{num_sources(table)} videos in {totals(table)['shards']} shards"
+        _logger.info("%s: stored so far: %s", out, counts)
+        raise
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or out}: {error.strerror}; what is stored so far is whole: "
+            "the same command continues"
+        ) from error
 
 
-def _is_stored(item: Item, stored: set[str]) -> bool:
-    return item.key in stored or item.part_key(0) in stored
+def _refuse_other_folder(out: Path) -> None:
+    """A folder with shards, or settings, that another program or command wrote is left alone."""
+    settings = out / CONFIG_FILE
+    ours = settings.exists() and "shard_megabytes" in read_toml(settings)
+    if settings.exists() and not ours:
+        raise ConfigError(f"{settings}: not of `vatt prepare`; choose another --out")
+    if not ours and (tar := next(iter(sorted(out.glob("*.tar"))), None)):
+        raise ConfigError(
+            f"{out}: holds {tar.name} but no {CONFIG_FILE}: these shards were not written by "
+            "`vatt prepare`; choose another --out"
+        )
 
 
-def _contents(state: State) -> dict[tuple[int, str], str]:
-    """(Size, checksum) of what is stored → its name."""
-    columns = [
-        state.table[name].to_pylist() for name in ("source_bytes", "source_sha256", "source")
-    ]
-    return {(size, sha256): name for size, sha256, name in zip(*columns, strict=True)}
+def _make_ready(plan: IngestPlan) -> None:
+    """Remove what a killed run left, or all with `overwrite`; then claim the folder."""
+    out, mine = plan.out, label(plan.share)
+    leftovers = [*out.glob(f"shard{mine}-*.part"), *out.glob(f".work{mine}-*")]
+    if plan.share is None:
+        leftovers += [*out.glob("*.part"), *out.glob(".work-*")]
+    if plan.overwrite:
+        files = (CONFIG_FILE, INDEX_FILE, DATASET_FILE, FAILURES_FILE)
+        leftovers += [*shard_paths(out), *out.glob("journal*.jsonl")]
+        leftovers += [out / name for name in files]
+    for path in set(leftovers):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path = out / CONFIG_FILE
+    text = tomli_w.dumps(plan.settings).encode("utf-8", "replace")
+    aside = out / f".settings-{secrets.token_hex(8)}"
+    aside.write_bytes(text)
+    with suppress(FileExistsError):  # the first of several tasks wins
+        os.link(aside, path)
+    aside.unlink()
+    now, before = tomllib.loads(text.decode()), read_toml(path)
+    for name in sorted(now.keys() | before.keys()):
+        if name not in plan.free_settings and now.get(name) != before.get(name):
+            raise ConfigError(
+                f"{out}: made with {name} = {before.get(name)!r}, found {now.get(name)!r}; "
+                "choose another --out, or --overwrite"
+            )
 
 
-def _as_failure(item: Item, outcome: Skipped | Lost) -> Skipped:
+def _left_to_do(plan: IngestPlan, stored: Stored) -> tuple[list[Item], dict[str, Skipped]]:
+    """What this run is to prepare, in the order of the shards; and name → what is skipped."""
+    missing = stored.missing(plan.found.items)
+    names = {item.name for item in missing}
+    earlier = [] if plan.retry_skipped else stored.skipped
+    skipped = {one.source: one for one in earlier if one.source in names}
+    contents = [stored.table[f"source{what}"].to_pylist() for what in ("_bytes", "_sha256", "")]
+    items, repeats = without_duplicates(
+        [item for item in missing if item.name not in skipped],
+        {(size, sha256): name for size, sha256, name in zip(*contents, strict=True)},
+    )
+    skipped |= {one.source: one for one in (*repeats, *plan.found.skipped)}
+    return [one for one in items if plan.share is None or plan.share.takes(one)], skipped
+
+
+def _store(plan: IngestPlan, todo: Sequence[Item], skipped: dict[str, Skipped]) -> float:
+    """Prepare items and store them in shards; returns how many seconds of video these are.
+
+    skipped: name → what is known to be skipped; what this run skips is added.
+    """
+    out, share, known = plan.out, plan.share, len(skipped)
+    start = f"shard{label(share)}-"
+    used = [path.stem.removeprefix(start) for path in shard_paths(out)]
+    number = 1 + max((int(digits) for digits in used if digits.isdecimal()), default=-1)
+    seconds, started = 0.0, time.monotonic()
+
+    def note() -> str:
+        rate = seconds / (time.monotonic() - started)
+        return f"{rate:.1f} s of video/s, {len(skipped) - known} skipped"
+
+    with (
+        Journal(out, share) as journal,
+        tempfile.TemporaryDirectory(prefix=f".work{label(share)}-", dir=out) as folder,
+    ):
+        making = replace(plan.making, folder=Path(folder).resolve())
+        outcomes = run_in_order(
+            functools.partial(prepare_item, making=making),
+            todo,
+            workers=plan.workers,
+            limits=plan.limits,
+            executor=plan.executor,
+            progress="preparing",
+            note=note,
+        )
+
+        def ready() -> Generator[Prepared, None, None]:
+            """What can be stored; what cannot is written down on the way."""
+            nonlocal seconds
+            for item, outcome in outcomes:
+                if isinstance(outcome, Prepared):
+                    yield outcome
+                    seconds += outcome.seconds
+                else:
+                    skipped[item.name] = _skipped(item, outcome)
+                    journal.add_skipped(skipped[item.name])
+
+        with closing(outcomes), closing(ready()) as good:
+            for first in good:
+                with ShardWriter(out / f"{start}{number:06d}.tar") as shard:
+                    for prepared in chain([first], good):
+                        for record, video in prepared.parts:  # all parts of a file in one shard
+                            shard.add(record, video)
+                        if prepared.folder is not None:
+                            shutil.rmtree(prepared.folder)
+                        if shard.size >= plan.shard_bytes:
+                            break
+                journal.add_shard(shard.path.name, shard.rows)
+                number += 1
+        journal.add_done()
+    return seconds
+
+
+def _skipped(item: Item, outcome: Skipped | Lost) -> Skipped:
     if isinstance(outcome, Skipped):
         return outcome
     reason = f"{item.path}: {outcome.reason}"
     return Skipped(source=item.name, cause=outcome.cause, reason=reason)
+
+
+def _outcome(
+    plan: IngestPlan, skipped: dict[str, Skipped], seconds: float, waiting: Sequence[Share] = ()
+) -> IngestOutcome:
+    """What is stored by now, and what was skipped by this run or an earlier one, by name."""
+    stored = read_stored(plan.out)
+    known = {one.source: one for one in stored.skipped} | skipped
+    names = {item.name for item in stored.missing(plan.found.items)}
+    names |= {one.source for one in plan.found.skipped}
+    return IngestOutcome(
+        table=stored.table,
+        skipped=[known[name] for name in sorted(known.keys() & names)],
+        seconds=seconds,
+        unfinished=waiting,
+    )
+
+
+def _write_index(plan: IngestPlan, skipped: dict[str, Skipped], seconds: float) -> IngestOutcome:
+    """Make the index of all that is stored; the journals are then no longer needed."""
+    outcome = _outcome(plan, skipped, seconds)
+    versions = {
+        "vatt": importlib.metadata.version("vatt"),
+        "av": av.__version__,
+        "libavcodec": ".".join(map(str, av.library_versions["libavcodec"])),
+    }
+    write_index(
+        plan.out,
+        made={"settings": plan.settings, "versions": versions},
+        skipped=list(map(asdict, outcome.skipped)),
+        table=outcome.table,
+    )
+    forget(plan.out)
+    return outcome

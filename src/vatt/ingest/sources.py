@@ -16,6 +16,7 @@ from pathlib import Path
 from vatt.errors import DataError
 from vatt.ingest.manifest import ManifestEntry, read_manifest
 from vatt.media.captions.files import SUFFIXES as CAPTION_SUFFIXES
+from vatt.shards.layout import FAILURES_FILE
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -312,6 +313,22 @@ def without_duplicates(
             reason = f"{item.path}: duplicate of {first}"
             repeats[item.name] = Skipped(source=item.name, cause=DUPLICATE, reason=reason)
     return [item for item in items if item.name not in repeats], list(repeats.values())
+
+
+def too_many_skipped(
+    skipped: Sequence[Skipped], *, stored: int, most: float, what: str, folder: Path
+) -> str | None:
+    """Why the exit code is 1: of all, more than the fraction `most` were skipped."""
+    total = stored + len(skipped)
+    if len(skipped) <= most * total:
+        return None
+    causes = Counter(one.cause for one in skipped).most_common()
+    counts = ", ".join(f"{count} {cause}" for cause, count in causes)
+    return (
+        f"{folder}: {len(skipped)} of {total} {what} ({counts}; first: "
+        f"{printable(skipped[0].reason)}), expected at most {most:.0%}; see "
+        f"{folder / FAILURES_FILE}, or raise max_bad_fraction"
+    )
 
 
 def file_sha256(path: Path) -> str:

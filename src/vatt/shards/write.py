@@ -82,7 +82,7 @@ def write_index(
     folder: Path,
     *,
     made: Mapping[str, Any],
-    failures: Sequence[Mapping[str, Any]] = (),
+    skipped: Sequence[Mapping[str, Any]] = (),
     table: pa.Table | None = None,
     records_beside: bool = False,
 ) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def write_index(
     Args:
         folder: holds the shards.
         made: how they were made (settings, versions), kept in dataset.json.
-        failures: one mapping per skipped item, with at least `source` and `cause`.
+        skipped: one mapping per skipped item, with at least `source` and `cause`.
         table: the rows of all videos, in the order of the shards; when None the shards are read.
         records_beside: the records lie in RECORDS_FILE, not in the shards.
 
@@ -104,13 +104,13 @@ def write_index(
         "format": "vatt-shards",
         "format_version": FORMAT_VERSION,
         **totals(table),
-        "skipped": dict(sorted(Counter(item["cause"] for item in failures).items())),
+        "skipped": dict(sorted(Counter(one["cause"] for one in skipped).items())),
         "made": dict(made),
         **({"records": RECORDS_FILE} if records_beside else {}),
     }
     content = BytesIO()
     pq.write_table(table, content)
     write_whole(folder / INDEX_FILE, content.getvalue())
-    write_whole(folder / FAILURES_FILE, b"".join(json_bytes(item) + b"\n" for item in failures))
+    write_whole(folder / FAILURES_FILE, b"".join(json_bytes(one) + b"\n" for one in skipped))
     write_whole(folder / DATASET_FILE, json.dumps(info, ensure_ascii=False, indent=2).encode())
     return info

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
-import logging
-import os
-import secrets
-import shutil
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-import av
-import tomli_w
 from tyro.conf import Positional
 
-from vatt.config import read_toml, to_values
-from vatt.errors import ConfigError, DataError
-from vatt.ingest import journal
+from vatt.config import to_values
+from vatt.errors import ConfigError
 from vatt.ingest.item import Making
-from vatt.ingest.run import Ingest, Run
-from vatt.ingest.sources import DUPLICATE, Found, Skipped, find_items, printable
+from vatt.ingest.journal import Share
+from vatt.ingest.run import IngestPlan, ingest, preview
+from vatt.ingest.sources import DUPLICATE, find_items, printable, too_many_skipped
 from vatt.media.captions.choose import CaptionChoice
 from vatt.media.encode import StoredForm
 from vatt.shards.index import caption_sources, num_sources, totals
-from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
-from vatt.workers.pool import run_in_order
 from vatt.workers.process import Limits
 
-CONFIG_FILE = "config.toml"
 # What a continued preparation may change: none of it changes what is stored.
 FREE_SETTINGS = (
     "out", "executor", "workers", "task", "item_minutes", "worker_gigabytes", "max_bad_fraction",
     "retry_failed", "overwrite", "dry_run",
 )  # fmt: skip
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +91,7 @@ class PrepareConfig:
             raise ConfigError(f'fps: found {self.fps}, expected 0 < fps <= 240, or "source"')
         if not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"max_bad_fraction: found {self.max_bad_fraction}, expected 0 to 1")
-        if self.task and journal.Task.parse(self.task) and self.overwrite:
+        if self.task and Share.parse(self.task) and self.overwrite:
             raise ConfigError("overwrite: not with task: the tasks would remove each other's work")
         _ = self.choice  # checks itself
 
@@ -193,189 +179,73 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePlan:
         DataError: nothing to prepare, `out` cannot be written, or another run is at work there.
     """
     started = time.monotonic()
-    task = journal.Task.parse(config.task) if config.task else None
     found = find_items(config.src, config.manifest, leave_out=config.out)
-    _refuse_foreign(config.out)
+    plan = IngestPlan(
+        found=found,
+        out=config.out,
+        making=Making(
+            form=config.form,
+            captions=config.choice,
+            copy=config.copy,
+            part_s=config.part_minutes * 60,
+            item_s=config.item_minutes * 60 or None,
+        ),
+        settings=to_values(replace(config, task=None, retry_failed=False, overwrite=False)),
+        free_settings=FREE_SETTINGS,
+        shard_bytes=config.shard_megabytes * 1_000_000,
+        share=Share.parse(config.task) if config.task else None,
+        retry_skipped=config.retry_failed,
+        overwrite=config.overwrite,
+        executor=config.executor,
+        workers=config.workers,
+        limits=Limits(gigabytes=config.worker_gigabytes),
+    )
+    outcome = preview(plan) if config.dry_run else ingest(plan)
+    seconds = time.monotonic() - started
+    info, videos = totals(outcome.table), num_sources(outcome.table)
+    causes = Counter(one.cause for one in outcome.skipped)
+    duplicates = causes.pop(DUPLICATE, 0)
+    sources = len(found.items) + len(found.skipped)
+    lone_captions = [printable(name) for name in found.lone_captions]
     if config.dry_run:
-        return _plan(config, found, task)
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        with journal.locked(config.out, task):
-            _open_folder(config, task)
-            work = _ingest(config, found, task)
-            if task is None:
-                work.write_index(_made(config))
-        waiting = _finish_together(config, work, task) if task else []
-    except KeyboardInterrupt:
-        table = journal.read_state(config.out).table
-        counts = f"{num_sources(table)} videos in {totals(table)['shards']} shards"
-        logger.info("%s: stored so far: %s", config.out, counts)
-        raise
-    except OSError as error:
-        raise DataError(
-            f"{error.filename or config.out}: {error.strerror}; what is stored so far is whole: "
-            "the same command continues"
-        ) from error
-    return _result(config, found, work, waiting, seconds=time.monotonic() - started)
-
-
-def _refuse_foreign(out: Path) -> None:
-    """A folder with shards, or settings, that another program or command wrote is left alone."""
-    settings = out / CONFIG_FILE
-    mine = settings.exists() and "shard_megabytes" in read_toml(settings)
-    if settings.exists() and not mine:
-        raise ConfigError(f"{settings}: not of `vatt prepare`; choose another --out")
-    if not mine and (tar := next(iter(sorted(out.glob("*.tar"))), None)):
-        raise ConfigError(
-            f"{out}: holds {tar.name} but no {CONFIG_FILE}: these shards were not written by "
-            "`vatt prepare`; choose another --out"
+        return PreparePlan(
+            out=config.out,
+            sources=sources,
+            to_prepare=outcome.to_prepare,
+            hours=outcome.seconds / 3600,
+            stored=videos,
+            duplicates=duplicates,
+            skipped=dict(sorted(causes.items())),
+            caption_files=found.caption_files,
+            other_files=found.other_files,
+            lone_captions=lone_captions,
         )
-
-
-def _open_folder(config: PrepareConfig, task: journal.Task | None) -> None:
-    """Make `out` ready: same settings as before or empty; nothing left of a killed run."""
-    name = journal.label(task)
-    leftovers = [*config.out.glob(f"shard{name}-*.part"), *config.out.glob(f".work{name}-*")]
-    if task is None:
-        leftovers += [*config.out.glob("*.part"), *config.out.glob(".work-*")]
-    if config.overwrite:
-        files = (CONFIG_FILE, INDEX_FILE, DATASET_FILE, FAILURES_FILE)
-        leftovers += [*shard_paths(config.out), *config.out.glob("journal*.jsonl")]
-        leftovers += [config.out / name for name in files]
-    for path in set(leftovers):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    _claim(config)
-
-
-def _claim(config: PrepareConfig) -> None:
-    """Write the settings, or compare them with those that the folder was begun with."""
-    path = config.out / CONFIG_FILE
-    text = tomli_w.dumps(_lasting(config)).encode("utf-8", "replace")
-    aside = config.out / f".settings-{secrets.token_hex(8)}"
-    aside.write_bytes(text)
-    with suppress(FileExistsError):  # the first of several tasks wins
-        os.link(aside, path)
-    aside.unlink()
-    now, before = tomllib.loads(text.decode()), read_toml(path)
-    for name in sorted(now.keys() | before.keys()):
-        if name not in FREE_SETTINGS and now.get(name) != before.get(name):
-            raise ConfigError(
-                f"{config.out}: made with {name} = {before.get(name)!r}, found {now.get(name)!r}; "
-                "choose another --out, or --overwrite"
-            )
-
-
-def _lasting(config: PrepareConfig) -> dict[str, Any]:
-    """The settings without what holds for one run only."""
-    return to_values(replace(config, task=None, retry_failed=False, overwrite=False))
-
-
-def _ingest(config: PrepareConfig, found: Found, task: journal.Task | None) -> Ingest:
-    work = Ingest(config.out, found, task, retry_failed=config.retry_failed)
-    making = Making(
-        form=config.form,
-        captions=config.choice,
-        copy=config.copy,
-        part_s=config.part_minutes * 60,
-        item_s=config.item_minutes * 60 or None,
-    )
-    started, known = time.monotonic(), len(work.failures)
-
-    def note(work: Ingest) -> str:
-        rate = work.seconds / (time.monotonic() - started)
-        return f"{rate:.1f} s of video/s, {len(work.failures) - known} skipped"
-
-    shard_bytes = config.shard_megabytes * 1_000_000
-    work.do(making, _run_items(config), shard_bytes=shard_bytes, note=note)
-    return work
-
-
-def _run_items(config: PrepareConfig) -> Run:
-    limits = Limits(gigabytes=config.worker_gigabytes)
-    return functools.partial(
-        run_in_order, workers=config.workers, limits=limits, executor=config.executor
-    )
-
-
-def _made(config: PrepareConfig) -> dict[str, Any]:
-    ffmpeg = ".".join(map(str, av.library_versions["libavcodec"]))
-    versions = {
-        "vatt": importlib.metadata.version("vatt"), "av": av.__version__, "libavcodec": ffmpeg
-    }  # fmt: skip
-    return {"settings": _lasting(config), "versions": versions}
-
-
-def _finish_together(config: PrepareConfig, work: Ingest, task: journal.Task) -> list[journal.Task]:
-    """Write the index when this task was the last; returns the tasks that are not done."""
-    if not (waiting := journal.unfinished(config.out, task)):
-        try:
-            with journal.locked(config.out, None):
-                work.write_index(_made(config))
-        except journal.BusyError:
-            logger.info("%s: another task is writing the index", config.out)
-    return waiting
-
-
-def _result(
-    config: PrepareConfig,
-    found: Found,
-    work: Ingest,
-    waiting: Sequence[journal.Task],
-    *,
-    seconds: float,
-) -> PrepareResult:
-    table, failures = work.outcome()
-    causes = Counter(failure.cause for failure in failures)
-    info = totals(table)
     return PrepareResult(
         out=config.out,
-        sources=len(found.items) + len(found.skipped),
-        videos=num_sources(table),
+        sources=sources,
+        videos=videos,
         parts=info["videos"],
         shards=info["shards"],
         hours=info["hours"],
         megabytes=info["bytes"] / 1e6,
-        duplicates=causes.pop(DUPLICATE, 0),
+        duplicates=duplicates,
         caption_files=found.caption_files,
-        captions=caption_sources(table),
+        captions=caption_sources(outcome.table),
         splits=info["splits"],
         missing=info["missing"],
         skipped=dict(sorted(causes.items())),
         other_files=found.other_files,
-        lone_captions=[printable(name) for name in found.lone_captions],
+        lone_captions=lone_captions,
         seconds=seconds,
-        rate=work.seconds / seconds,
-        unfinished_tasks=list(map(str, waiting)),
-        problem=None if waiting else _too_many(config, num_sources(table), failures),
-    )
-
-
-def _too_many(config: PrepareConfig, videos: int, failures: Sequence[Skipped]) -> str | None:
-    bad = [failure for failure in failures if failure.cause != DUPLICATE]
-    if len(bad) <= config.max_bad_fraction * (videos + len(bad)):
-        return None
-    causes = Counter(failure.cause for failure in bad)
-    counts = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
-    return (
-        f"{config.out}: {len(bad)} of {videos + len(bad)} videos were skipped ({counts}; "
-        f"first: {printable(bad[0].reason)}), expected at most {config.max_bad_fraction:.0%}; see "
-        f"{config.out / FAILURES_FILE}, or raise max_bad_fraction"
-    )
-
-
-def _plan(config: PrepareConfig, found: Found, task: journal.Task | None) -> PreparePlan:
-    work = Ingest(config.out, found, task, retry_failed=config.retry_failed)
-    work.look(_run_items(config))
-    causes = Counter(failure.cause for failure in work.failures.values())
-    return PreparePlan(
-        out=config.out,
-        sources=len(found.items) + len(found.skipped),
-        to_prepare=len(work.todo),
-        hours=work.seconds / 3600,
-        stored=num_sources(work.state.table),
-        duplicates=causes.pop(DUPLICATE, 0),
-        skipped=dict(sorted(causes.items())),
-        caption_files=found.caption_files,
-        other_files=found.other_files,
-        lone_captions=[printable(name) for name in found.lone_captions],
+        rate=outcome.seconds / seconds,
+        unfinished_tasks=list(map(str, outcome.unfinished)),
+        problem=None
+        if outcome.unfinished
+        else too_many_skipped(
+            [one for one in outcome.skipped if one.cause != DUPLICATE],
+            stored=videos,
+            most=config.max_bad_fraction,
+            what="videos were skipped",
+            folder=config.out,
+        ),
     )

@@ -21,14 +21,14 @@ from vatt.ingest.item import limit_s
 from vatt.ingest.sources import VIDEO_SUFFIXES, Skipped, printable, split_of
 from vatt.media.captions.choose import CaptionChoice, FoundCaptions, captions_beside
 from vatt.media.captions.clean import Caption, clean, on_clock
-from vatt.media.probe import MediaFacts, probe
+from vatt.media.probe import probe
 from vatt.media.remux import join
 from vatt.shards.index import index_row
 from vatt.shards.record import SampleRecord
 from vatt.shards.tar import STRANGE, Member, read_members
 from vatt.workers.process import TimeLimit
 
-SOUND_SUFFIXES = frozenset((".m4a", ".mp3", ".flac", ".wav", ".ogg", ".opus", ".aac"))
+AUDIO_SUFFIXES = frozenset((".m4a", ".mp3", ".flac", ".wav", ".ogg", ".opus", ".aac"))
 _TIMED_SUFFIXES = frozenset((".srt", ".vtt", ".ass", ".ssa", ".json3"))
 _MAX_TEXT_BYTES = 32 * 2**20
 
@@ -44,12 +44,12 @@ class Sample:
     tar: str
     key: str
     video: Member
-    sound: Member | None = None
+    audio: Member | None = None
     texts: tuple[tuple[str, Member], ...] = ()  # ending, such as ".en.vtt", and member
 
     @property
     def source(self) -> str:
-        """What failures and records call it."""
+        """Its name in records and in failures.jsonl."""
         return f"{self.tar}/{self.video.name}"
 
     def read(self, member: Member) -> bytes:
@@ -64,11 +64,11 @@ class Listing:
     """What a tar holds; `other` counts members that are of no use here, by ending."""
 
     samples: Sequence[Sample]
-    failures: Sequence[Skipped]
+    skipped: Sequence[Skipped]
     other: Mapping[str, int]
 
 
-def list_tar(path: tuple[Path, str], _: TimeLimit) -> Listing:
+def list_tar(path: tuple[Path, str], _: TimeLimit) -> Listing:  # noqa: C901 one story
     """The samples of a tar, by its headers.
 
     Args:
@@ -76,10 +76,10 @@ def list_tar(path: tuple[Path, str], _: TimeLimit) -> Listing:
     """
     folder, tar = path
     found: dict[str, dict[str, Member]] = {}
-    failures, other = list[Skipped](), Counter[str]()
+    skipped, other = list[Skipped](), Counter[str]()
     for one in read_members(folder / tar):
         if not isinstance(one, Member):
-            failures.append(Skipped(source=f"{tar}/{one.name}", cause=one.cause, reason=one.reason))
+            skipped.append(Skipped(source=f"{tar}/{one.name}", cause=one.cause, reason=one.reason))
             continue
         name = PurePosixPath(one.name)
         key, dot, ending = name.name.partition(".")
@@ -88,42 +88,38 @@ def list_tar(path: tuple[Path, str], _: TimeLimit) -> Listing:
             other["hidden"] += 1  # such as .DS_Store, ._a.mp4
         elif members.setdefault(dot + ending.lower(), one) is not one:
             reason = f"{folder / tar}: {one.name!r} is there twice; the first one is read"
-            failures.append(Skipped(source=f"{tar}/{one.name}", cause=STRANGE, reason=reason))
+            skipped.append(Skipped(source=f"{tar}/{one.name}", cause=STRANGE, reason=reason))
     samples = []
     for key, members in found.items():
-        sample = _sample(folder, tar, key, members, other)
-        samples += [sample] if sample else []
-    return Listing(samples=samples, failures=failures, other=other)
+        videos, audios, texts = [], [], []
+        for ending, member in members.items():
+            if ending in VIDEO_SUFFIXES:
+                videos.append(member)
+            elif ending in AUDIO_SUFFIXES:
+                audios.append(member)
+            elif ending in (".json", ".txt") or _is_timed(ending):
+                texts.append((ending, member))
+            else:
+                other[ending] += 1
+        if not videos:
+            other["without video"] += 1
+            continue
+        for member in (*videos[1:], *audios[1:]):
+            other[PurePosixPath(member.name).suffix] += 1
+        sample = Sample(
+            folder=folder,
+            tar=tar,
+            key=str(PurePosixPath(tar).parent / key),
+            video=videos[0],
+            audio=audios[0] if audios else None,
+            texts=tuple(texts),
+        )
+        samples.append(sample)
+    return Listing(samples=samples, skipped=skipped, other=other)
 
 
-def _sample(
-    folder: Path, tar: str, key: str, members: Mapping[str, Member], other: Counter[str]
-) -> Sample | None:
-    videos, sounds, texts = [], [], []
-    for ending, member in members.items():
-        last = PurePosixPath(f"x{ending}").suffix
-        if ending in VIDEO_SUFFIXES:
-            videos.append(member)
-        elif ending in SOUND_SUFFIXES:
-            sounds.append(member)
-        elif ending in (".json", ".txt") or last in _TIMED_SUFFIXES:
-            texts.append((ending, member))
-        else:
-            other[ending] += 1
-    if not videos:
-        other["without video"] += 1
-        return None
-    for member in (*videos[1:], *sounds[1:]):
-        other[PurePosixPath(member.name).suffix] += 1
-    place = PurePosixPath(tar).parent / key
-    return Sample(
-        folder=folder,
-        tar=tar,
-        key=str(place),
-        video=videos[0],
-        sound=sounds[0] if sounds else None,
-        texts=tuple(texts),
-    )
+def _is_timed(ending: str) -> bool:
+    return PurePosixPath(f"x{ending}").suffix in _TIMED_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,57 +132,37 @@ class Indexed:
 
 def index_sample(sample: Sample, time_limit: TimeLimit) -> Indexed | Skipped:
     """Look into a sample: its video's facts, checksum and captions."""
+
+    def skipped(cause: str, reason: object) -> Skipped:
+        where = f"{sample.folder / sample.tar}: {sample.video.name}"
+        return Skipped(source=sample.source, cause=cause, reason=f"{where}: {reason}")
+
     if sample.video.size == 0:
-        return _failure(sample, "unreadable", "an empty file")
+        return skipped("unreadable", "an empty file")
+    audio, no_audio = None, ""
     try:
         video = sample.read(sample.video)
-        source_facts = probe(video)
-        if source_facts.video is None:
-            return _failure(sample, "no picture", "only sound")
-        time_limit.allow(limit_s(source_facts.duration_s, len(video)))
-        facts, sound, no_sound = _with_sound(sample, video, source_facts)
+        source_facts = facts = probe(video)
+        if facts.video is None:
+            return skipped("no picture", "only sound")
+        time_limit.allow(limit_s(facts.duration_s, len(video)))
+        if facts.audio is None and sample.audio is None:
+            no_audio = "no sound track"
+        elif facts.audio is None and sample.audio is not None:
+            try:
+                facts = probe(join(video, sample.read(sample.audio)))
+                audio = sample.audio
+            except MediaError as error:
+                no_audio = f"{sample.audio.name}: {error}"
         if not (math.isfinite(facts.duration_s) and facts.duration_s > 0):
-            return _failure(sample, "damaged", f"a duration of {facts.duration_s} s")
-        record = _record(sample, facts, source_facts, no_sound)
+            return skipped("damaged", f"a duration of {facts.duration_s} s")
+        said = _json_of(sample)
+        found = _captions(sample, said, facts.duration_s)
     except MediaError as error:
-        return _failure(sample, "unreadable", str(error))
-    record = replace(record, sha256=hashlib.sha256(video).hexdigest())
-    text = record.to_json()
-    row = index_row(sample.tar, record, (sample.video.offset, sample.video.size), (0, text))
-    if sound:
-        row |= {"sound_offset": sound.offset, "sound_size": sound.size}
-    return Indexed(text=text, row=row)
-
-
-def _with_sound(
-    sample: Sample, video: bytes, facts: MediaFacts
-) -> tuple[MediaFacts, Member | None, str]:
-    """The facts with the sound beside a silent video; which that is; or why there is none."""
-    if facts.audio is not None:
-        return facts, None, ""
-    if sample.sound is None:
-        return facts, None, "no sound track"
-    try:
-        return probe(join(video, sample.read(sample.sound))), sample.sound, ""
-    except MediaError as error:
-        return facts, None, f"{sample.sound.name}: {error}"
-
-
-def _failure(sample: Sample, cause: str, reason: str) -> Skipped:
-    where = f"{sample.folder / sample.tar}: {sample.video.name}"
-    return Skipped(source=sample.source, cause=cause, reason=f"{where}: {reason}")
-
-
-def _record(
-    sample: Sample, facts: MediaFacts, source_facts: MediaFacts, no_sound: str
-) -> SampleRecord:
-    said = _json_of(sample)
-    found = _captions(sample, said, facts.duration_s)
-    missing = {} if found.captions else {"captions": found.problem}
-    if no_sound:
-        missing["audio"] = no_sound
+        return skipped("unreadable", error)
     url = said.get("url")
-    return SampleRecord(
+    missing = {} if found.captions else {"captions": found.problem}
+    record = SampleRecord(
         key=sample.key,
         source=printable(url) if isinstance(url, str) and url else sample.source,
         split=split_of(sample.tar),
@@ -196,9 +172,15 @@ def _record(
         captions_from=found.source,
         language=found.language,
         other_captions=found.others,
-        missing=missing,
+        missing=missing | ({"audio": no_audio} if no_audio else {}),
         source_bytes=sample.video.size,
+        sha256=hashlib.sha256(video).hexdigest(),
     )
+    text = record.to_json()
+    row = index_row(sample.tar, record, (sample.video.offset, sample.video.size), (0, text))
+    if audio is not None:
+        row |= {"sound_offset": audio.offset, "sound_size": audio.size}
+    return Indexed(text=text, row=row)
 
 
 def _json_of(sample: Sample) -> Mapping[str, Any]:
@@ -246,8 +228,7 @@ def _timed_captions(sample: Sample, said: Mapping[str, Any]) -> FoundCaptions:
     name = PurePosixPath(sample.key).name
     with tempfile.TemporaryDirectory() as folder:
         for ending, member in sample.texts:
-            is_timed = PurePosixPath(f"x{ending}").suffix in _TIMED_SUFFIXES or ending in whole
-            if is_timed and member.size <= _MAX_TEXT_BYTES:
+            if (_is_timed(ending) or ending in whole) and member.size <= _MAX_TEXT_BYTES:
                 (Path(folder) / f"video{ending}").write_bytes(sample.read(member))
         found = captions_beside(Path(folder) / "video.mp4", CaptionChoice())
 
@@ -266,19 +247,19 @@ def _timed_captions(sample: Sample, said: Mapping[str, Any]) -> FoundCaptions:
 def _subtitles(said: Mapping[str, Any]) -> Iterator[Caption]:
     """Subtitles as video2dataset keeps them: of the whole source, also where a clip was cut."""
     youtube = said.get("yt_meta_dict") or {}
-    cues: Any = (
+    captions: Any = (
         said.get("clip_subtitles") or youtube.get("subtitles") or said.get("subtitles") or ()
     )
-    if isinstance(cues, Mapping):  # by language
-        cues = cues.get("en") or cues[min(cues)]
+    if isinstance(captions, Mapping):  # by language
+        captions = captions.get("en") or captions[min(captions)]
     spans: Any = said.get("clips") or ()
     start_s = _seconds(spans[0][0]) if len(spans) == 1 else 0.0
-    for cue in cues:
-        lines = cue.get("lines") or cue.get("line") or ""
+    for caption in captions:
+        lines = caption.get("lines") or caption.get("line") or ""
         if isinstance(lines, Mapping):
             lines = lines.get("en") or lines[min(lines)]
         text = clean(lines if isinstance(lines, str) else " ".join(map(str, lines)))
-        times = _seconds(cue["start"]) - start_s, _seconds(cue["end"]) - start_s
+        times = _seconds(caption["start"]) - start_s, _seconds(caption["end"]) - start_s
         if text and all(map(math.isfinite, times)):
             yield Caption(times[0], max(times), text)
 
