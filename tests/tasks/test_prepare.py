@@ -13,7 +13,7 @@ from tests.media.clips import Recipe, numbers, write
 from vatt.errors import ConfigError, DataError
 from vatt.media.video import decode_frames
 from vatt.shards.read import ShardFolder
-from vatt.tasks.prepare import PrepareConfig, PreparePlan, PrepareResult
+from vatt.tasks.prepare import PrepareConfig, PreparePreview, PrepareResult
 from vatt.tasks.prepare import run as run_prepare
 
 FITS = Recipe(frames=20)
@@ -210,7 +210,7 @@ def test_equal_content_is_stored_once_and_is_no_fault(tmp_path: Path) -> None:
 
 def test_a_dry_run_says_what_is_to_do_and_writes_nothing(library: Path, tmp_path: Path) -> None:
     plan = run_prepare(config(library, tmp_path / "out", dry_run=True))
-    assert isinstance(plan, PreparePlan)
+    assert isinstance(plan, PreparePreview)
     assert (plan.sources, plan.to_prepare, plan.stored) == (6, 5, 0)
     assert plan.skipped == {"unreadable": 1}
     assert plan.hours == pytest.approx((4 * 2.0 + 3.0) / 3600, rel=0.02)  # sound rounds up

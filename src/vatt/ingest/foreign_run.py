@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,36 +41,22 @@ _SAVE_AFTER_S = 60.0  # an index of what is done so far, so that a killed run ca
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForeignOutcome:
-    """What the folder holds now.
-
-    info: what dataset.json says.
-    skipped: in the order of the tars.
-    tars: how many the folder holds; read: how many of them this run has read.
-    other_members: ending → how many members were of no use, in this run.
-    """
-
-    info: Mapping[str, Any]
-    skipped: Sequence[Skipped]
-    tars: int
-    read: int
-    other_members: Mapping[str, int]
-
-
 @dataclass(slots=True, kw_only=True)
-class _State:
-    """What is known of the folder so far.
+class IndexedTars:
+    """What is known of the folder: by a run that lasts, or is done.
 
-    tars: name → size and time of change, of those that were read.
+    table: the index's rows of all samples.
+    tars: name → size and time of change, of those that were read; `read` by this run.
     skipped: members and tars, each with the name of its tar.
+    other: ending → how many members were of no use, in this run.
     """
 
     table: pa.Table = field(default_factory=lambda: index_table([]))
     tars: dict[str, list[int]] = field(default_factory=dict)
+    read: int = 0
     skipped: list[tuple[Skipped, str]] = field(default_factory=list)
     other: Counter[str] = field(default_factory=Counter)
-    keys: set[str] = field(init=False)  # taken
+    keys: set[str] = field(init=False)  # of all samples, also of skipped ones
 
     def __post_init__(self) -> None:
         self.keys = set(self.table["key"].to_pylist())
@@ -83,7 +69,7 @@ class _State:
         self.skipped.append((outcome, tar))
 
 
-def index_tars(folder: Path, *, workers: int = 0, overwrite: bool = False) -> ForeignOutcome:
+def index_tars(folder: Path, *, workers: int = 0, overwrite: bool = False) -> IndexedTars:
     """Index the tars that are new or have changed; those that are gone are forgotten.
 
     Args:
@@ -105,7 +91,7 @@ def index_tars(folder: Path, *, workers: int = 0, overwrite: bool = False) -> Fo
     stats = {path.relative_to(folder).as_posix(): path.stat() for path in paths}
     stamps = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
     try:
-        state = _State() if overwrite else _known(folder, stamps)
+        state = IndexedTars() if overwrite else _known(folder, stamps)
         new = [name for name in stamps if name not in state.tars]
         with (folder / RECORDS_FILE).open("ab" if len(state.table) else "wb") as records:
             records.seek(0, os.SEEK_END)  # behind the last one that an index knows
@@ -115,28 +101,23 @@ def index_tars(folder: Path, *, workers: int = 0, overwrite: bool = False) -> Fo
                 says = f"videos of tars {first + 1}-{first + len(tars)} of {len(new)}"
                 _index(folder, tars, state, records, workers=workers, says=says)
                 state.tars |= {name: stamps[name] for name in tars}
+                state.read += len(tars)
                 if time.monotonic() - saved > _SAVE_AFTER_S:
                     _save(folder, state)
                     saved = time.monotonic()
-        info = _save(folder, state)
+        _save(folder, state)
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: {error.strerror}; the index is written beside the "
             "tars: make the folder writable, or make a folder with links to them"
         ) from error
-    return ForeignOutcome(
-        info=info,
-        skipped=[skipped for skipped, _ in state.skipped],
-        tars=len(stamps),
-        read=len(new),
-        other_members=dict(sorted(state.other.items())),
-    )
+    return state
 
 
-def _known(folder: Path, stamps: Mapping[str, list[int]]) -> _State:
+def _known(folder: Path, stamps: Mapping[str, list[int]]) -> IndexedTars:
     """What an earlier run found in tars that are still as they were."""
     if not (folder / DATASET_FILE).exists():
-        return _State()
+        return IndexedTars()
     try:
         data = ShardFolder.load(folder, WRITTEN_SCHEMA)
         if not data.has_records_file:
@@ -146,18 +127,24 @@ def _known(folder: Path, stamps: Mapping[str, list[int]]) -> _State:
         lines = (folder / FAILURES_FILE).read_bytes().splitlines()
         skipped = [(line.pop("tar"), line) for line in map(json.loads, lines)]
         same = pa.array(list(tars), pa.string())
-        return _State(
+        return IndexedTars(
             table=data.index.filter(pc.is_in(data.index["shard"], value_set=same)),
             tars=tars,
             skipped=[(Skipped(**line), tar) for tar, line in skipped if tar in tars],
         )
     except (DataError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _logger.warning("%s: what an earlier run wrote is damaged (%s); read anew", folder, error)
-        return _State()
+        return IndexedTars()
 
 
 def _index(
-    folder: Path, tars: Sequence[str], state: _State, records: BinaryIO, *, workers: int, says: str
+    folder: Path,
+    tars: Sequence[str],
+    state: IndexedTars,
+    records: BinaryIO,
+    *,
+    workers: int,
+    says: str,
 ) -> None:
     """Read some tars; their records are on the disk afterwards."""
     samples = list(_samples(folder, tars, state, workers=workers))
@@ -175,7 +162,9 @@ def _index(
     state.table = pa.concat_tables([state.table, index_table(rows)])
 
 
-def _samples(folder: Path, tars: Sequence[str], state: _State, *, workers: int) -> Iterator[Sample]:
+def _samples(
+    folder: Path, tars: Sequence[str], state: IndexedTars, *, workers: int
+) -> Iterator[Sample]:
     """The samples of tars; a key that is taken gets the tar's name before it."""
     good = []
     for name in tars:
@@ -204,13 +193,13 @@ def _samples(folder: Path, tars: Sequence[str], state: _State, *, workers: int) 
                 yield sample
 
 
-def _save(folder: Path, state: _State) -> dict[str, Any]:
+def _save(folder: Path, state: IndexedTars) -> None:
     made = {
         "command": "index-shards",
         "tars": state.tars,
         "versions": {"vatt": importlib.metadata.version("vatt")},
     }
-    return write_index(
+    write_index(
         folder,
         made=made,
         skipped=[{**asdict(skipped), "tar": tar} for skipped, tar in state.skipped],

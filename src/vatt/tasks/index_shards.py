@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from tyro.conf import Positional
 from vatt.errors import ConfigError
 from vatt.ingest.foreign_run import index_tars
 from vatt.ingest.sources import too_many_skipped
+from vatt.shards.index import totals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +72,22 @@ def run(config: IndexShardsConfig) -> IndexShardsResult:
         DataError: there are no tars, or the folder cannot be written.
     """
     started = time.monotonic()
-    outcome = index_tars(config.folder, workers=config.workers, overwrite=config.overwrite)
-    info = outcome.info
+    found = index_tars(config.folder, workers=config.workers, overwrite=config.overwrite)
+    info, skipped = totals(found.table), [one for one, _ in found.skipped]
     return IndexShardsResult(
         folder=config.folder,
-        tars=outcome.tars,
-        read=outcome.read,
+        tars=len(found.tars),
+        read=found.read,
         videos=info["videos"],
         hours=info["hours"],
         gigabytes=info["bytes"] / 1e9,
         splits=info["splits"],
         missing=info["missing"],
-        skipped=info["skipped"],
-        other_members=outcome.other_members,
+        skipped=dict(sorted(Counter(one.cause for one in skipped).items())),
+        other_members=dict(sorted(found.other.items())),
         seconds=time.monotonic() - started,
         problem=too_many_skipped(
-            outcome.skipped,
+            skipped,
             stored=info["videos"],
             most=config.max_bad_fraction,
             what="were refused",

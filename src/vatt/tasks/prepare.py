@@ -156,7 +156,7 @@ class PrepareResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreparePlan:
+class PreparePreview:
     """What `vatt prepare --dry-run` found; hours as the files declare them."""
 
     out: Path
@@ -171,7 +171,7 @@ class PreparePlan:
     lone_captions: Sequence[str]
 
 
-def run(config: PrepareConfig) -> PrepareResult | PreparePlan:
+def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
     """Prepare all videos that are not stored yet, then write the index.
 
     Raises:
@@ -208,7 +208,7 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePlan:
     sources = len(found.items) + len(found.skipped)
     lone_captions = [printable(name) for name in found.lone_captions]
     if config.dry_run:
-        return PreparePlan(
+        return PreparePreview(
             out=config.out,
             sources=sources,
             to_prepare=outcome.to_prepare,
