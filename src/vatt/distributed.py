@@ -6,7 +6,6 @@ any backend (NCCL on GPUs, gloo on CPUs), and with one process costs nothing.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Iterator
@@ -16,8 +15,7 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 
 @contextmanager
@@ -123,26 +121,3 @@ def sum_over_ranks(mine: Tensor) -> Tensor:
     if world_size() == 1:
         return mine
     return cast(Tensor, _Sum.apply(mine))  # type: ignore[no-untyped-call]
-
-
-def _summed(gradients: Tensor) -> torch.futures.Future[Tensor]:
-    work = dist.all_reduce(gradients, async_op=True)
-    assert work is not None
-    return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
-
-
-def summing_gradients(module: nn.Module) -> nn.Module:
-    """The same module, with its gradients added up over ranks during backward.
-
-    The losses are rank shares that add up to the loss of the whole batch, so their gradients add
-    up too; the wrapper's usual averaging is replaced. The module itself in a single process.
-    """
-    if world_size() == 1:
-        return module
-    # Batch norm sums over ranks itself, so buffers are equal already; PyTorch 2.13 renamed this.
-    known = inspect.signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    keep_buffers: dict[str, Any] = {name: False}
-    wrapped = DistributedDataParallel(module, **keep_buffers)
-    wrapped.register_comm_hook(state=None, hook=lambda _, bucket: _summed(bucket.buffer()))
-    return wrapped

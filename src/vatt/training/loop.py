@@ -5,9 +5,8 @@ It knows no modality and no model: a learner brings an objective from a batch to
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from torch import Tensor
 from vatt import distributed
 from vatt.contracts import draw_bits
 from vatt.devices import AutocastSetting, seeded
-from vatt.errors import ConfigError, TrainingError
+from vatt.errors import ConfigError
 from vatt.training import checkpoint
-from vatt.training.capture import save_batch
 from vatt.training.checkpoint import TrainingState
+from vatt.training.finite import FiniteCheck
 from vatt.training.log import RunLog
 from vatt.training.optim import Optimiser
 
@@ -64,6 +63,7 @@ class Learner(Generic[BatchT]):
     write_model: writes the model's files into a folder.
     facts: what else a continued run should know, kept in checkpoints as JSON; called by all
         ranks together, used on the main one.
+    buffers: of the model, which the objective changes (running statistics of batch norm).
     """
 
     objective: Callable[[BatchT], Mapping[str, Tensor]]
@@ -71,6 +71,7 @@ class Learner(Generic[BatchT]):
     write_model: Callable[[Path], None]
     facts: Callable[[], Mapping[str, Any]]
     seed: int
+    buffers: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,29 +100,26 @@ def train(
             and `folder/failures/` holds what is needed to repeat it.
         CheckpointError: a checkpoint cannot be written.
     """
-    clock = Stopwatch()
-    losses: dict[str, float] = {}
-    with RunLog(
-        folder, start_step=start_step, steps=config.steps, active=distributed.is_main()
-    ) as log:
+    clock, active = Stopwatch(), distributed.is_main()
+    check = FiniteCheck[BatchT](folder, learner.buffers, learner.write_model)
+    with RunLog(folder, start_step=start_step, steps=config.steps, active=active) as log:
         for step, batch in clock.waiting_for(batches):
             with step_randomness(learner.seed, step):
                 shares = learner.objective(batch)
                 shares["loss"].backward()  # type: ignore[no-untyped-call]
             norm = learner.optimiser.clip()
-            losses = whole_batch(shares)
-            if not all(math.isfinite(value) for value in (*losses.values(), norm.item())):
-                _stop(learner, batch, folder=folder, step=step, losses=losses, norm=norm.item())
-            rate = learner.optimiser.step(step)
+            check.add(step, batch, {**whole_batch(shares), "gradient_norm": norm})
+            rate = learner.optimiser.step(step, skip=check.skip)
             clock.count(len(batch) * distributed.world_size())
             log.advance(step + 1)
-            if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-                speed = clock.lap()
-                values = losses | {"learning_rate": rate, "gradient_norm": norm.item()} | speed
+            last = step + 1 == config.steps
+            if (step + 1) % config.log_every == 0 or last:
+                values = check.read() | {"learning_rate": rate} | clock.lap()
                 log.write(step + 1, values, steps_per_s=clock.steps_per_s)
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            if (step + 1) % config.save_every == 0 or last:
+                check.read()
                 _save(config, learner, folder=folder, step=step + 1)
-    return clock.summary(losses.get("loss"))
+        return clock.summary(check.read().get("loss"))
 
 
 @contextmanager
@@ -131,10 +129,10 @@ def step_randomness(seed: int, step: int) -> Iterator[None]:
         yield
 
 
-def whole_batch(shares: Mapping[str, Tensor]) -> dict[str, float]:
-    """Values of the whole batch from this rank's shares of them."""
+def whole_batch(shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scalars of the whole batch from this rank's shares of them."""
     total = distributed.sum_over_ranks(torch.stack([s.detach().float() for s in shares.values()]))
-    return dict(zip(shares, total.tolist(), strict=True))
+    return dict(zip(shares, total.unbind(), strict=True))
 
 
 def _save(config: TrainConfig, learner: Learner[Any], *, folder: Path, step: int) -> None:
@@ -144,29 +142,6 @@ def _save(config: TrainConfig, learner: Learner[Any], *, folder: Path, step: int
         checkpoint.save(where, state, learner.optimiser, learner.write_model)
         checkpoint.prune(where, config.keep)
     distributed.barrier()
-
-
-def _stop(
-    learner: Learner[Any],
-    batch: Any,
-    *,
-    folder: Path,
-    step: int,
-    losses: Mapping[str, float],
-    norm: float,
-) -> None:
-    where = folder / "failures" / f"step-{step:06d}"
-    with checkpoint.written_whole(where / f"rank-{distributed.rank()}") as aside:
-        save_batch(batch, aside)
-        if distributed.is_main():
-            learner.write_model(aside)
-    found = ", ".join(f"{k} {v:.4g}" for k, v in {**losses, "gradient norm": norm}.items())
-    clips = ", ".join(getattr(batch, "keys", ())[:3])
-    raise TrainingError(
-        f"step {step}: found {found}, expected finite numbers; stopped before the weights changed. "
-        f"The batch (clips {clips} …) and the weights are kept in {where}; try a lower "
-        "optim.learning_rate, optim.clip_norm = 1, or train.autocast = off"
-    )
 
 
 class Stopwatch:

@@ -80,21 +80,20 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     first, last = (config.warmup_steps, config.learning_rate), (steps, config.final_learning_rate)
     for (left, high), (right, low) in itertools.pairwise((first, *config.levels, last)):
         if step < right:
-            return low + (high - low) * _remaining(config, (step - left) / (right - left))
+            progress = (step - left) / (right - left)
+            if config.schedule == "quarter_cosine":
+                remaining = math.cos(math.pi / 2 * progress)
+            else:
+                remaining = (1 + math.cos(math.pi * progress)) / 2
+            return low + (high - low) * remaining
     return config.final_learning_rate
-
-
-def _remaining(config: OptimConfig, progress: float) -> float:
-    """From 1 to 0 as progress goes from 0 to 1."""
-    if config.schedule == "quarter_cosine":
-        return math.cos(math.pi / 2 * progress)
-    return (1 + math.cos(math.pi * progress)) / 2
 
 
 class Optimiser:
     """Adam or momentum with schedule, clipping and decay; its state is a table of named tensors.
 
-    One update is `clip()`, which gives the norm to look at, and then `step(number)`.
+    One update is `clip()`, which gives the norm to look at, and then `step(number)`. Nothing here
+    makes the host wait for an accelerator.
     """
 
     def __init__(
@@ -119,15 +118,16 @@ class Optimiser:
         self.steps = steps
         self._named = [(name, weight) for name, weight in parameters if weight.requires_grad]
         self._weights: list[Tensor] = [weight for _, weight in self._named]
-        self._torch = self._make()
-
-    def _make(self) -> torch.optim.Optimizer:
-        config = self.config
+        self._torch: torch.optim.Optimizer
         if config.name == "adam":
-            betas = (config.beta1, config.beta2)
-            return torch.optim.Adam(self._weights, betas=betas, eps=config.epsilon, fused=True)
-        # Keras keeps the rate inside the velocity: rate 1 here, and gradients scaled by the rate.
-        return torch.optim.SGD(self._weights, lr=1.0, momentum=config.momentum)
+            self._torch = torch.optim.Adam(
+                self._weights, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True
+            )
+        else:
+            # Keras keeps the rate inside the velocity: rate 1, and gradients scaled by the rate.
+            self._torch = torch.optim.SGD(
+                self._weights, lr=1.0, momentum=config.momentum, fused=True
+            )
 
     def clip(self) -> Tensor:
         """Scale gradients down to `clip_norm` if it is set; returns their norm before, a scalar."""
@@ -136,29 +136,35 @@ class Optimiser:
         return nn.utils.get_total_norm([w.grad for w in self._weights if w.grad is not None])
 
     @torch.no_grad()
-    def step(self, number: int) -> float:
-        """Make update `number` (from 0) and forget the gradients; returns its learning rate."""
-        rate = learning_rate(self.config, number, self.steps)
-        decay = self.config.weight_decay
-        if decay:
-            keep = 1 - (decay * rate if self.config.decay_form == "scaled" else decay)
-            torch._foreach_mul_(self._weights, keep)
+    def step(self, number: int, *, skip: Tensor | None = None) -> float:
+        """Make update `number` (from 0) and forget the gradients; returns its learning rate.
+
+        Args:
+            number: of the update.
+            skip: float32 scalar on the device of the weights; where it is 1, nothing changes.
+        """
+        config = self.config
+        rate = learning_rate(config, number, self.steps)
+        if config.weight_decay:
+            decay = config.weight_decay
+            keep = 1 - (decay * rate if config.decay_form == "scaled" else decay)
+            factor = keep if skip is None else torch.where(skip == 1, 1.0, keep)
+            torch._foreach_mul_(self._weights, factor)
         for group in self._torch.param_groups:
-            if self.config.name == "momentum":
+            if config.name == "momentum":
                 gradients = [w.grad for w in self._weights if w.grad is not None]
                 torch._foreach_mul_(gradients, rate)
-            else:
-                group["lr"] = rate
-                group["eps"] = self._epsilon(number)
+                continue
+            group["lr"] = rate
+            group["eps"] = config.epsilon
+            if config.epsilon_form == "hat":
+                # m̂ / (√v̂ + ε/√(1-β₂ᵗ)) is Keras's step written with torch's corrected moments.
+                group["eps"] /= math.sqrt(1 - config.beta2 ** (number + 1))
+        if skip is not None:
+            self._torch.found_inf = skip  # type: ignore[attr-defined]  # as torch.amp.GradScaler
         self._torch.step()
         self._torch.zero_grad(set_to_none=True)
         return rate
-
-    def _epsilon(self, number: int) -> float:
-        # m̂ / (√v̂ + ε/√(1-β₂ᵗ)) is Keras's step written with torch's corrected moments.
-        if self.config.epsilon_form == "plain":
-            return self.config.epsilon
-        return self.config.epsilon / math.sqrt(1 - self.config.beta2 ** (number + 1))
 
     def state(self) -> dict[str, Tensor]:
         """Everything it remembers: `<parameter>/<what>` → tensor; empty before the first step."""

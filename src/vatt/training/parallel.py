@@ -1,0 +1,37 @@
+"""How one model is trained by several ranks: a copy on each, gradients added up (FSDP goes here)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vatt import distributed
+
+
+def parallelize(model: nn.Module) -> nn.Module:
+    """The model to call in training; called once, before an objective is made of it.
+
+    The losses are rank shares that add up to the loss of the whole batch, so their gradients add
+    up too: the usual averaging of DistributedDataParallel is replaced. In a single process it is
+    the model itself.
+    """
+    if distributed.world_size() == 1:
+        return model
+    # Batch norm sums over ranks itself, so buffers are equal already; PyTorch 2.13 renamed this.
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    keep_buffers: dict[str, Any] = {name: False}
+    wrapped = DistributedDataParallel(model, **keep_buffers)
+
+    def add_up(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        work = dist.all_reduce(bucket.buffer(), async_op=True)
+        assert work is not None
+        return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
+
+    wrapped.register_comm_hook(state=None, hook=add_up)
+    return wrapped
