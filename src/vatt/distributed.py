@@ -17,6 +17,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from vatt.errors import ConfigError
+
 
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[None]:
@@ -51,6 +53,22 @@ def is_main() -> bool:
 def local_rank() -> int:
     """Number of this process on its machine: the number of its accelerator."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def own_slots(total: int) -> range:
+    """This rank's places in a batch of `total` clips, the same number on every rank.
+
+    Raises:
+        ConfigError: the batch cannot be divided so.
+    """
+    ranks = world_size()
+    if total % ranks:
+        raise ConfigError(
+            f"data.batch_size: found {total}, expected a multiple of the number of processes "
+            f"({ranks}); it is the batch of all of them together"
+        )
+    share = total // ranks
+    return range(rank() * share, (rank() + 1) * share)
 
 
 def barrier() -> None:

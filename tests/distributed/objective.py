@@ -16,8 +16,9 @@ from vatt.losses import LossConfig
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.presets import tiny
-from vatt.tasks.pretrain import Objective
-from vatt.training.loop import whole_batch
+from vatt.tasks.pretrain import PretrainConfig, objective
+from vatt.training.loop import TrainConfig, whole_batch
+from vatt.training.parallel import parallelize
 
 CLIP = from_values(ClipSpec, tiny()["clip"], where="tiny")
 G = 12
@@ -82,11 +83,17 @@ def losses_and_gradients(shared: str, form: str, masks: str) -> dict[str, Tensor
         replace(config, shared=shared == "shared", **towers),
         sum_over_ranks=distributed.sum_over_ranks,
     )
-    objective = Objective(model, CLIP, LossConfig(form=form), "off")  # type: ignore[arg-type]
+    settings = PretrainConfig(
+        out=Path("unused"),
+        clip=CLIP,
+        loss=LossConfig(form=form),  # type: ignore[arg-type]
+        train=TrainConfig(autocast="off"),
+    )
     mine = rows_of_rank(whole(masks), distributed.rank(), distributed.world_size())
-    shares = objective(mine)
+    spread = parallelize(model)  # lives until the gradients are there
+    shares = objective(mine, spread, settings)
     torch.autograd.backward(shares["loss"])
-    found = {f"loss/{name}": torch.tensor(v) for name, v in whole_batch(shares).items()}
+    found = {f"loss/{name}": v for name, v in whole_batch(shares).items()}
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         found[f"gradient/{name}"] = weight.grad

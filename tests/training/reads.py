@@ -34,7 +34,9 @@ def count_reads() -> Iterator[list[str]]:
 
     def note(name: object) -> None:
         frames = [f for f in traceback.extract_stack() if "/vatt/" in f.filename]
-        found.append(f"{name} at {frames[-1].filename}:{frames[-1].lineno}" if frames else f"{name}")
+        found.append(
+            f"{name} at {frames[-1].filename}:{frames[-1].lineno}" if frames else f"{name}"
+        )
 
     class Functions(TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):

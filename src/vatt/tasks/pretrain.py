@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -15,15 +14,16 @@ from torch import Tensor, nn
 
 from vatt import config as configs
 from vatt import distributed
+from vatt.config import to_values
 from vatt.contracts import Augmentation, Batch, ClipSpec, Embeddings, draw_bits
 from vatt.data import augment
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset, UnreadableClip
-from vatt.data.loader import StepLoader, collate, make_loader
+from vatt.data.loader import collate, make_loader
 from vatt.data.tokenizer import WordTokenizer
 from vatt.data.vocabulary import vocabulary
-from vatt.devices import AutocastSetting, autocast, cpu_threads, pick_device, seeded
+from vatt.devices import autocast, cpu_threads, pick_device, seeded
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
 from vatt.models.model_config import ModelConfig
@@ -31,14 +31,9 @@ from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
-from vatt.training.loop import (
-    Learner,
-    TrainConfig,
-    step_randomness,
-    train,
-    whole_batch,
-)
+from vatt.training.loop import Learner, TrainConfig, step_randomness, train
 from vatt.training.optim import OptimConfig, Optimiser
+from vatt.training.parallel import parallelize
 
 logger = logging.getLogger(__name__)
 
@@ -108,51 +103,21 @@ class PretrainResult:
     """Clips that could not be read and were replaced; the log names their videos."""
 
 
-class Objective:
-    """From a batch to this rank's shares of the losses (eq. 4–6)."""
+def objective(batch: Batch, model: nn.Module, config: PretrainConfig) -> dict[str, Tensor]:
+    """From a batch to this rank's shares of the losses (eq. 4–6).
 
-    def __init__(
-        self,
-        model: nn.Module,
-        clip: ClipSpec,
-        loss: LossConfig,
-        precision: AutocastSetting,
-        *,
-        antialias: bool = True,
-    ) -> None:
-        self.model = distributed.summing_gradients(model)
-        self.clip = clip
-        self.loss = loss
-        self.precision: AutocastSetting = precision
-        self.antialias = antialias
+    Args:
+        batch: this rank's B clips.
+        model: a `Vatt` in training mode, as `parallelize` gives it.
+        config: how frames are resized, what is computed in bfloat16, and the form of the losses.
 
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalars loss, video_audio and video_text."""
-        inputs = augment.apply(batch, self.clip, antialias=self.antialias)
-        with autocast(self.precision, batch.frames.device):
-            mine: Embeddings = self.model(inputs)
-        losses = contrast(mine, gathered(mine), self.loss)
-        return {
-            "loss": losses.total,
-            "video_audio": losses.video_audio,
-            "video_text": losses.video_text,
-        }
-
-
-def objective_of(config: PretrainConfig, model: nn.Module) -> Objective:
-    """What training with these settings minimises."""
-    return Objective(
-        model.train(),
-        config.clip,
-        config.loss,
-        config.train.autocast,
-        antialias=config.augment.antialias,
-    )
-
-
-def gathered(mine: Embeddings) -> Embeddings:
-    """The embeddings of all ranks, [G, …], with gradient; `mine` itself in a single process."""
-    return Embeddings(
+    Returns:
+        Scalars loss, video_audio and video_text; the shares of all ranks add up.
+    """
+    inputs = augment.apply(batch, config.clip, antialias=config.augment.antialias)
+    with autocast(config.train.autocast, batch.frames.device):
+        mine: Embeddings = model(inputs)
+    all_ranks = Embeddings(
         video_va=distributed.gather(mine.video_va),
         audio_va=distributed.gather(mine.audio_va),
         video_vt=distributed.gather(mine.video_vt),
@@ -160,6 +125,12 @@ def gathered(mine: Embeddings) -> Embeddings:
         has_audio=distributed.gather(mine.has_audio),
         text_mask=distributed.gather(mine.text_mask),
     )
+    losses = contrast(mine, all_ranks, config.loss)
+    return {
+        "loss": losses.total,
+        "video_audio": losses.video_audio,
+        "video_text": losses.video_text,
+    }
 
 
 def run(config: PretrainConfig) -> PretrainResult:
@@ -173,39 +144,50 @@ def run(config: PretrainConfig) -> PretrainResult:
     """
     device = pick_device(config.train.device, distributed.local_rank())
     with distributed.joined_ranks(device), cpu_threads(config.train.threads):
-        return _run(config, device)
+        claim_folder(config)
+        max_words = config.model.text.vocabulary
+        tokenizer = vocabulary(
+            config.out, config.data, max_words=max_words, start_from=config.start_from
+        )
+        dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
+        saved = checkpoint.latest(config.out / "checkpoints")
+        if saved is None:
+            model = new_model(config, dataset).to(device)
+        else:
+            model, _ = load_model(saved, device, sum_over_ranks=distributed.sum_over_ranks)
+        optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
+        state = checkpoint.resume(saved or config.start_from, optimiser)
+        known = state.facts.get("failures", []) if distributed.is_main() else []
+        slots = distributed.own_slots(config.data.batch_size)
+        loader = make_loader(
+            dataset,
+            steps=config.train.steps,
+            device=device,
+            start_step=state.step,
+            batch_size=len(slots),
+            first_slot=slots.start,
+            failures=[UnreadableClip(**facts) for facts in known],
+        )
 
+        def failures() -> list[dict[str, Any]]:
+            """Every clip of any rank that could not be read, with its step and cause."""
+            mine = [asdict(failure) for failure in loader.failures]
+            return list(chain(*distributed.gather_json(mine)))
 
-def _run(config: PretrainConfig, device: torch.device) -> PretrainResult:
-    claim_folder(config)
-    tokenizer = vocabulary(
-        config.out,
-        config.data,
-        max_words=config.model.text.vocabulary,
-        start_from=config.start_from,
-    )
-    dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
-    saved = checkpoint.latest(config.out / "checkpoints")
-    if saved is None:
-        model = new_model(config, dataset).to(device)
-    else:
-        model, _ = load_model(saved, device, sum_over_ranks=distributed.sum_over_ranks)
-    optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
-    step, failures = _resume(saved or config.start_from, optimiser)
-    loader = _loader(config, dataset, device=device, start_step=step, failures=failures)
-    learner = Learner(
-        objective=objective_of(config, model),
-        optimiser=optimiser,
-        write_model=partial(write_model, model=model, clip=config.clip, tokenizer=tokenizer),
-        facts=lambda: {"failures": all_failures(loader)},
-        seed=config.seed,
-    )
-    summary = train(config.train, learner, loader, folder=config.out, start_step=step)
-    failed_clips = len(all_failures(loader))
-    if distributed.is_main():
-        with checkpoint.written_whole(config.out / "model") as aside:
-            learner.write_model(aside)
-    distributed.barrier()
+        learner = Learner(
+            objective=partial(objective, model=parallelize(model.train()), config=config),
+            optimiser=optimiser,
+            buffers=tuple(model.buffers()),
+            write_model=partial(write_model, model=model, clip=config.clip, tokenizer=tokenizer),
+            facts=lambda: {"failures": failures()},
+            seed=config.seed,
+        )
+        summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
+        failed_clips = len(failures())
+        if distributed.is_main():
+            with checkpoint.written_whole(config.out / "model") as aside:
+                learner.write_model(aside)
+        distributed.barrier()
     return PretrainResult(
         out=config.out,
         parameters=sum(weight.numel() for weight in model.parameters()),
@@ -218,47 +200,6 @@ def _run(config: PretrainConfig, device: torch.device) -> PretrainResult:
     )
 
 
-def all_failures(loader: StepLoader) -> list[dict[str, Any]]:
-    """Every clip of any rank that could not be read, with its step and cause."""
-    mine = [asdict(failure) for failure in loader.failures]
-    return list(chain(*distributed.gather_json(mine)))
-
-
-def _resume(saved: Path | None, optimiser: Optimiser) -> tuple[int, list[UnreadableClip]]:
-    if saved is None or not checkpoint.has_training(saved):
-        return 0, []
-    state = checkpoint.load_training(saved, optimiser)
-    logger.info("continuing from %s", saved)
-    failures = [UnreadableClip(**facts) for facts in state.facts["failures"]]
-    return state.step, failures if distributed.is_main() else []
-
-
-def _loader(
-    config: PretrainConfig,
-    dataset: ClipDataset,
-    *,
-    device: torch.device,
-    start_step: int,
-    failures: list[UnreadableClip],
-) -> StepLoader:
-    ranks, total = distributed.world_size(), config.data.batch_size
-    if total % ranks:
-        raise ConfigError(
-            f"data.batch_size: found {total}, expected a multiple of the number of processes "
-            f"({ranks}); it is the batch of all of them together"
-        )
-    share = total // ranks
-    return make_loader(
-        dataset,
-        steps=config.train.steps,
-        device=device,
-        start_step=start_step,
-        batch_size=share,
-        first_slot=distributed.rank() * share,
-        failures=failures,
-    )
-
-
 def claim_folder(config: PretrainConfig) -> None:
     """Make the run folder and write config.toml, or check that the folder is of these settings.
 
@@ -267,7 +208,14 @@ def claim_folder(config: PretrainConfig) -> None:
     """
     path = config.out / "config.toml"
     if path.exists():
-        _check_same(configs.read_toml(path), configs.to_values(config), path)
+        before, now = (configs.flatten(v) for v in (configs.read_toml(path), to_values(config)))
+        for key in sorted(before.keys() | now.keys()):
+            if key not in FREE_SETTINGS and before.get(key) != now.get(key):
+                raise ConfigError(
+                    f"{key}: found {now.get(key)!r}, expected {before.get(key)!r} as in {path}; "
+                    "give the settings of that run to continue it, or another --out to start a "
+                    "new one"
+                )
     elif distributed.is_main():
         config.out.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".part")
@@ -276,20 +224,10 @@ def claim_folder(config: PretrainConfig) -> None:
     distributed.barrier()
 
 
-def _check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    before, now = configs.flatten(old), configs.flatten(new)
-    for key in sorted(before.keys() | now.keys()):
-        if key not in FREE_SETTINGS and before.get(key) != now.get(key):
-            raise ConfigError(
-                f"{key}: found {now.get(key)!r}, expected {before.get(key)!r} as in {path}; give "
-                "the settings of that run to continue it, or another --out to start a new one"
-            )
-
-
 def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
     """The model before training: its weights a function of the seed, or those of `start_from`.
 
-    It standardises as `config` says.
+    It standardises frames as `config` says.
 
     Raises:
         CheckpointError: the model to start from is of other sizes.
@@ -303,17 +241,15 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
         model = Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
     if config.start_from is not None:
         load_weights(model, config.start_from, settings="this run's settings")
-        _say_differences(sizes, config.start_from)
+        # Settings may differ where sizes do not; nobody should learn of it from the results.
+        before = configs.flatten(to_values(read_settings(config.start_from)[0]))
+        now = configs.flatten(to_values(sizes))
+        for key in sorted(before.keys() & now.keys()):
+            if before[key] != now[key]:
+                logger.warning(
+                    "%s: model.%s was %r, is %r", config.start_from, key, before[key], now[key]
+                )
     return model
-
-
-def _say_differences(sizes: ModelConfig, start_from: Path) -> None:
-    """Settings may differ where sizes do not; nobody should learn of it from the results."""
-    before = configs.flatten(configs.to_values(read_settings(start_from)[0]))
-    now = configs.flatten(configs.to_values(sizes))
-    for key in sorted(before.keys() & now.keys()):
-        if before[key] != now[key]:
-            logger.warning("%s: model.%s was %r, is %r", start_from, key, before[key], now[key])
 
 
 Colour = tuple[float, float, float]
@@ -321,6 +257,11 @@ Colour = tuple[float, float, float]
 
 def measure_frames(dataset: ClipDataset, clips: int) -> tuple[Colour, Colour]:
     """Mean and deviation of red, green and blue in [-1, 1] over the crops of the first clips."""
+
+    def rounded(values: Tensor) -> Colour:
+        red, green, blue = (round(value, 4) for value in values.tolist())
+        return red, green, blue
+
     total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     pixels = 0
     batch = dataset.config.batch_size
@@ -334,12 +275,7 @@ def measure_frames(dataset: ClipDataset, clips: int) -> tuple[Colour, Colour]:
         pixels += len(values)
     mean = total / pixels
     std = (squares / pixels - mean.square()).clamp(min=1e-4).sqrt()
-    return _rounded(mean), _rounded(std)
-
-
-def _rounded(values: Tensor) -> Colour:
-    red, green, blue = (round(value, 4) for value in values.tolist())
-    return red, green, blue
+    return rounded(mean), rounded(std)
 
 
 def replay(capture: Path) -> dict[str, float]:
@@ -354,9 +290,9 @@ def replay(capture: Path) -> dict[str, float]:
     device = pick_device(config.train.device)
     parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
     model, _ = load_model(capture / "rank-0", device)
-    objective = objective_of(config, model)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
-        return whole_batch(objective(Batch.joined(parts).to(device)))
+        losses = objective(Batch.joined(parts).to(device), model.train(), config)
+    return {name: value.item() for name, value in losses.items()}
 
 
 def write_model(folder: Path, *, model: Vatt, clip: ClipSpec, tokenizer: WordTokenizer) -> None:

@@ -8,6 +8,7 @@ of (seed, step).
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ from safetensors.torch import load_file, save_file
 
 from vatt.errors import CheckpointError
 from vatt.training.optim import Optimiser
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1.0"
 OPTIMISER, STATE = "optimiser.safetensors", "state.json"
@@ -124,9 +127,18 @@ def prune(folder: Path, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def has_training(path: Path) -> bool:
-    """Whether a model folder holds what training needs to go on."""
-    return (path / STATE).is_file() and (path / OPTIMISER).is_file()
+def resume(path: Path | None, optimiser: Optimiser) -> TrainingState:
+    """Fill `optimiser` from a model folder and say from which step training goes on.
+
+    Step 0, without facts, where there is no folder or nothing but a model in it.
+
+    Raises:
+        CheckpointError: the folder is damaged, of a newer format, or of another model.
+    """
+    if path is None or not ((path / STATE).is_file() and (path / OPTIMISER).is_file()):
+        return TrainingState(step=0, facts={})
+    logger.info("continuing from %s", path)
+    return load_training(path, optimiser)
 
 
 def load_training(path: Path, optimiser: Optimiser) -> TrainingState:

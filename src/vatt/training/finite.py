@@ -86,7 +86,7 @@ class FiniteCheck(Generic[BatchT]):
             self.skip = bad if self.skip is None else torch.maximum(self.skip, bad)
             stacked = stacked.to("cpu", non_blocking=True)
         if stacked.is_pinned():
-            copied = torch.cuda.Event()
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
         previous = self._newest
         self._newest = _Step(number, batch, self._before_step, tuple(values), stacked, copied)
@@ -123,7 +123,8 @@ class FiniteCheck(Generic[BatchT]):
         found = ", ".join(f"{name} {value:.4g}" for name, value in self._read.items())
         clips = ", ".join(getattr(step.batch, "keys", ())[:3])
         raise TrainingError(
-            f"step {step.number}: found {found.replace('_', ' ')}, expected finite numbers; stopped "
-            f"before the weights changed. The batch (clips {clips} …) and the weights are kept in "
-            f"{where}; try a lower optim.learning_rate, optim.clip_norm = 1, or train.autocast = off"
+            f"step {step.number}: found {found.replace('_', ' ')}, expected finite numbers; "
+            f"stopped before the weights changed. The batch (clips {clips} …) and the weights are "
+            f"kept in {where}; try a lower optim.learning_rate, optim.clip_norm = 1, or "
+            "train.autocast = off"
         )

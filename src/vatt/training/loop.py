@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -122,11 +122,9 @@ def train(
         return clock.summary(check.read().get("loss"))
 
 
-@contextmanager
-def step_randomness(seed: int, step: int) -> Iterator[None]:
+def step_randomness(seed: int, step: int) -> AbstractContextManager[None]:
     """Dropout of this step is a function of (seed, step, rank): nothing to save, exact resume."""
-    with seeded(draw_bits(seed, step, distributed.rank())):
-        yield
+    return seeded(draw_bits(seed, step, distributed.rank()))
 
 
 def whole_batch(shares: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""How one model is trained by several ranks: a copy on each, gradients added up (FSDP goes here)."""
+"""How several ranks train one model: a copy on each, gradients added up; FSDP would go here."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def parallelize(model: nn.Module) -> nn.Module:
     keep_buffers: dict[str, Any] = {name: False}
     wrapped = DistributedDataParallel(model, **keep_buffers)
 
-    def add_up(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-        work = dist.all_reduce(bucket.buffer(), async_op=True)
-        assert work is not None
-        return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
-
-    wrapped.register_comm_hook(state=None, hook=add_up)
+    wrapped.register_comm_hook(state=None, hook=lambda _, bucket: _sum(bucket.buffer()))
     return wrapped
+
+
+def _sum(gradients: Tensor) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(gradients, async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
