@@ -1,113 +1,369 @@
-"""docs/architecture.md holds: arrows never turn back, each kind of thing has its home."""
+"""docs/architecture.md tells the truth: its tree is the disk, its arrows are the imports.
+
+`python tests/test_architecture.py` writes the tree in the page anew, from the disk.
+"""
 
 import ast
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
+from vatt.cli.main import COMMANDS
 
-SOURCE = Path(__file__).parents[1] / "src" / "vatt"
-FILES = sorted(SOURCE.rglob("*.py"))
-
-COMMON = {"contracts", "config", "errors", "distributed"}
-ARROWS = {
-    "__init__": {"encoder"},  # vatt.load, imported when first used
-    "__main__": {"cli"},
-    "cli": {"presets", "tasks", "tasks.demo"},
-    "tasks.demo": {"presets", "tasks", "evaluation"},  # the whole line: it calls the other tasks
-    "presets": {"training", "data", "models", "losses"},
-    "tasks": {
-        "training",
-        "training.precision",
-        "evaluation",
-        "encoder",
-        "convert",
-        "data",
-        "media",
-        "models",
-        "losses",
-        "class_losses",
-        "demo",
-    },
-    "evaluation": {"encoder", "data", "models", "training.precision"},
-    "encoder": {"data", "media", "models"},
-    "convert": {"models"},
-    "training": {"training.precision"},
-    "training.precision": set(),  # which numbers a device multiplies fast: evaluation asks too
-    "data": {"media"},
-    "demo": {"media"},
-    "media": set(),
-    "models": set(),
-    "losses": set(),
-    "class_losses": set(),
-    "contracts": set(),
-    "config": set(),
-    "errors": set(),
-    "distributed": set(),
-}
-KNOW_NO_RANKS = {"media", "models", "losses", "class_losses", "contracts", "config", "errors"}
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+PAGE = ROOT / "docs" / "architecture.md"
+FILES = {path.relative_to(SOURCE).as_posix(): path for path in sorted(SOURCE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+PACKAGES = {name: Path(name).parent.as_posix() for name in FILES if name.endswith("__init__.py")}
 
 
-def part(module: str) -> str:
-    """The part a module belongs to: `tasks.pretrain` → `tasks`."""
-    return module if module in ARROWS else module.split(".")[0]
+# --- what the source says
 
 
-def name_of(file: Path) -> str:
-    return ".".join(file.relative_to(SOURCE).with_suffix("").parts)
+def module_of(file: str) -> str:
+    """vatt/media/audio.py → vatt.media.audio; a package is its `__init__.py`."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+FILE_OF = {module_of(file): file for file in FILES}
 
 
-def imported(file: Path) -> Iterator[str]:
-    """Names below `vatt` that a file imports, also inside functions."""
-    modules: list[str] = []
-    for node in ast.walk(tree(file)):
+def imported(file: str) -> Iterator[str]:
+    """Names of the modules that a file imports, ours and others, also inside functions."""
+    for node in ast.walk(TREES[file]):
         if isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
-            modules += [f"{node.module}.{alias.name}" for alias in node.names]
-    for module in modules:
-        top, _, rest = module.partition(".")
-        if top == "vatt" and rest not in ("", "__version__"):
-            yield ".".join(rest.split(".")[:2])
+            assert node.module and not node.level, f"{file}: relative import"  # noqa: PT018
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in FILE_OF else node.module
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_imports_follow_the_arrows(file):
-    mine = part(name_of(file))
-    common = COMMON - {"distributed"} if mine in KNOW_NO_RANKS else COMMON
-    allowed = ARROWS[mine] | common | {mine}
-    turned_back = {module for module in imported(file) if part(module) not in allowed}
-    assert not turned_back
+OURS = {file: {FILE_OF[name] for name in imported(file) if name in FILE_OF} for file in FILES}
 
 
-def test_tasks_do_not_know_each_other():
-    for file in (SOURCE / "tasks").glob("*.py"):
-        if file.stem != "demo":
-            assert not {name for name in imported(file) if part(name) == "tasks"}, file
+def part(file: str) -> str:
+    """The package or module below `vatt` that a file belongs to: `media`, `losses`."""
+    package, _, rest = module_of(file).partition(".")
+    return rest.split(".")[0] or package if package == "vatt" else package
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_only_the_command_line_prints_and_nothing_pickles(file):
-    calls = {node.func.id for node in ast.walk(tree(file))
-             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
-    assert "print" not in calls or part(name_of(file)) == "cli"
-    text = file.read_text(encoding="utf-8")
-    assert "import pickle" not in text
-    assert text.count("torch.load(") == text.count("weights_only=True")
+def first_line(file: str) -> str:
+    return (ast.get_docstring(TREES[file]) or "").split("\n")[0]
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_a_file_holds_one_idea_and_a_function_does_one_thing(file):
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= 400
-    functions = [node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef)]
-    too_long = {
-        function.name: function.end_lineno - function.lineno + 1
-        for function in functions
-        if function.end_lineno and function.end_lineno - function.lineno >= 60
+def strings(file: str) -> Iterator[str]:
+    """The strings of a file, without its docstrings."""
+    docstrings = {node.value for node in ast.walk(TREES[file]) if isinstance(node, ast.Expr)}
+    for node in ast.walk(TREES[file]):
+        text = node.value if isinstance(node, ast.Constant) and node not in docstrings else None
+        if isinstance(text, str):
+            yield text
+
+
+# --- what docs/architecture.md says
+
+
+def block(heading: str) -> str:
+    """The first code block below a heading of the page."""
+    found = re.search(
+        rf"^## {heading}\n.*?^```\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.M | re.S
+    )
+    assert found, f"{PAGE.name}: no code block below '## {heading}'"
+    return found[1]
+
+
+def documented_tree() -> dict[str, str]:
+    """File or folder, from `src` on → the line beside it, in the order of the page."""
+    tree: dict[str, str] = {}
+    folders: list[str] = []
+    for line in block("The tree").splitlines():
+        spaces, name, said = re.fullmatch(r"( *)(\S+) +(.*)", line).groups()  # type: ignore[union-attr]
+        folders = [*folders[: len(spaces) // 2], name]
+        tree["".join(folders)] = said
+    return tree
+
+
+def documented_arrows() -> dict[str, set[str]]:
+    """Part → the parts that it may import."""
+    lines = (line.split("→") for line in block("Arrows").splitlines())
+    arrows = {left.strip(): set(re.findall(r"\w+", right)) for left, right in lines}
+    everyone = arrows.pop("every part")
+    return {name: others | everyone for name, others in arrows.items()}
+
+
+def written_tree() -> str:
+    """The tree of the disk; order: what a module imports stands above it, else as on the page."""
+    known = list(documented_tree())
+    lines: list[str] = []
+
+    def add(folder: str, depth: int) -> None:
+        inside = {file for file in FILES if file.startswith(folder)}
+        children = {folder + file.removeprefix(folder).split("/")[0] for file in inside}
+        children = {child if child in FILES else child + "/" for child in children}
+        children.discard(folder + "__init__.py" if depth else "")
+        order: TopologicalSorter[str] = TopologicalSorter({child: set() for child in children})
+        for child in children:
+            for file in (file for file in inside if file.startswith(child)):
+                for other in OURS[file] & inside - {folder + "__init__.py"}:
+                    above = next(c for c in children if other.startswith(c))
+                    if above != child:
+                        order.add(child, above)
+        order.prepare()
+        ready: list[str] = []
+        while order.is_active():
+            ready += order.get_ready()
+            ready.sort(key=lambda c: (known.index(c) if c in known else len(known), c))
+            child = ready.pop(0)
+            order.done(child)
+            name = "  " * depth + child.removeprefix(folder)
+            file = child if child in FILES else child + "__init__.py"
+            lines.append(f"{name:<24} {first_line(file)}")
+            if child.endswith("/"):
+                add(child, depth + 1)
+
+    add("", 0)
+    return "\n".join(lines) + "\n"
+
+
+# --- the tree and the arrows
+
+
+def test_the_tree_on_the_page_is_the_disk():
+    on_disk = {
+        PACKAGES[file] + "/" if file in PACKAGES else file: first_line(file) for file in FILES
     }
-    assert not too_long
+    assert documented_tree() == on_disk, "to write it anew: python tests/test_architecture.py"
+
+
+def test_a_module_imports_only_what_stands_above_it_in_the_tree():
+    place = {name: number for number, name in enumerate(documented_tree())}
+    below = {
+        file: {other for other in others if other in place and place[other] >= place[file]}
+        for file, others in OURS.items()
+        if file in place
+    }
+    assert not {file: others for file, others in below.items() if others}
+
+
+def test_parts_import_only_along_the_arrows():
+    arrows = documented_arrows()
+    parts = {part(file) for file in FILES} - {"vatt", "vatt_demo", "__main__"}
+    assert set(arrows) == parts
+    against = {
+        file: wrong
+        for file, others in OURS.items()
+        if part(file) in parts
+        and (wrong := {part(other) for other in others} - arrows[part(file)] - {part(file)})
+    }
+    assert not against
+
+
+def test_arrows_of_the_design():
+    """What no edit of the page may change."""
+    arrows = documented_arrows()
+    for knows_no_ranks in ("models", "losses", "media", "shards", "contracts", "config", "errors"):
+        assert "distributed" not in arrows[knows_no_ranks]
+    assert arrows["losses"] <= {"contracts", "config", "errors"}
+    assert "models" not in arrows["data"]
+    assert not arrows["models"] & {"data", "media", "shards"}
+    assert not arrows["training"] & {"data", "models", "media", "losses"}
+    assert not arrows["cli"] - {"config", "contracts", "errors", "presets", "tasks", "vatt"}
+    for others in arrows.values():
+        assert not others & {"vatt_demo", "cli"}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    try:
+        TopologicalSorter(OURS).prepare()
+    except CycleError as error:
+        raise AssertionError(error.args[1]) from None
+
+
+def test_the_library_never_imports_the_demo_and_tasks_never_each_other():
+    for file, others in OURS.items():
+        if file.startswith("vatt/"):
+            assert not [other for other in others if other.startswith("vatt_demo")], file
+        if part(file) == "tasks":
+            assert not [other for other in others if part(other) == "tasks"], file
+
+
+def test_only_distributed_speaks_to_other_ranks():
+    speaking = {file for file in FILES if any("torch.distributed" in m for m in imported(file))}
+    assert {part(file) for file in speaking} <= {"distributed", "training"}
+
+
+# --- one home for each kind of thing
+
+MACHINE = r"\bsched_getaffinity|\bcpu_count\(|cuda\.is_available|is_bf16_supported|/proc/[a-z]"
+RENAMES = r"\.f(data)?sync\(|\.rename\(|os\.replace\(|\.replace\([^,()=]+\)"
+STARTS = (
+    r"^ *(import|from) (subprocess|multiprocessing)\b|ProcessPoolExecutor|os\.(fork|system|exec)"
+)
+AT_HOME: dict[str, tuple[str, str]] = {
+    "asking the machine": (MACHINE, "vatt/devices.py"),
+    "renaming and flushing": (RENAMES, "vatt/storage.py"),
+    "starting processes": (STARTS, "vatt/workers/"),
+}
+NOT_YET: dict[str, set[str]] = {
+    "asking the machine": {
+        "vatt/data/cache.py",
+        "vatt/data/loader.py",
+        "vatt/encoder.py",
+        "vatt/tasks/bench_loader.py",
+        "vatt/tasks/prepare.py",
+        "vatt/training/loop.py",
+        "vatt/workers/progress.py",
+        "vatt_demo/demo.py",
+        "vatt_demo/record.py",
+    },
+    "renaming and flushing": {
+        "vatt/data/cache.py",
+        "vatt/data/vocabulary.py",
+        "vatt/evaluation/features.py",
+        "vatt/evaluation/results.py",
+        "vatt/media/encode.py",
+        "vatt/tasks/index_shards.py",
+        "vatt/tasks/pretrain.py",
+        "vatt/tasks/report.py",
+        "vatt/training/checkpoint.py",
+        "vatt/training/log.py",
+        "vatt_demo/demo.py",
+        "vatt_demo/record.py",
+        "vatt_demo/record_video.py",
+    },
+    "starting processes": {"vatt/data/cache.py", "vatt_demo/record.py"},
+    "html": {
+        "vatt/report/audit_page.py",
+        "vatt/report/page.py",
+        "vatt/report/sections.py",
+        "vatt/tasks/report.py",
+    },
+    "module names": set(),
+    "class names": {"Command", "Entry", "Segment"},
+    "sizes": set(),
+    "first lines": set(),
+}
+
+
+def away_from_home(kind: str) -> set[str]:
+    pattern, home = AT_HOME[kind]
+    return {
+        file
+        for file, path in FILES.items()
+        if not file.startswith(home)
+        and re.search(pattern, path.read_text(encoding="utf-8"), flags=re.M)
+    }
+
+
+def test_only_devices_asks_the_machine():
+    assert away_from_home("asking the machine") == NOT_YET["asking the machine"]
+
+
+def test_only_storage_renames_and_flushes():
+    assert away_from_home("renaming and flushing") == NOT_YET["renaming and flushing"]
+
+
+def test_only_workers_start_processes():
+    assert away_from_home("starting processes") == NOT_YET["starting processes"]
+
+
+def test_html_is_in_templates_only():
+    tag = re.compile(r"</[a-z][a-z0-9]*>|<(div|table|p|img|h[1-6]|span|figure|section)[ >]")
+    found = {file for file in FILES if any(tag.search(text) for text in strings(file))}
+    assert found == NOT_YET["html"]
+    pages = [path for path in SOURCE.rglob("*") if path.suffix in (".html", ".css", ".j2")]
+    assert all("vatt/report/" in path.as_posix() for path in pages)
+
+
+def calls(file: str) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(TREES[file]):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def test_only_the_command_line_prints():
+    printing = {file for file in FILES for name, _ in calls(file) if name == "print"}
+    assert {part(file) for file in printing} == {"cli"}
+
+
+def test_nothing_pickles():
+    """A file of a stranger runs no code: neither pickle nor what hides it."""
+    for file in FILES:
+        picklers = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+        assert not picklers & {name.split(".")[0] for name in imported(file)}, file
+        for name, call in calls(file):
+            given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            assert name != "torch.load" or given.get("weights_only") == "True", file
+            assert given.get("allow_pickle", "False") == "False", file
+
+
+# --- names and sizes
+
+
+def repeated(names: Callable[[str], list[str]], package: str) -> set[str]:
+    found = defaultdict(set)
+    for file in FILES:
+        if file.startswith(package):
+            for name in names(file):
+                found[name].add(file)
+    return {name for name, files in found.items() if len(files) > 1}
+
+
+def test_no_two_modules_have_one_name():
+    """But a command's module, which may be named like the package that does its work."""
+    tasks = {command.module for command in COMMANDS.values()}
+
+    def name(file: str) -> list[str]:
+        module = module_of(file)
+        return [] if module in (*tasks, "vatt", "vatt_demo") else [module.rsplit(".", 1)[-1]]
+
+    assert repeated(name, "vatt") == NOT_YET["module names"]
+
+
+def test_no_two_public_classes_have_one_name():
+    def names(file: str) -> list[str]:
+        classes = (node.name for node in TREES[file].body if isinstance(node, ast.ClassDef))
+        return [name for name in classes if not name.startswith("_")]
+
+    assert repeated(names, "vatt") == NOT_YET["class names"]
+
+
+def test_a_package_has_at_most_13_modules():
+    inside = defaultdict(set)
+    for file in FILES:
+        if file not in PACKAGES:
+            inside[Path(file).parent.as_posix()].add(file)
+    too_many = {name for name, files in inside.items() if len(files) > 13}
+    assert too_many - {"vatt/tasks"} == NOT_YET["sizes"]
+
+
+def test_the_first_line_of_a_module_says_what_belongs_there():
+    """A sentence, with words that the module's name does not have already."""
+    silent = set()
+    for file in FILES:
+        name = set(re.findall(r"[a-z]+", module_of(file)))
+        words = set(re.findall(r"[a-z]+", first_line(file).lower()))
+        if not first_line(file).endswith(".") or len(words - name) < 4:
+            silent.add(file)
+    assert silent == NOT_YET["first lines"]
+
+
+def test_the_core_can_be_read_in_a_day():
+    """README and CONTRIBUTING say so, of these."""
+    core = ("vatt/contracts.py", "vatt/losses", "vatt/encoder.py", "vatt/models/", "vatt/training/")
+    lines = sum(
+        len(path.read_text(encoding="utf-8").splitlines())
+        for file, path in FILES.items()
+        if file.startswith(core)
+    )
+    assert lines <= 3800
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(page.replace(block("The tree"), written_tree()), encoding="utf-8")

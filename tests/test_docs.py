@@ -1,54 +1,90 @@
-"""What README and docs say can be typed, clicked and run."""
+"""What README and docs say can be typed, clicked and run.
 
+Every code block names its language. A `python` block is executed; an `sh` block is parsed, and its
+`vatt` lines are run on tiny data; the rest is read by what reads such files. A block that cannot be
+run here has the reason in a comment above it: `<!-- not run: it trains for hours -->`. A `text`
+block is a picture or an output.
+"""
+
+import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 
 from vatt.cli import main as cli
 from vatt.cli import resolve as settings
+from vatt.costs.paper_tables import paper_rows
+from vatt.ingest.manifest import read_manifest
 from vatt.presets import PRESETS, starting_values
+from vatt.tasks.pretrain import PretrainConfig
+from vatt.tasks.zero_shot import read_prompts
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = {name.split()[0] for name in cli.COMMANDS}
+TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
+TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<why>.*) -->\n)?```(?P<language>.*)\n(?P<body>(?s:.*?))^```", flags=re.M
+)
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    language: str
+    body: str
+    not_run: str | None
+
+    def lines(self) -> list[list[str]]:
+        """The words of each command of a shell block, continued lines joined, without comments."""
+        lines = self.body.replace("\\\n", " ").splitlines()
+        return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def shell_lines() -> list[str]:
-    """Commands in shell blocks, continued lines joined, comments and prompts removed."""
-    lines = []
-    for page in PAGES:
-        for block in blocks(page, "(?:sh|bash|console)"):
-            lines += block.replace("\\\n", " ").splitlines()
-        lines += re.findall(r"^    (vatt .*)$", page.read_text(), flags=re.M)
-    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
-    return [shlex.join(line) for line in words if line]
+BLOCKS = [
+    Block(page, found["language"], found["body"], found["why"])
+    for page, text in TEXTS.items()
+    for found in BLOCK.finditer(text)
+]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_within_the_project_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+def of(language: str, *, run: bool = False) -> list[Any]:
+    """Test parameters: the blocks of a language; `run`: only those that can be run here."""
+    return [
+        pytest.param(block, id=f"{block.page.stem}-{number}")
+        for number, block in enumerate(BLOCKS)
+        if block.language == language and not (run and block.not_run)
+    ]
+
+
+def prose(page: Path) -> str:
+    return BLOCK.sub("", TEXTS[page])
+
+
+# --- links, names, numbers
+
+
+def test_links_within_the_project_lead_somewhere():
     broken = []
-    for target in targets:
-        path, _, anchor = target.partition("#")
-        if "://" in target:
-            continue
-        file = page.parent / path if path else page
-        if not file.exists() or (anchor and anchor not in anchors(file)):
-            broken.append(target)
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+            path, _, anchor = target.partition("#")
+            file = page.parent / path if path else page
+            if "://" in target:
+                continue
+            if not file.exists() or (anchor and anchor not in anchors(file)):
+                broken.append(f"{page.name}: {target}")
     assert not broken
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_page_is_left_unfinished(page):
-    assert not re.findall(r"TO FILL|TODO|TBD|FIXME", page.read_text())
 
 
 def anchors(page: Path) -> set[str]:
@@ -57,50 +93,185 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in headings}
 
 
-def test_every_documented_command_line_parses():
-    lines = [line for line in shell_lines() if line.startswith("vatt ")]
-    assert lines
-    for line in lines:
-        name, args = cli.find_command(shlex.split(line)[1:])
-        command = cli.COMMANDS[name]
-        module = __import__(command.module, fromlist=["run"])
-        options, rest = cli.split_options(args, presets=command.presets)
-        if options.preset not in PRESETS:  # a folder that the reader has
-            options = replace(options, preset=None)
-        config = getattr(module, command.config)
-        settings.resolve(
-            config, rest, prog=line, presets=starting_values(options.preset, options.bundle)
-        )
+def test_every_page_is_linked_from_the_readme():
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", TEXTS[ROOT / "README.md"]))
+    assert linked == {page.name for page in PAGES if page.parent.name == "docs"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_commands_named_in_the_text_exist(page):
-    named = set(re.findall(r"`vatt ([a-z][a-z-]*)", page.read_text()))
-    assert named <= COMMANDS
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
-    assert set(re.findall(r"`make ([a-z-]+)", page.read_text())) <= set(targets)
+def test_no_page_is_left_unfinished():
+    unfinished = r"TO FILL|TODO|TBD|FIXME"
+    assert not [page.name for page, text in TEXTS.items() if re.search(unfinished, text)]
 
 
-def test_documented_make_targets_exist():
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)
-    asked = [shlex.split(line)[1] for line in shell_lines() if line.startswith("make ")]
-    assert {"demo", "test"} <= set(asked) <= set(targets)
+def test_every_command_has_its_page():
+    for name in cli.COMMANDS:
+        if name != "demo record":  # on the page of the demo
+            page = TEXTS[ROOT / "docs" / f"{name.replace(' ', '-')}.md"]
+            assert page.startswith(f"# `vatt {name}`: ")
+            assert re.search(rf"^vatt {name}\b", page, flags=re.M), name
 
 
-PYTHON = [
-    pytest.param(block, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, block in enumerate(blocks(page, "python"))
-]
+def test_commands_and_targets_named_in_the_text_exist():
+    commands = {name.split()[0] for name in cli.COMMANDS}
+    for page in PAGES:
+        assert set(re.findall(r"`vatt ([a-z][a-z-]*)", prose(page))) <= commands, page
+        assert set(re.findall(r"`make ([a-z-]+)", prose(page))) <= set(TARGETS), page
 
 
-@pytest.mark.parametrize("block", PYTHON)
-def test_python_examples_run(block, tiny, tmp_path, monkeypatch):
-    videos = sorted((tiny.clips / "test").glob("*.mp4"))
-    for name, video in zip(("a.mp4", "b.mp4"), videos, strict=False):
+def test_files_and_modules_named_in_the_text_exist():
+    missing = []
+    for page in PAGES:
+        for span in re.findall(r"`([^`]+)`", prose(page).replace("\n", " ")):
+            for path in re.findall(r"[\w./-]+\.py\b|\b(?:tests|benchmarks|docs)/[\w./-]+", span):
+                homes = (ROOT, ROOT / "src" / "vatt", ROOT / "src", page.parent)
+                if not any((home / path).exists() for home in homes):
+                    missing.append(f"{page.name}: {path}")
+            found = re.match(r"(vatt(?:\.[a-z_]+)*?)\.([A-Za-z_]+)\b(?!\.)", span)
+            if found and not can_import(*found.groups()):
+                missing.append(f"{page.name}: {span}")
+    assert set(missing) == {
+        "architecture.md: training/parallel.py",  # "to come"
+        "architecture.md: tasks/NAME.py",  # NAME is the reader's
+        "architecture.md: docs/NAME.md",
+        "CONTRIBUTING.md: utils.py",  # "there is no"
+    }
+
+
+def can_import(module: str, name: str) -> bool:
+    try:
+        return hasattr(import_module(module), name) or bool(import_module(f"{module}.{name}"))
+    except ImportError:
+        return False
+
+
+def dotted(cls: Any, before: str = "") -> Iterator[str]:
+    """Every setting of a config: `data.batch_size` …, and the groups."""
+    kinds = get_type_hints(cls)
+    for field in fields(cls):
+        yield before + field.name
+        if is_dataclass(kinds[field.name]):
+            yield from dotted(kinds[field.name], f"{before}{field.name}.")
+
+
+def test_settings_named_in_the_text_exist():
+    known = {*dotted(PretrainConfig), "model.module"}  # an attribute of `model = vatt.load(…)`
+    groups = "|".join(sorted({name.split(".")[0] for name in known if "." in name}))
+    for page in PAGES:
+        named = re.findall(rf"`(?:--)?((?:{groups})\.[a-z_.]+)\b(?!\.)", prose(page))
+        assert {name for name in named if not name.endswith((".py", ".json"))} <= known, page
+
+
+def test_tables_of_settings_name_settings_of_the_command():
+    for name, command in cli.COMMANDS.items():
+        page = ROOT / "docs" / f"{name.replace(' ', '-')}.md"
+        if page.exists():
+            known = {f.name for f in fields(getattr(import_module(command.module), command.config))}
+            for table in re.findall(r"^\| setting \|.*\n\|[-|]+\n((?:\|.*\n)+)", TEXTS[page], re.M):
+                named = re.findall(
+                    r"`([a-z_]+)`", "\n".join(re.findall(r"^\|([^|]+)", table, re.M))
+                )
+                assert named
+                assert set(named) <= known, page.name
+
+
+@pytest.mark.slow  # it counts the paper's models
+def test_the_tables_of_the_paper_are_those_that_the_command_prints():
+    numbers = re.findall(r"[+-]?\d+\.\d+%?", next(b.body for b in BLOCKS if b.page.stem == "info"
+                                                  and b.language == "text"))  # fmt: skip
+    printed = []
+    for row in paper_rows():
+        digits = 2 if row.column == "TFLOPs" else 1
+        printed += [f"{value:.{digits}f}" for value in (row.paper, row.ours, row.ours_full)]
+        printed.append(f"{row.ours / row.paper - 1:+.2%}")
+    assert numbers == printed
+
+
+# --- code blocks
+
+
+def test_every_block_names_its_language_and_says_why_it_is_not_run():
+    for block in BLOCKS:
+        generated = block.page.stem == "architecture" and block.language == ""
+        assert block.language in ("python", "sh", "csv", "json", "text") or generated, block
+        assert not (block.not_run and block.language not in ("python", "sh")), block
+    for page in PAGES:
+        assert not re.search(r"^    (vatt|import|torchrun) ", prose(page), flags=re.M), page
+
+
+def parsed(words: list[str]) -> None:
+    """Check a `vatt …` line as the command would, up to running it."""
+    name, args = cli.find_command(words)
+    command = cli.COMMANDS[name]
+    options, rest = cli.split_options(args, presets=command.presets)
+    if options.preset not in PRESETS:  # a folder that the reader has
+        options = replace(options, preset=None)
+    config = getattr(import_module(command.module), command.config)
+    start = starting_values(options.preset, options.bundle)
+    settings.resolve(config, rest, prog=f"vatt {name}", presets=start)
+
+
+@pytest.mark.parametrize("block", of("sh"))
+def test_shell_lines_can_be_typed(block):
+    for words in block.lines():
+        match words:
+            case ["vatt", *args]:
+                parsed(args)
+            case ["torchrun", *_]:
+                parsed(words[words.index("vatt") + 1 :])
+            case ["make", target]:
+                assert target in TARGETS
+            case ["pip", "install", *what]:
+                extras = re.findall(r"\[(.*)\]", " ".join(what))
+                assert set(extras) <= set(PROJECT["optional-dependencies"])
+            case _:
+                raise AssertionError(f"nothing checks {shlex.join(words)}")
+
+
+@pytest.fixture
+def sandbox(tiny, tmp_path, monkeypatch) -> Path:
+    """A folder with what the pages take for granted: videos, shards, a run, tars of others."""
+    for name in ("videos", "recordings"):
+        shutil.copytree(tiny.clips, tmp_path / name)
+    for name, video in zip(("a.mp4", "b.mp4"), sorted(tiny.clips.glob("test/*.mp4")), strict=False):
         shutil.copy(video, tmp_path / name)
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "demo").symlink_to(tiny.run)
-    (tmp_path / "shards").symlink_to(tiny.shards)
+        (tmp_path / "lectures").mkdir(exist_ok=True)
+        shutil.copy(video, tmp_path / "lectures" / name)
+    (tmp_path / "talks.csv").write_text("file\na.mp4\n")
+    shutil.copytree(tiny.shards, tmp_path / "shards")
+    shutil.copytree(tiny.shards, tmp_path / "other")
+    for name in ("demo", "mine"):
+        shutil.copytree(tiny.run, tmp_path / "runs" / name)
+    (tmp_path / "clips").mkdir()
+    shutil.copy(tiny.clips / "prompts.json", tmp_path / "clips")
+    (tmp_path / "downloads").mkdir()
+    with tarfile.open(tmp_path / "downloads" / "00000.tar", "w") as tar:
+        tar.add(tmp_path / "a.mp4", "000.mp4")
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README", "exec"), {"__name__": "example"})
+    return tmp_path
+
+
+@pytest.mark.slow  # the default suite runs each command already, in tests/e2e and tests/tasks
+@pytest.mark.parametrize("block", of("sh", run=True))
+def test_shell_lines_run(block, sandbox, capsys):
+    if block.page.stem == "prepare":
+        shutil.rmtree("shards")  # which this page makes
+    for words in block.lines():
+        if words[0] == "vatt":
+            assert cli.main(words[1:]) == 0, (shlex.join(words), capsys.readouterr())
+
+
+@pytest.mark.parametrize("block", of("python", run=True))
+def test_python_examples_run(block, sandbox):
+    exec(compile(block.body, block.page.name, "exec"), {"__name__": "example"})
+
+
+@pytest.mark.parametrize("block", of("csv"))
+def test_tables_are_manifests(block, tmp_path):
+    (tmp_path / "labels.csv").write_text(block.body)
+    assert read_manifest(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("block", of("json"))
+def test_json_files_are_prompts(block, tmp_path):
+    (tmp_path / "prompts.json").write_text(block.body)
+    assert read_prompts(tmp_path / "prompts.json") == json.loads(block.body)
