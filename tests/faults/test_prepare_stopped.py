@@ -80,8 +80,8 @@ def assert_whole(out: Path) -> None:
         data.verify(row)
     left = {path.name for path in out.iterdir()} - set(shards(out))
     assert left == {".lock", "config.toml", "dataset.json", "failures.jsonl", "index.parquet"}
-    (failure,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
-    assert failure["source"] == "3 bad.mp4"
+    (skipped,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
+    assert skipped["source"] == "3 bad.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +222,8 @@ def test_tasks_at_once_share_the_work_and_the_last_writes_the_index(
     assert names == {"shard-1of2", "shard-2of2"}
     for row in range(VIDEOS):
         data.verify(row)
-    (failure,) = map(json.loads, (tmp_path / "failures.jsonl").read_text().splitlines())
-    assert failure["source"] == "3 bad.mp4"
+    (skipped,) = map(json.loads, (tmp_path / "failures.jsonl").read_text().splitlines())
+    assert skipped["source"] == "3 bad.mp4"
     before = shards(tmp_path)
     assert prepare(library, tmp_path)["videos"] == VIDEOS  # and a run of its own finds all done
     assert shards(tmp_path) == before

@@ -30,9 +30,9 @@ def names(folder: Path, *sources: str, manifest: str | None = None) -> list[str]
     return [one.name for one in found.items]
 
 
-def causes(failures: object) -> list[tuple[str, str]]:
-    assert isinstance(failures, list)
-    return sorted((one.source, one.cause) for one in failures)
+def causes(skipped: object) -> list[tuple[str, str]]:
+    assert isinstance(skipped, list)
+    return sorted((one.source, one.cause) for one in skipped)
 
 
 def test_videos_are_found_in_folders_by_name_with_their_split(tmp_path: Path) -> None:

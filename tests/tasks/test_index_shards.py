@@ -203,8 +203,8 @@ def test_a_strange_json_costs_no_more_than_its_captions(said: bytes, tmp_path: P
     assert captions_of(tmp_path, json=said, txt=b"a title") == (Caption(0.0, 2.0, "a title"),)
 
 
-def test_captions_move_to_the_clock_of_the_picture(tmp_path: Path) -> None:
-    """In a file whose picture starts 0.5 s after its sound, a player's zero is the sound's."""
+def test_captions_move_to_the_clock_of_the_frames(tmp_path: Path) -> None:
+    """In a file whose frames start 0.5 s after its audio, a player's zero is the audio's."""
     late = replace(SCENE, times=[number + 5 for number in range(20)], sound=(0.0, 2.5))
     write_tar(
         tmp_path / "0.tar", {"a.mkv": film(late, container="matroska"), "a.vtt": VTT.encode()}

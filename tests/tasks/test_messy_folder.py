@@ -30,8 +30,8 @@ def test_the_summary_of_a_messy_folder_is_right_to_the_file(
     messy: Messy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, result = prepare(messy, tmp_path, capsys)
-    failures = list(map(json.loads, (tmp_path / "failures.jsonl").read_text().splitlines()))
-    said = {line["source"]: (line["cause"], line["reason"]) for line in failures}
+    skipped = list(map(json.loads, (tmp_path / "failures.jsonl").read_text().splitlines()))
+    said = {line["source"]: (line["cause"], line["reason"]) for line in skipped}
     assert result["skipped"] == messy.skipped, said
     assert code == 1  # more than a tenth were bad
     for name in ("duplicates", "caption_files", "other_files", "lone_captions", "missing"):
@@ -42,7 +42,7 @@ def test_the_summary_of_a_messy_folder_is_right_to_the_file(
     assert result["sources"] == messy.stored + messy.duplicates + bad
     assert messy.stored >= 40
     assert bad >= 15
-    causes = Counter(line["cause"] for line in failures)
+    causes = Counter(line["cause"] for line in skipped)
     assert causes == Counter(messy.skipped) + Counter(duplicate=messy.duplicates)
 
     data = ShardFolder.open(tmp_path)

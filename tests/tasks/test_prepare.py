@@ -108,9 +108,9 @@ def test_what_was_skipped_is_counted_and_named(prepared: Path) -> None:
     info = ShardFolder.open(prepared).info
     assert info["skipped"] == {"unreadable": 1}
     assert info["missing"] == {"audio": 1, "captions": 4}
-    (failure,) = map(json.loads, (prepared / "failures.jsonl").read_text().splitlines())
-    assert failure["source"] == "train/bad.mp4"
-    assert "cannot be opened" in failure["reason"]
+    (skipped,) = map(json.loads, (prepared / "failures.jsonl").read_text().splitlines())
+    assert skipped["source"] == "train/bad.mp4"
+    assert "cannot be opened" in skipped["reason"]
 
 
 def test_the_same_command_again_changes_nothing(library: Path, prepared: Path) -> None:
@@ -168,7 +168,7 @@ def test_new_videos_are_added_in_new_shards(tmp_path: Path) -> None:
     assert ShardFolder.open(out).column("shard").tolist() == sorted(after)
 
 
-def test_failures_are_tried_again_only_when_asked(tmp_path: Path) -> None:
+def test_what_was_skipped_is_tried_again_only_when_asked(tmp_path: Path) -> None:
     source, out = tmp_path / "videos", tmp_path / "out"
     source.mkdir()
     write(source / "a.mp4", FITS)

@@ -1,1 +1,1 @@
-"""Files → shards: sources, manifest, one item, a run and its journal."""
+"""From files to shards (`prepare`), and an index for tars made by others (`index-shards`)."""

@@ -5,7 +5,7 @@
     train/a.mp4,cut,2.1,2.1,train,
 
 `file` is relative to the manifest. A `label` row keeps its other columns as text; a `cut` row marks
-a moment that no clip may cross; a row without `kind` gives only the split.
+a time that no clip may cross; a row without `kind` gives only the split.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The shard format: records, index, reading and writing."""
+"""The format of shards: layout, records, index; reading and writing it; tars made by others."""

@@ -1,4 +1,4 @@
-"""What lies in a prepared folder: names of its files, and the version of the format.
+"""What lies in a folder of shards: names of its files, and the version of the format.
 
     shard-000000.tar     members <key>.mp4 and <key>.json, in WebDataset's layout
     index.parquet        one row per video: where its bytes lie, and what a sampler needs to know
@@ -6,8 +6,7 @@
     failures.jsonl       one line per skipped item
     records.jsonl        the records of videos in tars that others made (`vatt index-shards`)
 
-A shard is written aside, flushed and renamed: it is whole or absent. Index and dataset.json can
-be made again from the shards alone.
+Each file is written atomically. Index and dataset.json can be made again from the shards alone.
 """
 
 from __future__ import annotations

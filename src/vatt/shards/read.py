@@ -1,4 +1,4 @@
-"""Reading prepared folders: the index in memory, videos and records one by one."""
+"""Read folders of shards: the index in memory, videos and records one by one."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
             "the same command finishes it)"
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not the description of a prepared dataset ({error})") from error
+        raise DataError(f"{path}: not the description of a prepared folder ({error})") from error
     if info.get("format") != "vatt-shards" or newer:
         raise DataError(
             f"{path}: format {info.get('format')} {version}, expected vatt-shards up to "

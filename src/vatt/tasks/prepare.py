@@ -117,7 +117,7 @@ class PrepareResult:
     duplicates: not stored, because a stored video has the same bytes.
     skipped: cause → how many.
     captions: origin and language → how many videos have such captions.
-    missing: sound or captions → of how many parts.
+    missing: audio or captions → how many parts lack them.
     other_files: suffix → how many files under the sources are no videos and no captions of one.
     lone_captions: those among them that are captions of no video.
     rate: seconds of video prepared in a second.
