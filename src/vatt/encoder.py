@@ -19,9 +19,9 @@ from vatt.data.sampling import clip_samples, clip_times, window_starts
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import pick_device
 from vatt.errors import CheckpointError, ConfigError, MediaError
-from vatt.media.audio import decode_audio, resample
-from vatt.media.probe import VideoFacts, probe
-from vatt.media.video import decode_frames
+from vatt.media.audio import resample
+from vatt.media.facts import VideoFacts
+from vatt.media.media_file import decode_audio, decode_frames, probe
 from vatt.models.classifier import Classifier, ClassifierConfig
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vatt.media.captions.clean import Caption
-from vatt.media.probe import probe
+from vatt.media.media_file import probe
 from vatt.shards.read import ShardFolder
 from vatt.shards.record import PartOf, SampleRecord
 from vatt.shards.write import ShardWriter, write_index

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from tests.media.clips import Recipe, write
 from vatt.media.captions.clean import Caption
-from vatt.media.probe import probe
+from vatt.media.media_file import probe
 from vatt.shards.read import ShardFolder
 from vatt.shards.record import SampleRecord
 from vatt.shards.write import ShardWriter, write_index

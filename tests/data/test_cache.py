@@ -9,9 +9,8 @@ from vatt.data import cache as cache_module
 from vatt.data.cache import VideoCache, open_cache
 from vatt.data.cache_table import CacheSettings, DecodedVideo
 from vatt.errors import DataError
-from vatt.media.audio import decode_audio
+from vatt.media.media_file import decode_audio, decode_frames
 from vatt.media.planes import Box
-from vatt.media.video import decode_frames
 from vatt.shards.read import ShardFolder
 
 

@@ -12,8 +12,8 @@ from vatt.ingest.item import Making, Prepared, prepare_item
 from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.clean import Caption
-from vatt.media.encode import StoredForm
-from vatt.media.video import decode_frames
+from vatt.media.media_file import decode_frames
+from vatt.media.stored_form import StoredForm
 from vatt.shards.record import PartOf, SampleRecord
 from vatt.workers.process import TimeLimit
 

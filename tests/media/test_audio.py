@@ -13,9 +13,9 @@ from av.stream import Disposition
 from tests.media.clips import Recipe, click_s, write
 from vatt.errors import MediaError
 from vatt.media import audio
-from vatt.media.audio import SoundReader, decode_audio
-from vatt.media.container import opened
-from vatt.media.probe import probe
+from vatt.media.audio import AudioReader
+from vatt.media.container import open_container
+from vatt.media.media_file import decode_audio, probe
 
 PLAIN = Recipe(flash=17)
 
@@ -199,9 +199,9 @@ def test_sound_read_in_stretches_is_the_whole_waveform(recipe: Recipe, tmp_path:
     path = write(tmp_path / "a.mkv", recipe)
     whole = decode_audio(path, sample_rate_hz=48_000)
     assert whole is not None
-    with opened(path) as container:
+    with open_container(path) as container:
         zero_s = recipe.video_starts_s
-        reader = SoundReader(container, zero_s=zero_s, sample_rate_hz=48_000)
+        reader = AudioReader(container, zero_s=zero_s, sample_rate_hz=48_000)
         ends = [1, 4800, 4800, 50_000, 100_001, len(whole)]
         pieces = [reader.read_until(end) for end in ends]
     np.testing.assert_array_equal(np.concatenate(pieces), whole)

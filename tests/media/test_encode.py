@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from tests.media.clips import Recipe, flashes, numbers, write
+from tests.media.reading import decode_all_frames, encode, encode_parts, has_stored_form
 from vatt.errors import MediaError
-from vatt.media.audio import decode_audio
-from vatt.media.encode import StoredForm, encode, encode_parts, stored_fps, stored_size
-from vatt.media.probe import VideoFacts, probe
-from vatt.media.stored_form import has_stored_form
-from vatt.media.video import decode_all_frames
+from vatt.media.facts import VideoFacts
+from vatt.media.media_file import decode_audio, probe
+from vatt.media.stored_form import StoredForm, stored_fps, stored_size
 
 FORM = StoredForm(short_side=256, fps=Fraction(10), gop=16)
 SMALL = replace(FORM, short_side=32)
@@ -53,7 +52,7 @@ def test_what_is_encoded_has_the_stored_form(tmp_path: Path) -> None:
         1,
     )
     assert facts.duration_s == pytest.approx(4.0)
-    assert has_stored_form(path, facts, SMALL)
+    assert has_stored_form(path, SMALL)
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.pts is not None]
     keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
@@ -115,7 +114,7 @@ def test_rates_are_the_asked_one_or_less() -> None:
 def test_silent_films_are_stored_without_a_track(tmp_path: Path) -> None:
     path = stored(tmp_path, replace(PLAIN, audio_codec=None), FORM)
     assert probe(path).audio is None
-    assert has_stored_form(path, probe(path), FORM)
+    assert has_stored_form(path, FORM)
 
 
 def test_a_source_that_is_cut_off_is_refused(tmp_path: Path) -> None:
@@ -157,7 +156,7 @@ def test_parts_follow_each_other_and_hold_each_frame_once(
     seen = [decode_all_frames(part.path, size=(48, 64))[0] for part in parts]
     assert numbers(np.concatenate(seen)) == list(range(frames))
     for part in parts:
-        assert has_stored_form(part.path, probe(part.path), FORM)
+        assert has_stored_form(part.path, FORM)
 
 
 def test_a_video_that_does_not_know_its_length_is_cut_all_the_same(tmp_path: Path) -> None:
@@ -211,9 +210,11 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     # VmHWM and not ru_maxrss: that of a child begins at the peak of the process that started it.
     script = (
         "import re, sys; from pathlib import Path; from fractions import Fraction;"
-        "from vatt.media.encode import StoredForm, encode_parts;"
+        "from vatt.media.media_file import open_media;"
+        "from vatt.media.stored_form import StoredForm, encode_parts;"
         "form = StoredForm(short_side=32, fps=Fraction(1), gop=16);"
-        "[part.path.unlink() for part in encode_parts(Path(sys.argv[1]), Path(sys.argv[2]), form)];"
+        "media = open_media(Path(sys.argv[1])).__enter__();"
+        "[part.path.unlink() for part in encode_parts(media, Path(sys.argv[2]), form)];"
         r"print(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])"
     )
     peaks_kb = []

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from tests.media.clips import HEIGHT, WIDTH, Recipe, numbers, write
 from tests.media.test_sync import DROPPED, VP9
-from vatt.media.screen import EPSILON_S
-from vatt.media.video import FrameConverter, decode_frames
+from vatt.media.frame_filters import RgbConverter
+from vatt.media.media_file import decode_frames
+from vatt.media.video import EPSILON_S
 
 SIZE = (HEIGHT, WIDTH)
 B_FRAMES = {"bf": "3", "g": "24"}
@@ -71,7 +72,7 @@ class Reference:
 
 
 def decode_everything(path: Path) -> Reference:
-    convert = FrameConverter(SIZE)
+    convert = RgbConverter(SIZE)
     with av.open(str(path)) as container:
         decoded = list(container.decode(video=0))
     starts_s = [frame.time - decoded[0].time for frame in decoded]

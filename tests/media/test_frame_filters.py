@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.media.clips import write_frames
+from tests.media.reading import decode_all_frames, encode_parts
 from tests.media.swatches import COLOURS, Swatches, quarters, seen, write_swatches, yuv_frame
-from vatt.media.encode import StoredForm, encode_parts
-from vatt.media.probe import probe
-from vatt.media.video import decode_all_frames, decode_frames
+from vatt.media.media_file import decode_frames, probe
+from vatt.media.stored_form import StoredForm
 
 FORM = StoredForm(short_side=256, fps=Fraction(10), gop=16)
 PLAIN = Swatches()

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 
 from tests.media.clips import write
+from tests.media.reading import decode_all_frames, encode, has_stored_form
 from tests.media.test_sync import FILES
 from vatt.errors import MediaError
-from vatt.media.audio import decode_audio
-from vatt.media.encode import StoredForm, encode
-from vatt.media.probe import probe
-from vatt.media.stored_form import has_stored_form
-from vatt.media.video import decode_all_frames, decode_frames
+from vatt.media.media_file import decode_audio, decode_frames, probe
+from vatt.media.stored_form import StoredForm
 
 NAMES = ["plain.mp4", "opus.mkv", "vp9.webm", "pcm.avi", "b-frames.ts", "44100.flv", "mpeg2.mpg"]
 FORM = StoredForm(short_side=32, fps=Fraction(10), gop=16)
@@ -41,7 +39,7 @@ def readings(content: bytes, folder: Path) -> list[Callable[[], object]]:
         lambda: decode_all_frames(content, size=(48, 64)),
         lambda: decode_frames(path, np.array([0.1, 2.5]), size=(48, 64)),
         lambda: decode_audio(content, sample_rate_hz=16_000),
-        lambda: has_stored_form(content, probe(content), FORM),
+        lambda: has_stored_form(content, FORM),
         lambda: encode(path, folder / "stored.mp4", FORM),
     ]
 

@@ -11,10 +11,9 @@ from tests.media.clips import Recipe, numbers, write
 from tests.media.plane_clips import FPS, smooth_planes, write_planes
 from vatt.contracts import Layout
 from vatt.errors import MediaError
-from vatt.media.container import FilePart, opened
-from vatt.media.planes import Box, Planes, decode_all_planes
-from vatt.media.random_access import opened_moments
-from vatt.media.video import VideoReader, decode_frames
+from vatt.media.container import FilePart
+from vatt.media.media_file import decode_frames, open_media
+from vatt.media.planes import Box, Planes
 
 FRAMES, HEIGHT, WIDTH = 60, 48, 64
 
@@ -24,8 +23,8 @@ def everything(height: int, width: int) -> Box:
 
 
 def planes_of(source: Path | bytes | FilePart, times_s, cut=everything) -> Planes:
-    with opened_moments(source) as moments:
-        return moments.planes(np.array(times_s), cut)
+    with open_media(source, quickly=True) as media:
+        return media.planes(np.array(times_s), cut)
 
 
 def assert_shows(found: Planes, planes: list[NDArray[np.uint8]], shown) -> None:
@@ -91,8 +90,8 @@ def test_a_part_of_a_file_is_read_like_the_file(stored, tmp_path):
 
 
 def test_all_planes_are_those_stored(stored):
-    with opened(stored) as container:
-        found, starts_s = decode_all_planes(VideoReader(container, stored))
+    with open_media(stored) as media:
+        found, starts_s, _ = media.all_planes()
     np.testing.assert_allclose(starts_s, np.arange(FRAMES) / FPS, atol=1e-9)
     assert_shows(found, smooth_planes(FRAMES, HEIGHT, WIDTH), np.arange(FRAMES))
 
@@ -155,8 +154,8 @@ def test_a_video_that_changes_its_size_on_the_way_keeps_the_first_form(tmp_path)
         for n, planes in enumerate((first, second))
     ]
     path.write_bytes(b"".join(parts))
-    with opened(path) as container:
-        found, _ = decode_all_planes(VideoReader(container, path))
+    with open_media(path) as media:
+        found, *_ = media.all_planes()
     assert found.form == Layout(32, 48, bt709=False, full_range=False)
     assert_array_equal(found.luma[:6], first[0])
     halved = second[0].reshape(6, 32, 2, 48, 2).mean((2, 4))

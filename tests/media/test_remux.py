@@ -10,9 +10,8 @@ from numpy.testing import assert_array_equal
 
 from tests.data.scenes import Scene, film
 from vatt.errors import MediaError
-from vatt.media.audio import decode_audio
+from vatt.media.media_file import decode_audio, decode_frames
 from vatt.media.remux import join
-from vatt.media.video import decode_frames
 
 SCENE = Scene(seed=1)
 

@@ -10,12 +10,11 @@ import av
 import pytest
 
 from tests.media.clips import Recipe, write
+from tests.media.reading import encode_parts, has_stored_form
 from tests.media.swatches import Swatches, write_swatches
 from tests.media.test_frame_filters import INTERLACED, write_interlaced
 from vatt.errors import MediaError
-from vatt.media.encode import StoredForm, encode_parts
-from vatt.media.probe import probe
-from vatt.media.stored_form import has_stored_form
+from vatt.media.stored_form import StoredForm
 
 FORM = StoredForm(short_side=256, fps=Fraction(10), gop=16)
 PLAIN = Recipe(frames=40)
@@ -23,7 +22,7 @@ SWATCHES = Swatches(codec="libx264", pix_fmt="yuv420p", options={"bf": "0", "g":
 
 
 def kept(path: Path, form: StoredForm = FORM) -> bool:
-    return has_stored_form(path, probe(path), form)
+    return has_stored_form(path, form)
 
 
 @pytest.mark.parametrize(
@@ -44,9 +43,9 @@ def kept(path: Path, form: StoredForm = FORM) -> bool:
 )
 def test_files_of_another_form_are_recognised(name: str, recipe: Recipe, tmp_path: Path) -> None:
     fitting = write(tmp_path / "fits.mp4", PLAIN)
-    assert has_stored_form(fitting, probe(fitting), FORM)
+    assert has_stored_form(fitting, FORM)
     other = write(tmp_path / name, recipe)
-    assert not has_stored_form(other, probe(other), FORM)
+    assert not has_stored_form(other, FORM)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +83,8 @@ def test_what_an_edit_list_hides_is_not_kept(tmp_path: Path) -> None:
 
 def test_a_video_longer_than_a_part_is_not_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", PLAIN)
-    facts = probe(path)
-    assert has_stored_form(path, facts, FORM, part_s=3.9)  # a tenth more is one part, too
-    assert not has_stored_form(path, facts, FORM, part_s=3.0)
+    assert has_stored_form(path, FORM, part_s=3.9)  # a tenth more is one part, too
+    assert not has_stored_form(path, FORM, part_s=3.0)
 
 
 def test_a_file_that_lacks_frames_is_refused(tmp_path: Path) -> None:

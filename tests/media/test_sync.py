@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.media.clips import Recipe, click_s, flashes, numbers, starts_s, write
-from vatt.media.audio import decode_audio
-from vatt.media.encode import StoredForm, encode_parts
-from vatt.media.screen import EPSILON_S
-from vatt.media.video import decode_all_frames, decode_frames
+from tests.media.reading import decode_all_frames, encode_parts
+from vatt.media.media_file import decode_audio, decode_frames
+from vatt.media.stored_form import StoredForm
+from vatt.media.video import EPSILON_S
 
 PLAIN = Recipe(flash=17)
 UNEVEN = [k * 0.1 + 0.03 * (k % 3) for k in range(30)]

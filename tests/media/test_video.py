@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.media.clips import HEIGHT, WIDTH, Recipe, numbers, picture, starts_s, write
+from tests.media.reading import decode_all_frames
 from vatt.errors import MediaError
-from vatt.media import video
-from vatt.media.probe import probe
-from vatt.media.video import decode_all_frames, decode_frames
+from vatt.media import media_file
+from vatt.media.media_file import decode_frames, probe
 
 SIZE = (HEIGHT, WIDTH)
 LONG = Recipe(frames=120, audio_codec=None, options={"bf": "0", "g": "50"})
@@ -161,7 +161,7 @@ def test_a_video_too_long_for_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.mp4", replace(LONG, frames=20))
-    monkeypatch.setattr(video, "_MAX_DECODED_BYTES", 19 * HEIGHT * WIDTH * 3)
+    monkeypatch.setattr(media_file, "_MAX_DECODED_BYTES", 19 * HEIGHT * WIDTH * 3)
     with pytest.raises(MediaError, match="more than 19 frames"):
         decode_all_frames(path, size=SIZE)
 

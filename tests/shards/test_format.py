@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.media.clips import numbers
 from vatt.media.captions.clean import Caption
-from vatt.media.video import decode_frames
+from vatt.media.media_file import decode_frames
 from vatt.shards.read import ShardFolder
 
 FOLDER = Path(__file__).parent / "format-1.0"

@@ -17,7 +17,7 @@ import pytest
 
 from vatt.errors import DataError
 from vatt.media.captions.clean import Caption
-from vatt.media.probe import AudioFacts, MediaFacts, VideoFacts
+from vatt.media.facts import AudioFacts, MediaFacts, VideoFacts
 from vatt.shards.read import ShardFolder, read_shard
 from vatt.shards.record import SampleRecord
 from vatt.shards.write import ShardWriter, write_index

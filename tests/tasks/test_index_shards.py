@@ -17,9 +17,8 @@ from tests.data.scenes import SAID, Scene, film
 from tests.media.test_remux import sound_of
 from vatt.cli.main import main
 from vatt.errors import ConfigError, DataError
-from vatt.media.audio import decode_audio
 from vatt.media.captions.clean import Caption
-from vatt.media.video import decode_frames
+from vatt.media.media_file import decode_audio, decode_frames
 from vatt.shards.read import ShardFolder
 from vatt.tasks import audit
 from vatt.tasks.index_shards import IndexShardsConfig, IndexShardsResult, run

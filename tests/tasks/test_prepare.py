@@ -11,7 +11,7 @@ import pytest
 
 from tests.media.clips import Recipe, numbers, write
 from vatt.errors import ConfigError, DataError
-from vatt.media.video import decode_frames
+from vatt.media.media_file import decode_frames
 from vatt.shards.read import ShardFolder
 from vatt.tasks.prepare import PrepareConfig, PreparePreview, PrepareResult
 from vatt.tasks.prepare import run as run_prepare

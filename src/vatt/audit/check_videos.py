@@ -18,11 +18,9 @@ from vatt.audit.findings import Finding
 from vatt.audit.fingerprints import Fingerprint, fingerprint
 from vatt.errors import DataError, MediaError
 from vatt.ingest.item import limit_s
-from vatt.media.audio import decode_audio
 from vatt.media.captions.clean import Caption
-from vatt.media.container import opened
-from vatt.media.packets import PacketFacts, read_packets
-from vatt.media.video import VideoReader, decode_frames
+from vatt.media.facts import PacketFacts
+from vatt.media.media_file import MediaFile, open_media
 from vatt.shards.index import WRITTEN_SCHEMA, index_row
 from vatt.shards.read import ShardFolder
 from vatt.shards.record import SampleRecord
@@ -141,11 +139,13 @@ def _faults(
     yield from _caption_faults(record, checks, seen)
     if row.get("sound_size"):
         video = data.read_video(0)
-    packets = read_packets(video)
-    yield from _packet_faults(packets, record, subject.info, checks)
-    yield from _picture_and_sound_faults(video, packets, checks, seen)
-    if deep:
-        seen.decoded += (frames := _decode_all(video))
+    with open_media(video) as media:
+        packets = media.packets()
+        yield from _packet_faults(packets, record, subject.info, checks)
+        yield from _picture_and_sound_faults(media, packets, checks, seen)
+        if not deep:
+            return
+        seen.decoded += (frames := media.count_frames())
         if frames < packets.frames:
             yield "undecodable", f"decodes to {frames} frames of {packets.frames}", 0.0
 
@@ -223,8 +223,8 @@ def _packet_faults(
         yield "stored form", _form(packets, promised), packets.gop
     elif packets.reordered or packets.gop > checks.max_gop:
         yield "slow to read", _form(packets, checks.max_gop), packets.gop
-    if packets.sound_s is not None:
-        late_s, early_s = packets.sound_s[0], packets.end_s - packets.sound_s[1]
+    if packets.audio_s is not None:
+        late_s, early_s = packets.audio_s[0], packets.end_s - packets.audio_s[1]
         if max(late_s, early_s) > checks.sound_gap_s:
             detail = f"starts {late_s:,.2f} s after the picture, ends {early_s:,.2f} s before it"
             yield "sound gap", detail, max(late_s, early_s)
@@ -236,10 +236,10 @@ def _form(packets: PacketFacts, gop: int) -> str:
 
 
 def _picture_and_sound_faults(
-    video: bytes, packets: PacketFacts, checks: Checks, seen: Look
+    media: MediaFile, packets: PacketFacts, checks: Checks, seen: Look
 ) -> Iterator[Fault]:
-    frames = decode_frames(video, moments(packets.last_s), size=PICTURE)
-    track = decode_audio(video, sample_rate_hz=_SOUND_HZ)
+    frames = media.frames(moments(packets.last_s), size=PICTURE)
+    track = media.audio(sample_rate_hz=_SOUND_HZ)
     seen.decoded += len(frames)
     seen.fingerprint = fingerprint(frames, track, sample_rate_hz=_SOUND_HZ)
     brightest = float(np.percentile(frames.max(axis=-1), 99))
@@ -249,7 +249,7 @@ def _picture_and_sound_faults(
         yield "black", f"brightest {brightest:.0f} of 255", -brightest
     elif moved < checks.frozen_below and packets.end_s >= checks.frozen_after_s:
         yield "frozen", f"moments differ by {moved:.2f} grey levels", packets.end_s
-    if packets.sound_s is not None and (loudness := _dbfs(track)) < checks.silent_dbfs:
+    if packets.audio_s is not None and (loudness := _dbfs(track)) < checks.silent_dbfs:
         yield "silent", f"{loudness:.0f} dB of full scale", -loudness
 
 
@@ -264,16 +264,11 @@ def _dbfs(track: NDArray[np.int16] | None) -> float:
     return float(10 * np.log10(np.mean((track / 2.0**15) ** 2)))
 
 
-def _decode_all(video: bytes) -> int:
-    with opened(video) as container:
-        return sum(1 for _ in VideoReader(container, video).frames())
-
-
 def film(subject: StoredVideo, _: TimeLimit) -> NDArray[np.uint8]:
     """The moments of a video that were looked at, to show them; none when it does not decode."""
     data = subject.dataset()
     try:
-        video = data.read_video(0)
-        return decode_frames(video, moments(read_packets(video).last_s), size=PICTURE)
+        with open_media(data.read_video(0)) as media:
+            return media.frames(moments(media.packets().last_s), size=PICTURE)
     except (MediaError, DataError):
         return np.empty((0, *PICTURE, 3), np.uint8)

@@ -36,8 +36,8 @@ from vatt.contracts import Layout
 from vatt.data.cache_table import CacheSettings, CacheTable, DecodedVideo, stored_bytes
 from vatt.devices import num_cpus
 from vatt.errors import DataError, MediaError
+from vatt.media.media_file import open_media
 from vatt.media.planes import Box, Planes, frame_bytes
-from vatt.media.random_access import opened_moments
 from vatt.shards.read import ShardFolder
 
 logger = logging.getLogger(__name__)
@@ -284,11 +284,18 @@ def _decode(job: _Job) -> list[_Filled]:
 
 def _decode_one(job: _Job, data: ShardFolder, row: int, entry: int, file: BinaryIO) -> _Filled:
     settings, plan = job.settings, job.plan
-    with opened_moments(data.source(row)) as moments:
-        frames, starts_s = moments.all_frames(settings.size)
-        end_s = moments.reader.end_s
-        sound_ends_s = float(data.column("duration_s")[row])
-        track = moments.whole_track(settings.sample_rate_hz, sound_ends_s)
+    rate = settings.sample_rate_hz
+    with open_media(data.source(row), quickly=True) as media:
+        frames: NDArray[np.uint8] | Planes
+        if settings.size is None:
+            frames, starts_s, end_s = media.all_planes()
+        else:
+            frames, starts_s, end_s = media.all_frames(settings.size)
+        track: NDArray[np.int16] | None
+        if media.has_audio_at(rate):
+            track = media.audio_at(0, round(float(data.column("duration_s")[row]) * rate))
+        else:
+            track = media.audio(sample_rate_hz=rate)
     layout = frames.form if isinstance(frames, Planes) else (0,) * 4
     content = frames.flat if isinstance(frames, Planes) else frames
     samples = -1 if track is None else len(track)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vatt.media.planes import Box, Planes, at_most_largest, frame_bytes
-from vatt.media.screen import EPSILON_S
+from vatt.media.video import EPSILON_S
 from vatt.shards.read import ShardFolder
 
 
@@ -41,7 +41,7 @@ class DecodedVideo(NamedTuple):
     def frames_at(
         self, times_s: NDArray[np.float64], cut: Callable[[int, int], Box]
     ) -> NDArray[np.uint8] | Planes | None:
-        """What `Moments` gives for these times; None if one is past the end."""
+        """What `MediaFile` gives for these times; None if one is past the end."""
         if times_s.max() + EPSILON_S >= self.end_s:
             return None
         shown = np.searchsorted(self.starts_s, times_s + EPSILON_S, side="right") - 1

@@ -20,9 +20,8 @@ from vatt.data.resize import needed, within
 from vatt.data.sampling import clip_times, fits, sound_span, whole_sound
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import MediaError
-from vatt.media.audio import decode_audio
+from vatt.media.media_file import MediaFile, open_media
 from vatt.media.planes import Planes
-from vatt.media.random_access import Moments, opened_moments
 from vatt.shards.read import ShardFolder
 
 
@@ -149,17 +148,17 @@ class ClipReader:
             if seen is not None:
                 return seen, video.sound(*span)
         try:
-            with opened_moments(self.data.source(row)) as moments:
+            with open_media(self.data.source(row), quickly=True) as media:
                 if self._config.decode == "planes":
-                    planes = moments.planes(times_s, cut)
-                    return planes, self.decode_sound(row, moments, *span)
-                frames = moments.frames(times_s, size=self._config.decode_size)
-                return frames, self.decode_sound(row, moments, *span)
+                    planes = media.planes(times_s, cut)
+                    return planes, self.decode_sound(row, media, *span)
+                frames = media.frames(times_s, size=self._config.decode_size)
+                return frames, self.decode_sound(row, media, *span)
         except MediaError as error:
             raise MediaError(f"{self.name(row)}: {error}") from error
 
     def decode_sound(
-        self, row: int, moments: Moments, first: int, count: int
+        self, row: int, media: MediaFile, first: int, count: int
     ) -> NDArray[np.int16] | None:
         """The samples of a stretch, fewer where the track or the picture ends; None without sound.
 
@@ -168,11 +167,11 @@ class ClipReader:
         if not self._has_sound[row]:
             return None
         rate = self._spec.sample_rate_hz
-        if moments.has_sound(rate):
+        if media.has_audio_at(rate):
             end = round(self.end_s(row) * rate)
-            return moments.sound(first, max(0, min(count, end - first)))
+            return media.audio_at(first, max(0, min(count, end - first)))
         if self._track is None or self._track[0] != row:
-            self._track = row, decode_audio(self.data.source(row), sample_rate_hz=rate)
+            self._track = row, media.audio(sample_rate_hz=rate)
         _, track = self._track
         return None if track is None else track[first : first + count]
 

@@ -1,22 +1,20 @@
-"""From one file to what a shard takes: its videos in the stored form, and what is known of them."""
+"""One file on its way into a shard: made into videos in the stored form, each with its record."""
 
 from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from vatt.errors import MediaError
 from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped, file_sha256
-from vatt.media.captions.choose import CaptionChoice, FoundCaptions, find_captions
+from vatt.media.captions.choose import CaptionChoice, find_captions
 from vatt.media.captions.clean import of_part, on_clock
-from vatt.media.encode import PART_S, Part, StoredForm, encode_parts
-from vatt.media.probe import MediaFacts, probe
-from vatt.media.stored_form import has_stored_form
+from vatt.media.media_file import open_media, probe
+from vatt.media.stored_form import PART_S, Part, StoredForm, encode_parts, has_stored_form
 from vatt.shards.record import PartOf, SampleRecord
 from vatt.workers.process import TOO_LARGE, TimeLimit
 
@@ -62,50 +60,64 @@ def look_at(item: Item, _: TimeLimit) -> float | Skipped:
     try:
         facts = probe(item.path)
     except MediaError as error:
-        return _failure(item, "unreadable", error)
-    return facts.duration_s if facts.video else _only_sound(item)
+        return _skipped(item, "unreadable", error)
+    return facts.duration_s if facts.video else _skipped_audio(item)
 
 
 def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared | Skipped:
     """Make one video ready: encode it, or keep the file when it already fits."""
-    cause = "unreadable"
+    cause, folder = "unreadable", making.folder / item.key
     try:
         size, sha256 = item.path.stat().st_size, file_sha256(item.path)
-        source = probe(item.path)
-        if source.video is None:
-            return _only_sound(item)
-        time_limit.allow(making.item_s or limit_s(source.duration_s, size))
-        cause = "damaged"
-        kept = making.copy and has_stored_form(item.path, source, making.form, part_s=making.part_s)
-        folder = None if kept else making.folder / item.key
-        parts = [Part(path=item.path, start_s=0.0, end_s=source.duration_s)]
-        if folder is not None:
-            folder.mkdir(exist_ok=True)
-            parts = list(encode_parts(item.path, folder, making.form, part_s=making.part_s))
-        if not parts:
-            raise MediaError(
-                f"{item.path}: none of its frames is ever shown; its times are damaged"
-            )
-        facts = [source] if kept else [probe(part.path) for part in parts]
-        captions = find_captions(item.path, making.captions)
+        with open_media(item.path) as media:
+            source = media.facts
+            if source.video is None:
+                return _skipped_audio(item)
+            time_limit.allow(making.item_s or limit_s(source.duration_s, size))
+            cause = "damaged"
+            kept = making.copy and has_stored_form(media, making.form, part_s=making.part_s)
+            if kept:
+                whole_s = source.duration_s
+                parts = [Part(path=item.path, start_s=0.0, end_s=whole_s, facts=source)]
+            else:
+                folder.mkdir(exist_ok=True)
+                parts = list(encode_parts(media, folder, making.form, part_s=making.part_s))
+            if not parts:
+                raise MediaError(
+                    f"{item.path}: none of its frames is ever shown; its times are damaged"
+                )
+            found = find_captions(media, making.captions)
     except MediaError as error:
-        shutil.rmtree(making.folder / item.key, ignore_errors=True)
-        return _failure(item, cause, error)
+        shutil.rmtree(folder, ignore_errors=True)
+        return _skipped(item, cause, error)
     except OSError as error:
         if error.filename is None or Path(error.filename) != item.path:
             raise  # the disk is full, not the file bad
-        return _failure(item, "unreadable", f"{item.path}: {error.strerror}")
-    found = _Source(facts=source, captions=captions, size=size, sha256=sha256)
-    records = _records(item, found, parts, facts)
+        return _skipped(item, "unreadable", f"{item.path}: {error.strerror}")
+    known = SampleRecord(
+        key=item.key,
+        source=item.name,
+        split=item.split,
+        facts=source,
+        source_facts=source,
+        captions=tuple(on_clock(found.captions, source.start_s, parts[-1].end_s)),
+        source_bytes=size,
+        source_sha256=sha256,
+        captions_from=found.source,
+        language=found.language,
+        other_captions=found.others,
+        missing={"captions": found.problem} if found.problem else {},
+    )
     paths = [part.path for part in parts]
-    return Prepared(parts=list(zip(records, paths, strict=True)), folder=folder)
+    records = _records_of_parts(known, parts, item)
+    return Prepared(parts=list(zip(records, paths, strict=True)), folder=None if kept else folder)
 
 
-def _only_sound(item: Item) -> Skipped:
-    return _failure(item, "no picture", f"{item.path}: only sound")
+def _skipped_audio(item: Item) -> Skipped:
+    return _skipped(item, "no picture", f"{item.path}: only sound")
 
 
-def _failure(item: Item, cause: str, reason: MediaError | str) -> Skipped:
+def _skipped(item: Item, cause: str, reason: MediaError | str) -> Skipped:
     behind = getattr(reason, "__cause__", None)
     if isinstance(behind, MemoryError) or getattr(behind, "errno", None) == errno.ENOMEM:
         cause = TOO_LARGE
@@ -113,57 +125,39 @@ def _failure(item: Item, cause: str, reason: MediaError | str) -> Skipped:
 
 
 def limit_s(duration_s: float, size: int) -> float:
-    """What a file may take that declares a duration: seconds."""
+    """How many seconds a file may take that declares a duration."""
     return _FLOOR_S + _PER_SECOND * min(duration_s, size / _LEAST_BYTES_PER_SECOND)
 
 
-class _Source(NamedTuple):
-    """What is known of the file that an item is made from."""
-
-    facts: MediaFacts
-    captions: FoundCaptions
-    size: int
-    sha256: str
-
-
-def _records(
-    item: Item, source: _Source, parts: Sequence[Part], facts: Sequence[MediaFacts]
+def _records_of_parts(
+    known: SampleRecord, parts: Sequence[Part], item: Item
 ) -> Iterator[SampleRecord]:
-    found = source.captions
-    captions = list(on_clock(found.captions, source.facts.start_s, parts[-1].end_s))
-    entry = item.entry or ManifestEntry()
-    for number, (part, stored) in enumerate(zip(parts, facts, strict=True)):
-        missing = {"captions": found.problem} if found.problem else {}
-        if stored.audio is None:
-            silent = source.facts.audio is not None
+    """What is `known` of a source, on the clock of each of its parts."""
+    entry, player_zero_s = item.entry or ManifestEntry(), known.source_facts.start_s
+    for number, part in enumerate(parts):
+        missing, end_s = dict(known.missing), part.facts.duration_s
+        if part.facts.audio is None:
+            silent = known.source_facts.audio is not None
             missing["audio"] = "nothing in the sound track" if silent else "no sound track"
-        part_of = PartOf(index=number, count=len(parts), start_s=part.start_s, end_s=part.end_s)
-        shift_s = source.facts.start_s - part.start_s  # from the player's to the part's clock
-        end_s = stored.duration_s
+        shift_s = player_zero_s - part.start_s  # from the player's clock to the part's
+        labels = [
+            {**label, "start_s": label["start_s"] + shift_s, "end_s": label["end_s"] + shift_s}
+            for label in entry.labels
+        ]
         cuts = [cut_s + shift_s for cut_s in entry.cuts]
-        yield SampleRecord(
-            key=item.key if len(parts) == 1 else item.part_key(number),
-            source=item.name,
-            split=item.split,
-            facts=stored,
-            source_facts=source.facts,
-            captions=tuple(of_part(captions, part.start_s, part.start_s + end_s)),
-            labels=tuple(_labels_within(entry.labels, shift_s, end_s)),
+        record = replace(
+            known,
+            facts=part.facts,
+            captions=tuple(of_part(known.captions, part.start_s, part.start_s + end_s)),
+            labels=tuple(
+                {**one, "start_s": max(one["start_s"], 0.0), "end_s": min(one["end_s"], end_s)}
+                for one in labels
+                if one["end_s"] > 0 and one["start_s"] < end_s
+            ),
             cuts=tuple(cut_s for cut_s in cuts if 0 < cut_s < end_s),
             missing=missing,
-            part=part_of if len(parts) > 1 else None,
-            source_bytes=source.size,
-            source_sha256=source.sha256,
-            captions_from=found.source,
-            language=found.language,
-            other_captions=found.others,
         )
-
-
-def _labels_within(
-    labels: Iterable[Mapping[str, Any]], shift_s: float, end_s: float
-) -> Iterator[Mapping[str, Any]]:
-    for label in labels:
-        start, end = label["start_s"] + shift_s, label["end_s"] + shift_s
-        if end > 0 and start < end_s:
-            yield {**label, "start_s": max(start, 0.0), "end_s": min(end, end_s)}
+        if len(parts) > 1:
+            place = PartOf(index=number, count=len(parts), start_s=part.start_s, end_s=part.end_s)
+            record = replace(record, key=item.part_key(number), part=place)
+        yield record

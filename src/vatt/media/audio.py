@@ -1,4 +1,4 @@
-"""The sound of a media file as one mono waveform on the video clock: whole, or a stretch at a time.
+"""Reading the audio of a file as one mono waveform on the video clock: whole, in order, in blocks.
 
 Channels are mixed to mono and resampled by libswresample. Sample i is heard at time i / rate on the
 video clock (zero is when the first frame is shown); a gap before or inside the track is zeros, and
@@ -7,13 +7,17 @@ what is heard before the first frame is cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -22,47 +26,45 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.container import MediaSource, audio_stream, describe, opened, video_stream
+from vatt.media.container import MediaSource, audio_stream, describe, video_stream
 
-MAX_DURATION_S = 4 * 3600.0  # held in memory by `decode_audio`: 1.4 GB at 48 kHz
-_DRIFT_S = 0.005  # sound whose timestamps stray further from its sample count is placed anew
-_BLOCK = 2**16  # samples to resample at once
+MAX_DURATION_S = 4 * 3600.0  # held in memory by `read_track`: 1.4 GB at 48 kHz
+_DRIFT_S = 0.005  # audio whose timestamps stray further from its sample count is placed anew
+_RESAMPLED_AT_ONCE = 2**16  # samples
+BLOCK_S, WARM_UP_S = 1, 0.1  # of `read_audio_blocks`
+_LONGEST_FRAME = 2048  # samples of an AAC frame
+
+# ── a whole track ────────────────────────────────────────────────────────────────────────────────
 
 
-def decode_audio(source: MediaSource, *, sample_rate_hz: int) -> NDArray[np.int16] | None:
-    """The whole sound track, mixed to mono and resampled, in step with the picture.
-
-    What is heard after the last frame has left the screen (an encoder's padding) is cut. The track
-    may end before the video does: then the waveform is shorter. Without a picture the clock starts
-    with the sound.
-
-    The whole track is decoded because some codecs (AAC with noise substitution) give other samples
-    after a seek.
-
-    Returns:
-        int16 [S], or None when the file has no sound track or nothing in it.
-
-    Raises:
-        MediaError: the sound cannot be decoded, or lasts longer than MAX_DURATION_S.
-    """
-    with opened(source) as container:
-        sound, picture = audio_stream(container), video_stream(container)
-        if sound is None:
-            return None
-        track, clock, pieces = _Track(sample_rate_hz), _VideoClock(picture), list[_Piece]()
-        for packet in container.demux([stream for stream in (sound, picture) if stream]):
-            if packet.stream.index == sound.index:  # the last, empty packets have no index
-                for frame in packet.decode():
-                    assert isinstance(frame, AudioFrame)
-                    pieces += track.add(frame)
-            else:
-                clock.see(packet)
-        pieces += track.finish()
-    return _joined(pieces, clock, sample_rate_hz, source) if pieces else None
+def read_track(
+    container: InputContainer, source: MediaSource, sample_rate_hz: int
+) -> NDArray[np.int16] | None:
+    """The whole audio track, read from the start of a container; see `MediaFile.audio`."""
+    audio, video = audio_stream(container), video_stream(container)
+    if audio is None:
+        return None
+    track, clock, pieces = _Track(sample_rate_hz), _VideoClock(video), list[_Piece]()
+    for packet in container.demux([stream for stream in (audio, video) if stream]):
+        if packet.stream.index == audio.index:  # the last, empty packets have no index
+            for frame in packet.decode():
+                assert isinstance(frame, AudioFrame)
+                pieces += track.add(frame)
+        else:
+            clock.see(packet)
+    pieces += track.finish()
+    if not pieces:
+        return None
+    zero_s = clock.start_s if clock.start_s is not None else pieces[0].stretch_s
+    placed = list(_placed(pieces, zero_s, sample_rate_hz))
+    end = placed[-1][0] + len(placed[-1][1]) if placed else 0
+    if clock.end_s is not None:
+        end = min(end, round((clock.end_s - zero_s) * sample_rate_hz))
+    return _waveform(placed, end, sample_rate_hz, source) if end > 0 else None
 
 
 class _VideoClock:
-    """When the picture starts and ends, in container time; only the first frame is decoded."""
+    """When the video starts and ends, in container time; only the first frame is decoded."""
 
     def __init__(self, stream: VideoStream | None) -> None:
         self.start_s: float | None = None
@@ -84,21 +86,14 @@ class _VideoClock:
             self.end_s = max(end_s, self.end_s or end_s)
 
 
-def _joined(
-    pieces: list[_Piece], clock: _VideoClock, rate: int, source: MediaSource
-) -> NDArray[np.int16] | None:
-    zero_s = clock.start_s if clock.start_s is not None else pieces[0].stretch_s
-    placed = list(_placed(pieces, zero_s, rate))
-    end = placed[-1][0] + len(placed[-1][1]) if placed else 0
-    if clock.end_s is not None:
-        end = min(end, round((clock.end_s - zero_s) * rate))
+def _waveform(
+    placed: Iterable[tuple[int, NDArray[np.int16]]], end: int, rate: int, source: MediaSource
+) -> NDArray[np.int16]:
     if end > MAX_DURATION_S * rate:
         raise MediaError(
             f"{describe(source)}: sound up to {end / rate:,.0f} s, expected at most "
             f"{MAX_DURATION_S:,.0f} s; `vatt prepare` cuts files into parts"
         )
-    if end <= 0:
-        return None
     waveform = np.zeros(end, np.int16)
     for start, samples in placed:
         if start < end:
@@ -106,28 +101,34 @@ def _joined(
     return waveform
 
 
-class SoundReader:
-    """The sound of an open container on the video clock, read in order of time.
+# ── in order, however long the file is ───────────────────────────────────────────────────────────
 
-    Holds a second or two of sound, however long the file is.
+
+class AudioReader:
+    """The audio of an open container on the video clock, read in order of time.
+
+    Holds a second or two of audio, however long the file is.
     """
 
     def __init__(self, container: InputContainer, *, zero_s: float, sample_rate_hz: int) -> None:
-        """Read the sound track whose zero is the container's time `zero_s`."""
-        self._placed = _placed(_decoded(container, sample_rate_hz), zero_s, sample_rate_hz)
+        """Read the audio track whose zero is the container's time `zero_s`."""
+        stream, track = audio_stream(container), _Track(sample_rate_hz)
+        frames = container.decode(stream) if stream is not None else ()
+        pieces = chain(chain.from_iterable(map(track.add, frames)), track.finish())
+        self._placed = _placed(pieces, zero_s, sample_rate_hz)
         self.position = 0  # number of the sample that is given next
         self._start, self._samples = next(self._placed, (0, np.zeros(0, np.int16)))
 
     @property
     def ended(self) -> bool:
-        """Whether there is no more sound; true from the start when there is no track."""
+        """Whether there is no more audio; true from the start when there is no track."""
         return not len(self._samples)
 
     def read_until(self, end: int) -> NDArray[np.int16]:
         """The samples from where the last call ended to number `end`; fewer where the track ends.
 
         Raises:
-            MediaError: by way of `opened`, when the sound cannot be decoded.
+            MediaError: inside `media_errors`, when the audio cannot be decoded.
         """
         pieces = []
         while self.position < end and not self.ended:
@@ -146,7 +147,7 @@ class SoundReader:
 
 
 class _Piece(NamedTuple):
-    """Resampled sound: `samples` begin `offset` samples after a stretch that starts at a time."""
+    """Resampled audio: `samples` begin `offset` samples after a stretch that starts at a time."""
 
     stretch_s: float
     offset: int
@@ -166,17 +167,8 @@ def _placed(
             heard = start + len(piece.samples)
 
 
-def _decoded(container: InputContainer, rate: int) -> Iterator[_Piece]:
-    sound = audio_stream(container)
-    if sound is not None:
-        track = _Track(rate)
-        for frame in container.decode(sound):
-            yield from track.add(frame)
-        yield from track.finish()
-
-
 class _Track:
-    """Decoded sound in stretches without gaps, each resampled on its own."""
+    """Decoded audio in stretches without gaps, each resampled on its own."""
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate = sample_rate_hz
@@ -197,7 +189,7 @@ class _Track:
         self._next_s += frame.samples / frame.sample_rate
         frame.pts = None  # the resampler counts samples; the stretch knows its time
         self._waiting.write(frame)
-        if self._waiting.samples >= _BLOCK:
+        if self._waiting.samples >= _RESAMPLED_AT_ONCE:
             yield from self._resampled(self._waiting.read())
 
     def finish(self) -> Iterator[_Piece]:
@@ -216,8 +208,80 @@ class _Track:
             self._given += len(samples)
 
 
+# ── a few seconds of a stored file, without what lies before them ────────────────────────────────
+
+
+def has_audio_blocks(stream: AudioStream, sample_rate_hz: int) -> bool:
+    """Whether `read_audio_blocks` can read a track: AAC of this rate in MP4, with exact times."""
+    context = stream.codec_context
+    return (
+        context.name == "aac"
+        and context.sample_rate == sample_rate_hz
+        and stream.time_base == Fraction(1, sample_rate_hz)
+    )
+
+
+def read_audio_blocks(
+    container: InputContainer, stream: AudioStream, first: int, count: int
+) -> NDArray[np.int16]:
+    """Mono samples of a track that `has_audio_blocks`, without resampling.
+
+    It is decoded in blocks of one second, each by a decoder of its own that starts a little
+    earlier. So a sample is a function of the file alone, whatever stretch it was read in; where
+    decoding has no longer memory than the warm-up, as AAC without noise substitution, it is also
+    the sample that decoding the whole track gives.
+
+    Args:
+        container: open; it is left elsewhere than it was.
+        stream: the track.
+        first: container time of the first sample wanted, in samples.
+        count: how many; zeros where there is no audio.
+    """
+    context, rate = stream.codec_context, stream.codec_context.sample_rate
+    block, warm_up, end = round(BLOCK_S * rate), round(WARM_UP_S * rate), first + count
+    start = (first - _LONGEST_FRAME) // block  # of the frame in which the first sample is
+    container.seek(start * block - warm_up, stream=stream, backward=True)
+    packets = []
+    for packet in container.demux(stream):
+        if packet.pts is None or packet.pts >= end:
+            break
+        packets.append((packet.pts, packet))
+    waveform = np.zeros(count, np.int16)
+    resampler = AudioResampler(format="s16", layout="mono", rate=rate)
+    for begin in range(start * block, end, block):
+        decoder = AudioCodecContext.create(context.codec, "r")
+        assert isinstance(decoder, AudioCodecContext)
+        decoder.extradata = context.extradata
+        near = [packet for pts, packet in packets if begin - warm_up <= pts < begin + block]
+        decoded = [frame for packet in near for frame in decoder.decode(packet)]
+        frames = [frame for frame in decoded if frame.pts is not None and frame.pts >= begin]
+        for time, frame in _joined(frames):
+            for piece in resampler.resample(frame):
+                samples = piece.to_ndarray()[0]
+                from_, to = max(time - first, 0), min(time - first + len(samples), count)
+                if from_ < to:
+                    waveform[from_:to] = samples[from_ - (time - first) : to - (time - first)]
+    return waveform
+
+
+def _joined(frames: Sequence[AudioFrame]) -> Iterator[tuple[int, AudioFrame]]:
+    """Frames that follow each other as one, with its time: a tenth of the work of many."""
+    waiting, start, expected = AudioFifo(), 0, None
+    for frame in frames:
+        time, frame.pts = frame.pts, None
+        assert time is not None
+        if time != expected:
+            if (whole := waiting.read()) is not None:
+                yield start, whole
+            waiting, start = AudioFifo(), time
+        waiting.write(frame)
+        expected = time + frame.samples
+    if (whole := waiting.read()) is not None:
+        yield start, whole
+
+
 def resample(waveform: NDArray[np.float32], *, from_hz: int, to_hz: int) -> NDArray[np.float32]:
-    """A mono waveform [S] at another rate, with the filter that `decode_audio` uses."""
+    """A mono waveform [S] at another rate, with the filter that files are resampled with."""
     frame = AudioFrame.from_ndarray(waveform[None].astype(np.float32), "fltp", "mono")
     frame.sample_rate = from_hz
     resampler = AudioResampler(format="fltp", layout="mono", rate=to_hz)

@@ -1,4 +1,4 @@
-"""Opening media files, and the streams in them; every FFmpeg error becomes a MediaError here."""
+"""Opening media files: what may be opened, which streams count, FFmpeg's errors as MediaErrors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,50 +52,55 @@ def describe(source: MediaSource) -> str:
     return str(source) if isinstance(source, Path) else f"video of {len(source):,} bytes"
 
 
-@contextmanager
-def opened(source: MediaSource, *, quickly: bool = False) -> Iterator[InputContainer]:
-    """The container, open for reading; FFmpeg's errors inside the block name the source.
+def open_container(source: MediaSource, *, quickly: bool = False) -> InputContainer:
+    """A new handle on a source, at its start.
 
     Args:
         source: what to open.
         quickly: believe the header of an MP4 file; `frames` and rates that it lacks stay unknown.
 
     Raises:
-        MediaError: the source cannot be opened, or what the block reads cannot be decoded.
+        MediaError: the source cannot be opened.
+    """
+
+    def attempt(options: dict[str, str]) -> InputContainer:
+        if isinstance(source, FilePart):
+            end = source.offset + source.size
+            file: str | io.BytesIO = (
+                f"subfile,,start,{source.offset},end,{end},,:file:{source.path}"
+            )
+        elif isinstance(source, Path):
+            file = f"file:{source}"  # else "talk: intro.mp4" asks for a protocol called "talk"
+        else:
+            file = io.BytesIO(source)
+        return av.open(file, mode="r", options=options, metadata_errors="ignore")
+
+    try:
+        if quickly:
+            with suppress(av.FFmpegError):  # some files need a closer look
+                container = attempt(_OPTIONS | _QUICKLY)
+                if container.format.name == _QUICK_FORMAT:
+                    return container
+                container.close()
+        return attempt(_OPTIONS)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"{describe(source)}: cannot be opened: {_reason(error)}") from error
+
+
+@contextmanager
+def media_errors(source: MediaSource) -> Iterator[None]:
+    """Errors of FFmpeg inside the block are raised as errors of the source that it reads.
+
+    Raises:
+        MediaError: what the block reads cannot be decoded.
         OSError: the disk on which the block writes is full.
     """
     try:
-        container = (quickly and _open_quickly(source)) or _open(source, _OPTIONS)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{describe(source)}: cannot be opened: {_reason(error)}") from error
-    with container:
-        try:
-            yield container
-        except (av.FFmpegError, ValueError, IndexError) as error:
-            if (number := getattr(error, "errno", None)) in _DISK:  # what the block writes
-                raise OSError(number, os.strerror(number)) from error
-            raise MediaError(f"{describe(source)}: cannot be decoded: {_reason(error)}") from error
-
-
-def _open_quickly(source: MediaSource) -> InputContainer | None:
-    try:
-        container = _open(source, _OPTIONS | _QUICKLY)
-    except av.FFmpegError:  # such files need a closer look
-        return None
-    if container.format.name == _QUICK_FORMAT:
-        return container
-    container.close()
-    return None
-
-
-def _open(source: MediaSource, options: dict[str, str]) -> InputContainer:
-    # "file:": else a name such as "talk: intro.mp4" asks for a protocol called "talk"
-    if isinstance(source, FilePart):
-        first, end = source.offset, source.offset + source.size
-        file: str | io.BytesIO = f"subfile,,start,{first},end,{end},,:file:{source.path}"
-    else:
-        file = f"file:{source}" if isinstance(source, Path) else io.BytesIO(source)
-    return av.open(file, mode="r", options=options, metadata_errors="ignore")
+        yield
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        if (number := getattr(error, "errno", None)) in _DISK:  # what the block writes
+            raise OSError(number, os.strerror(number)) from error
+        raise MediaError(f"{describe(source)}: cannot be decoded: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -105,18 +110,19 @@ def _reason(error: Exception) -> str:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The moving picture (a cover picture of a sound file is none), decoded by one thread."""
+    """The first video stream (the cover of an audio file is none), decoded by one thread."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             _refuse_unknown_codec(stream)
-            stream.codec_context.thread_count = 1  # parallel over files, and the same frames always
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            if not stream.codec_context.is_open:
+                stream.codec_context.thread_count = 1  # parallel over files; the same frames always
+                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             return stream
     return None
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:
-    """The sound track that the file marks as its default, else the first."""
+    """The audio track that the file marks as its default, else the first."""
     tracks = container.streams.audio
     stream = next((t for t in tracks if t.disposition & Disposition.default), None)
     stream = stream or next(iter(tracks), None)

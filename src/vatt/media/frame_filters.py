@@ -1,4 +1,4 @@
-"""Right pictures: whatever a decoder gives becomes an upright, progressive picture in SDR colours.
+"""Converting frames: whatever a decoder gives becomes upright, progressive, in SDR colours.
 
 Colours follow the stream's tags (BT.601, BT.709, BT.2020; full or limited range). HDR (PQ, HLG)
 and wide gamut are mapped to BT.709 by libswscale's perceptual intent. What is transparent is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from av.video.reformatter import (
     Interpolation,
     VideoReformatter,
 )
+from numpy.typing import NDArray
 
 BT709, BT601, BT2020, _BT2020_CONSTANT = 1, 6, 9, 10  # matrices as H.273, and FFmpeg, number them
 _MATRICES = {BT709, 4, 5, BT601, 7, BT2020}  # that libswscale knows; 5 is BT.601, too
@@ -83,31 +84,31 @@ def is_vivid(frame: VideoFrame) -> bool:
     return frame.color_trc in _HDR or frame.color_primaries == ColorPrimaries.BT2020
 
 
-class PictureConverter:
-    """Decoded frame → upright SDR picture of one size; one scaler for all frames of a video.
+class FrameConverter:
+    """Decoded frame → upright SDR frame of one size; one scaler for all frames of a video.
 
     Each frame is converted alone, averaged over the area that each new pixel covers, so that the
     same frame gives the same bytes however it was reached.
     """
 
     def __init__(self, size: tuple[int, int], pix_fmt: Literal["rgb24", "yuv420p"]) -> None:
-        """Pictures of `size` (H, W): RGB, or planes in BT.709 limited range."""
+        """Frames of `size` (H, W): RGB, or planes in BT.709 limited range."""
         self._size, self._pix_fmt = size, pix_fmt
         self._form: tuple[object, ...] | None = None
-        self._convert: Callable[[VideoFrame], VideoFrame] = self._plain
+        self._graph: Graph | None = None  # for what scaling alone does not do
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> VideoFrame:
-        """The picture; the frame itself when nothing is to be done."""
+        """The converted frame; the frame itself when nothing is to be done."""
         _settle_tags(frame)
         form = (*_form(frame), frame.color_trc, frame.color_primaries, frame.rotation)
         if form != self._form:
             steps = self._steps(frame)
-            self._convert = _through_graph(frame, steps) if steps else self._plain
+            self._graph = _graph(frame, steps) if steps else None
             self._form = form
-        return self._convert(frame)
-
-    def _plain(self, frame: VideoFrame) -> VideoFrame:
+        if self._graph is not None:
+            self._graph.vpush(frame)
+            return self._graph.vpull()
         height, width = self._size
         return self._reformatter.reformat(
             frame,
@@ -141,17 +142,15 @@ class PictureConverter:
         return [*over_black, ("scale", scale), ("format", self._pix_fmt), *mirror, *turn]
 
 
-def _through_graph(
-    frame: VideoFrame, steps: Iterable[tuple[str, str]]
-) -> Callable[[VideoFrame], VideoFrame]:
-    """A function that sends frames like this one through filters that give one for each."""
-    graph = _graph(frame, steps)
+class RgbConverter:
+    """Decoded frame → uint8 [H, W, 3], RGB, upright; one scaler for all frames of a video."""
 
-    def convert(frame: VideoFrame) -> VideoFrame:
-        graph.vpush(frame)
-        return graph.vpull()
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._convert = FrameConverter(size, "rgb24")
 
-    return convert
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """The frame at `size` (H, W), averaged over the area that each new pixel covers."""
+        return np.asarray(self._convert(frame).to_ndarray(), np.uint8)
 
 
 def _graph(frame: VideoFrame, steps: Iterable[tuple[str, str]]) -> Graph:

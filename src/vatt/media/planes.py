@@ -21,13 +21,12 @@ from vatt.media.container import describe
 from vatt.media.frame_filters import (
     BT601,
     BT709,
-    PictureConverter,
+    FrameConverter,
     color_matrix,
     is_vivid,
     orientation,
 )
-from vatt.media.screen import TimedFrame
-from vatt.media.video import VideoReader, frames_at
+from vatt.media.video import TimedFrame, VideoReader
 
 LARGEST_SHORT_SIDE = 512  # larger pictures are scaled down to it
 _MAX_BYTES = 4 * 2**30  # of one call
@@ -134,7 +133,7 @@ def decode_planes(
     """
     planes: Planes | None = None
     last: tuple[TimedFrame, int] | None = None
-    for place, timed in frames_at(reader, times_s):
+    for place, timed in reader.frames_at(times_s):
         if planes is None:
             copier = PlaneCopier(timed.frame)
             form = copier.form
@@ -193,7 +192,7 @@ class PlaneCopier:
             self.form = Layout(
                 round(height * scale), round(width * scale), bt709=True, full_range=False
             )
-            self._convert = PictureConverter((self.form.height, self.form.width), "yuv420p")
+            self._convert = FrameConverter((self.form.height, self.form.width), "yuv420p")
         self._reformatter = VideoReformatter()
 
     def copy(

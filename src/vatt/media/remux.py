@@ -1,4 +1,4 @@
-"""One file of a picture and the sound that lies in another: packets are copied, none is decoded."""
+"""Joining the video of one file with the audio of another: packets are copied, not decoded."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from av.packet import Packet
 from av.stream import Stream
 
 from vatt.errors import MediaError
-from vatt.media.container import audio_stream, opened, video_stream
+from vatt.media.container import audio_stream, media_errors, open_container, video_stream
 
-_MP4_SOUND = ("aac", "mp3", "ac3", "alac")
+_MP4_AUDIO = ("aac", "mp3", "ac3", "alac")
 
 
-def join(video: bytes, sound: bytes) -> bytes:
-    """The picture of one file with the sound of another; both keep their times.
+def join(video: bytes, audio: bytes) -> bytes:
+    """The video of one file with the audio of another; both keep their times.
 
     Both count from the same zero, as files that were split from one do.
 
     Raises:
-        MediaError: a file cannot be read, the one has no picture, or the other no sound.
+        MediaError: a file cannot be read, the one has no video, or the other no audio.
     """
     file = io.BytesIO()
-    with opened(video) as seen, opened(sound) as heard:
-        picture, track = video_stream(seen), audio_stream(heard)
-        if picture is None or track is None:
-            lacks = "no picture in the video" if picture is None else "no sound in the sound file"
+    with open_container(video) as seen, open_container(audio) as heard, media_errors(video):
+        frames, track = video_stream(seen), audio_stream(heard)
+        if frames is None or track is None:
+            lacks = "no picture in the video" if frames is None else "no sound in the sound file"
             raise MediaError(f"found {lacks} beside each other")
-        is_mp4 = "mp4" in seen.format.name.split(",") and track.codec_context.name in _MP4_SOUND
+        is_mp4 = "mp4" in seen.format.name.split(",") and track.codec_context.name in _MP4_AUDIO
         with av.open(file, "w", format="mp4" if is_mp4 else "matroska") as output:
-            parts = [_packets(output, seen, picture), _packets(output, heard, track)]
-            for packet in merge(*parts, key=_time):
+            parts = [_packets(output, seen, frames), _packets(output, heard, track)]
+            for packet in merge(*parts, key=lambda one: float((one.dts or 0) * one.time_base)):
                 output.mux(packet)
     return file.getvalue()
 
@@ -61,7 +61,3 @@ def _packets(
             yield ready
 
     return packets()
-
-
-def _time(packet: Packet[Stream]) -> float:
-    return float((packet.dts or 0) * packet.time_base)

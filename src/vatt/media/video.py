@@ -1,14 +1,15 @@
-"""The frames of a video on screen at given times.
+"""Reading the frames of a video: in order, after a seek, and those on screen at given times.
 
 All times are seconds on the *video clock*: zero is when the first frame is shown, whatever time
-the container gives it. Sound (`audio.py`) and prepared captions use the same clock.
+the container gives it. Audio (`audio.py`) and captions in shards use the same clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import chain, dropwhile
+from typing import NamedTuple
 
 import numpy as np
 from av.container import InputContainer
@@ -16,28 +17,33 @@ from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.container import (
-    MAX_PIXELS,
-    MediaSource,
-    describe,
-    opened,
-    video_stream,
-)
-from vatt.media.frame_filters import PictureConverter, deinterlaced
-from vatt.media.screen import EPSILON_S, TimedFrame, on_screen
+from vatt.media.container import MAX_PIXELS, MediaSource, describe, video_stream
+from vatt.media.frame_filters import deinterlaced
+
+# Containers such as Matroska round times to milliseconds: a frame that starts this much after the
+# asked time is taken as on screen already.
+EPSILON_S = 0.001
 
 _SEEK_AFTER_S = 2.0  # nearer than this, decoding on is cheaper than seeking
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats with trustworthy indexes
 _MAX_HELD_S = 600.0  # that one frame may stay on screen: damaged times must not fill the disk
 _MAX_BACK_S = 1.0  # that a frame's time may lie before that of the frame shown before it
-_MAX_DECODED_BYTES = 8 * 2**30  # of one `decode_all_frames`
+
+
+class TimedFrame(NamedTuple):
+    """A decoded frame and when it is on screen, in seconds on the video clock."""
+
+    start_s: float
+    end_s: float
+    frame: VideoFrame
 
 
 class VideoReader:
     """The decoded frames of an open container in the order shown, each with its time.
 
     Raises (when made, and while reading):
-        MediaError: there is no picture, or a frame is damaged, too large or has no sensible time.
+        MediaError: there is no video stream, or a frame is damaged, too large or has no sensible
+            time.
     """
 
     def __init__(
@@ -51,12 +57,13 @@ class VideoReader:
         self._container, self.stream, self.source = container, stream, source
         self._tick_s = float(stream.time_base)
         self.interlaced = False  # whether any frame read so far is
+        self.begun = False  # whether frames were read beyond the first
         self._zero = self._timestamp(self._start[0]) if zero is None else zero
         self.end_s = 0.0  # when the last frame read so far leaves the screen
 
     @cached_property
     def _start(self) -> tuple[VideoFrame, VideoFrame, Iterator[VideoFrame]]:
-        """The first frame as it was decoded; that frame and the rest, made whole."""
+        """The first frame as it was decoded; that frame and the rest, deinterlaced."""
         decoded = self._decoded()
         first = next(decoded, None)
         if first is None:
@@ -74,22 +81,24 @@ class VideoReader:
         """The container's time of the first frame: zero of the video clock."""
         return self._zero * self._tick_s
 
-    @property
-    def seekable(self) -> bool:
-        """Whether `frames_from` may be called with a late time at little cost."""
-        return self._container.format.name in _SEEKABLE
-
     def frames(self) -> Iterator[TimedFrame]:
         """All frames; to be called once, before any `frames_from`."""
+        assert not self.begun
+        self.begun = True
         _, first, rest = self._start
         return self._timed(chain([first], rest))
 
     def frames_from(self, time_s: float) -> Iterator[TimedFrame]:
         """The frames from a key frame at or before `time_s` on, after a seek."""
+        self.begun = True
         for back_s in (0.0, 10.0, float("inf")):
             target = self._zero + int(max(time_s - back_s, 0.0) / self._tick_s)
             self._container.seek(target, stream=self.stream, backward=True)
-            decoded = dropwhile(self._lacks_its_key_frame, self._decoded())
+            # The key frame of the very first frame may be hidden by an edit list.
+            decoded = dropwhile(
+                lambda frame: not frame.key_frame and self._timestamp(frame) != self._zero,
+                self._decoded(),
+            )
             key = next(decoded, None)
             if key is None:
                 continue
@@ -104,9 +113,31 @@ class VideoReader:
             "store the file anew, for instance with `vatt prepare`"
         )
 
-    def _lacks_its_key_frame(self, landed: VideoFrame) -> bool:
-        """Not the very first one, whose key frame may be hidden by an edit list."""
-        return not landed.key_frame and self._timestamp(landed) != self._zero
+    def frames_at(self, times_s: NDArray[np.float64]) -> Iterator[tuple[int, TimedFrame]]:
+        """For each time, in ascending order: its place in `times_s`, and the frame on screen then.
+
+        It seeks where that is cheaper than decoding on; to be called once.
+
+        Raises:
+            MediaError: the video ends before a time, or cannot be decoded.
+        """
+        order = np.argsort(times_s, kind="stable")
+        ascending, seekable = times_s[order], self._container.format.name in _SEEKABLE
+        far = (np.diff(ascending) > _SEEK_AFTER_S) & (ascending[1:] > _SEEK_AFTER_S)
+        runs = np.split(order, np.flatnonzero(far & seekable) + 1) if len(order) else []
+        for run in runs:
+            asked = times_s[run].tolist()
+            seek = seekable and asked[0] > _SEEK_AFTER_S
+            frames = self.frames_from(asked[0]) if seek else self.frames()
+            found = 0
+            for found, timed in enumerate(on_screen(frames, asked), start=1):
+                yield int(run[found - 1]), timed
+            if found < len(run):
+                raise MediaError(
+                    f"{describe(self.source)}: needs the frame at {asked[found]:.2f} s "
+                    f"({len(times_s)} frames from {asked[0]:.2f} s on), but the video ends at "
+                    f"{self.end_s:.2f} s; ask for earlier times"
+                )
 
     def _decoded(self) -> Iterator[VideoFrame]:
         for frame in self._container.decode(self.stream):
@@ -134,8 +165,12 @@ class VideoReader:
         last_s: float | None = None
         for frame in frames:
             start_s = self._seconds(frame)
+            if last_s is not None and start_s - last_s < -_MAX_BACK_S:
+                raise MediaError(
+                    f"{describe(self.source)}: its times jump back by {last_s - start_s:.1f} s; it "
+                    "was joined from several recordings or is damaged: remux it with new times"
+                )
             if last_s is not None and start_s <= last_s:
-                self._refuse_jump_back(start_s - last_s)
                 continue  # a repeated time: the first frame with it is shown
             lasts_s = frame.duration * self._tick_s if frame.duration else usual_s
             held_s = max(lasts_s, start_s - last_s if last_s is not None else 0.0)
@@ -147,132 +182,23 @@ class VideoReader:
             last_s, self.end_s = start_s, start_s + lasts_s
             yield TimedFrame(start_s, self.end_s, frame)
 
-    def _refuse_jump_back(self, by_s: float) -> None:
-        if by_s < -_MAX_BACK_S:
-            raise MediaError(
-                f"{describe(self.source)}: its times jump back by {-by_s:.1f} s; it was joined "
-                "from several recordings or is damaged: remux it with new times"
-            )
 
-
-class FrameConverter:
-    """Decoded frame → uint8 [H, W, 3], RGB, upright; one scaler for all frames of a video."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self._convert = PictureConverter(size, "rgb24")
-
-    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """The picture at `size` (H, W), averaged over the area that each new pixel covers."""
-        return np.asarray(self._convert(frame).to_ndarray(), np.uint8)
-
-
-def decode_frames(
-    source: MediaSource, times_s: NDArray[np.float64], *, size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """The frames on screen at the asked times.
+def on_screen(frames: Iterable[TimedFrame], times_s: Iterable[float]) -> Iterator[TimedFrame]:
+    """For each of the ascending times the frame shown then; ends early where the video ends.
 
     The frame at time t is the last that starts at or before t (+ EPSILON_S); the first one, when t
     is earlier than all.
-
-    Args:
-        source: a file, or its content.
-        times_s: [T] seconds on the video clock, in any order.
-        size: (H, W) to scale to; the picture fills it, so keep its aspect or accept the change.
-
-    Returns:
-        uint8 [T, H, W, 3], RGB, upright; each frame is converted alone, so that the same frame has
-        the same bytes however it was reached.
-
-    Raises:
-        MediaError: the video ends before a time, or cannot be decoded.
     """
-    frames = np.empty((len(times_s), *size, 3), np.uint8)
-    convert = FrameConverter(size)
-    with opened(source) as container:
-        fill_frames(frames, VideoReader(container, source), times_s, convert)
-    return frames
-
-
-def fill_frames(
-    frames: NDArray[np.uint8],
-    reader: VideoReader,
-    times_s: NDArray[np.float64],
-    convert: Callable[[VideoFrame], NDArray[np.uint8]],
-) -> None:
-    """Fill `frames` [T, …] with what `convert` makes of the frames on screen at the times."""
-    previous: TimedFrame | None = None
-    for place, timed in frames_at(reader, times_s):
-        if timed is not previous:
-            picture, previous = convert(timed.frame), timed
-        frames[place] = picture
-
-
-def frames_at(
-    reader: VideoReader, times_s: NDArray[np.float64]
-) -> Iterator[tuple[int, TimedFrame]]:
-    """For each time, in ascending order: its place in `times_s`, and the frame on screen then.
-
-    Raises:
-        MediaError: the video ends before a time, or cannot be decoded.
-    """
-    order = np.argsort(times_s, kind="stable")
-    for run in _runs(order, times_s, split=reader.seekable):
-        asked = times_s[run].tolist()
-        near = asked[0] <= _SEEK_AFTER_S or not reader.seekable
-        walk = reader.frames() if near else reader.frames_from(asked[0])
-        filled = 0
-        for filled, timed in enumerate(on_screen(walk, asked), start=1):
-            yield int(run[filled - 1]), timed
-        if filled < len(run):
-            raise MediaError(
-                f"{describe(reader.source)}: needs the frame at {asked[filled]:.2f} s "
-                f"({len(times_s)} frames from {asked[0]:.2f} s on), but the video ends at "
-                f"{reader.end_s:.2f} s; ask for earlier times"
-            )
-
-
-def _runs(
-    order: NDArray[np.intp], times_s: NDArray[np.float64], *, split: bool
-) -> list[NDArray[np.intp]]:
-    """Places in `times_s` in ascending time, cut where seeking is cheaper than decoding on."""
-    if not len(order):
-        return []
-    far_apart = np.diff(times_s[order]) > _SEEK_AFTER_S
-    return np.split(order, np.flatnonzero(far_apart) + 1) if split else [order]
-
-
-def decode_all_frames(
-    source: MediaSource, *, size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.float64], float]:
-    """Every frame of the video, with the time at which it is shown.
-
-    Returns:
-        frames: uint8 [N, H, W, 3], the bytes that `decode_frames` gives for the same frame.
-        starts_s: float64 [N], ascending seconds on the video clock; the first is 0.
-        end_s: when the last frame leaves the screen; `decode_frames` refuses times from there on.
-
-    Raises:
-        MediaError: the video cannot be decoded, or is too long to hold in memory at this size.
-    """
-    with opened(source) as container:
-        reader = VideoReader(container, source)
-        return *read_all_frames(reader, size=size), reader.end_s
-
-
-def read_all_frames(
-    reader: VideoReader, *, size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Frames and starts of `decode_all_frames`."""
-    frames: list[NDArray[np.uint8]] = []
-    starts_s: list[float] = []
-    most = _MAX_DECODED_BYTES // (size[0] * size[1] * 3)
-    convert = FrameConverter(size)
-    for timed in reader.frames():
-        if len(frames) == most:
-            raise MediaError(
-                f"{describe(reader.source)}: more than {most} frames of {size[0]}x{size[1]}, too "
-                "many to hold in memory; cut the video into parts or decode at a smaller size"
-            )
-        frames.append(convert(timed.frame))
-        starts_s.append(timed.start_s)
-    return np.stack(frames), np.array(starts_s)
+    times = iter(times_s)
+    wanted_s = next(times, None)
+    held: TimedFrame | None = None
+    for timed in frames:
+        while held is not None and wanted_s is not None and wanted_s + EPSILON_S < timed.start_s:
+            yield held
+            wanted_s = next(times, None)
+        if wanted_s is None:
+            return
+        held = timed
+    while held is not None and wanted_s is not None and wanted_s + EPSILON_S < held.end_s:
+        yield held
+        wanted_s = next(times, None)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from vatt.errors import DataError
 from vatt.media.captions.clean import Caption, Word
-from vatt.media.probe import AudioFacts, MediaFacts, VideoFacts
+from vatt.media.facts import AudioFacts, MediaFacts, VideoFacts
 
 T = TypeVar("T")
 

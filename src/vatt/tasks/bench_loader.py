@@ -27,8 +27,8 @@ from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import num_cpus
 from vatt.errors import ConfigError
 from vatt.media.container import FilePart
+from vatt.media.frame_filters import RgbConverter
 from vatt.media.planes import PlaneCopier
-from vatt.media.video import FrameConverter
 from vatt.shards.read import ShardFolder
 
 _CAPTIONED_VIDEOS = 1000  # whose words make the vocabulary
@@ -127,7 +127,7 @@ def _tokenizer(folder: ShardFolder, split: str) -> WordTokenizer:
 
 def _batches(dataset: ClipDataset, folder: ShardFolder, steps: int) -> Iterator[dict[str, float]]:
     """For each batch of the one core the seconds by stage, and what came of it."""
-    convert = ((PlaneCopier, "copy"), (FrameConverter, "__call__"))
+    convert = ((PlaneCopier, "copy"), (RgbConverter, "__call__"))
     with _timed(*convert) as converting, _timed((ClipReader, "decode_sound")) as hearing:
         for step in track(
             range(steps + 1), "one core", console=Console(stderr=True), transient=True

@@ -19,7 +19,7 @@ from vatt.ingest.journal import Share
 from vatt.ingest.run import IngestPlan, ingest, preview
 from vatt.ingest.sources import DUPLICATE, find_items, printable, too_many_skipped
 from vatt.media.captions.choose import CaptionChoice
-from vatt.media.encode import StoredForm
+from vatt.media.stored_form import StoredForm
 from vatt.shards.index import caption_sources, num_sources, totals
 from vatt.workers.process import Limits
 

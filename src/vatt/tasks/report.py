@@ -23,7 +23,7 @@ from vatt.evaluation.features import PRETRAINED, SplitFeatures
 from vatt.evaluation.results import read_result, versions
 from vatt.evaluation.retrieval import draw_pool, similarities
 from vatt.evaluation.trained_run import TrainedRun, open_run
-from vatt.media.video import decode_frames
+from vatt.media.media_file import decode_frames
 from vatt.report import page
 from vatt.report import sections as chapters
 from vatt.report.figures import Points, Similarities, densities, maps

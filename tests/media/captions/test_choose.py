@@ -10,8 +10,9 @@ from av.stream import Disposition
 from av.subtitles.subtitle import SubtitleSet
 
 from tests.media.clips import Recipe, picture, write
+from tests.media.reading import find_captions
 from vatt.errors import ConfigError
-from vatt.media.captions.choose import CaptionChoice, find_captions
+from vatt.media.captions.choose import CaptionChoice
 from vatt.media.captions.clean import Caption
 
 HEADER = b"[Script Info]\r\nScriptType: v4.00+\r\n\r\n[Events]\r\n"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.media.clips import Recipe, write
+from tests.media.reading import find_captions, transcribe
 from vatt.cli.main import main
-from vatt.media.captions.choose import CaptionChoice, find_captions
-from vatt.media.captions.speech import transcribe
+from vatt.media.captions.choose import CaptionChoice
 from vatt.shards.read import ShardFolder
 
 SPEECH = Path(__file__).parent / "data" / "speech.flac"

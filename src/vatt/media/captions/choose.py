@@ -1,4 +1,4 @@
-"""The captions of a video: of a file beside it, of a stream in it, or from its speech."""
+"""Choosing the captions of a video: of a file beside it, a stream in it, or from its speech."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import langcodes
 from av.container import InputContainer
 from av.stream import Disposition
@@ -30,7 +29,9 @@ from vatt.media.captions.files import (
     shown_text,
 )
 from vatt.media.captions.speech import check_engine, transcribe
-from vatt.media.container import opened
+from vatt.media.container import describe, media_errors
+from vatt.media.facts import player_zero_s
+from vatt.media.media_file import MediaFile
 
 ANY = "any"
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
@@ -54,7 +55,8 @@ class CaptionChoice:
 
     def __post_init__(self) -> None:
         for language in self.languages:
-            if language != ANY and not _known_language(language):
+            known = _LANGUAGE.fullmatch(language) and langcodes.tag_is_valid(language)
+            if language != ANY and not known:
                 raise ConfigError(
                     f"languages: found {language!r}, expected codes such as en, deu or pt-BR, "
                     f"or {ANY}"
@@ -89,19 +91,20 @@ class _Candidate(NamedTuple):
     read: Callable[[], TimedText]
 
 
-def find_captions(video: Path, choice: CaptionChoice) -> FoundCaptions:
+def find_captions(media: MediaFile, choice: CaptionChoice) -> FoundCaptions:
     """The captions of a video: of a file beside it, else of a stream in it, else from its speech.
 
     Raises:
-        MediaError: the video cannot be opened, or its sound not be decoded for speech to text.
+        MediaError: its audio cannot be decoded for speech to text.
     """
-    beside = captions_beside(video, choice)
+    assert isinstance(media.source, Path)
+    beside = captions_beside(media.source, choice)
     if beside.captions:
         return beside
     others = list(beside.others)
-    found = _first(_streams(video, choice), others, choice)
+    found = _first(_streams(media, choice), others, choice)
     if found is None and choice.asr is not None:
-        heard = transcribe(video, choice.asr)
+        heard = transcribe(media, choice.asr)
         if heard.captions:
             engine, language = choice.asr.partition(":")[0], _code(heard.language)
             found = FoundCaptions(captions=heard.captions, source=engine, language=language)
@@ -194,9 +197,9 @@ def _rank(
     return first, float(special), float(place)
 
 
-def _streams(video: Path, choice: CaptionChoice) -> Iterator[_Candidate]:
-    with opened(video) as container:
-        for stream in container.streams.subtitles:
+def _streams(media: MediaFile, choice: CaptionChoice) -> Iterator[_Candidate]:
+    with media_errors(media.source):
+        for stream in media.container.streams.subtitles:
             codec = stream.codec_context.name if stream.codec_context else "unknown"
             language = _code(stream.language)
             title = stream.metadata.get("title", "").lower()
@@ -207,16 +210,17 @@ def _streams(video: Path, choice: CaptionChoice) -> Iterator[_Candidate]:
                 _rank(language, choice, bool(language), special, stream.index),
                 f"stream {stream.index} ({codec})",
                 language,
-                partial(_read_stream, video, stream.index),
+                partial(_read_stream, media, stream.index),
             )
 
 
-def _read_stream(video: Path, index: int) -> TimedText:
-    with opened(video) as container:
+def _read_stream(media: MediaFile, index: int) -> TimedText:
+    with media_errors(media.source):
+        container = media.handle()
         stream = container.streams[index]
         assert isinstance(stream, SubtitleStream)
         codec = stream.codec_context.name if stream.codec_context else "unknown"
-        where = f"{video}: stream {index} ({codec})"
+        where = f"{describe(media.source)}: stream {index} ({codec})"
         if codec not in _TEXT_CODECS:
             raise CaptionError(f"{where}: its captions are pictures, or of no known kind")
         return TimedText(captions_of(_cues(container, stream, where), where), stream.language)
@@ -225,7 +229,7 @@ def _read_stream(video: Path, index: int) -> TimedText:
 def _cues(
     container: InputContainer, stream: SubtitleStream, where: str
 ) -> Iterator[tuple[float, float, str, tuple[Word, ...]]]:
-    zero_s, text_bytes = (container.start_time or 0) / av.time_base, 0
+    zero_s, text_bytes = player_zero_s(container), 0
     for packet in container.demux(stream):
         if packet.pts is None:
             continue
@@ -238,10 +242,6 @@ def _cues(
                 yield start_s, end_s, shown_text(text), ()
         if text_bytes > MAX_BYTES:
             raise CaptionError(f"{where}: more than {MAX_BYTES:,} bytes, too large for captions")
-
-
-def _known_language(tag: str) -> bool:
-    return bool(_LANGUAGE.fullmatch(tag)) and langcodes.tag_is_valid(tag)
 
 
 def _code(tag: str | None) -> str:

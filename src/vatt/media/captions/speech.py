@@ -1,4 +1,4 @@
-"""Speech to text, by programs that work without a network; their words come with times."""
+"""Captions from speech, by recognisers that work without a network; words come with times."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from vatt.errors import ConfigError
-from vatt.media.audio import SoundReader
+from vatt.media.audio import AudioReader
 from vatt.media.captions.clean import Caption, Word, caption, tidy, words_of
 from vatt.media.captions.files import TimedText
-from vatt.media.container import opened
+from vatt.media.container import media_errors
+from vatt.media.facts import player_zero_s
+from vatt.media.media_file import MediaFile
 
 POCKETSPHINX, FASTER_WHISPER = "pocketsphinx", "faster-whisper"
 RATE_HZ = 16_000
 _LONGEST_S = 20.0  # of an utterance; a longer one is cut
-_BLOCK_S, _SEARCH_S = (
-    300,
-    30,
-)  # Whisper hears so much at once, cut at its quietest moment of the end
+_BLOCK_S, _SEARCH_S = 300, 30  # Whisper hears so much at once, cut where its end is quietest
 _QUIET = RATE_HZ // 5
 
 
@@ -48,22 +46,22 @@ def check_engine(asr: str) -> None:
     _package(engine)
 
 
-def transcribe(path: Path, asr: str) -> TimedText:
-    """What is said in a file's sound, in player time; no captions when it has no sound.
+def transcribe(media: MediaFile, asr: str) -> TimedText:
+    """What is said in a file, in player time; no captions when it has no audio.
 
-    Holds minutes of sound at most, however long the file is.
+    Holds minutes of audio at most, however long the file is.
 
     Raises:
         ConfigError: as `check_engine`.
-        MediaError: the sound cannot be decoded.
+        MediaError: the audio cannot be decoded.
     """
     engine, _, folder = asr.partition(":")
-    with opened(path) as container:
-        zero_s = (container.start_time or 0) / av.time_base
-        sound = SoundReader(container, zero_s=zero_s, sample_rate_hz=RATE_HZ)
+    with media_errors(media.source):
+        zero_s = player_zero_s(media.container)
+        audio = AudioReader(media.handle(), zero_s=zero_s, sample_rate_hz=RATE_HZ)
         if engine == POCKETSPHINX:
-            return TimedText(tidy(_by_pocketsphinx(sound)), "en")
-        return _by_whisper(sound, folder)
+            return TimedText(tidy(_by_pocketsphinx(audio)), "en")
+        return _by_whisper(audio, folder)
 
 
 def _package(engine: str) -> Any:
@@ -91,13 +89,13 @@ def _whisper(folder: str) -> Any:
     return model(folder, compute_type="auto", cpu_threads=1, local_files_only=True)
 
 
-def _by_pocketsphinx(sound: SoundReader) -> Iterator[Caption]:
+def _by_pocketsphinx(audio: AudioReader) -> Iterator[Caption]:
     decoder, ends = _decoder(), _package(POCKETSPHINX).Endpointer(sample_rate=RATE_HZ)
     size = ends.frame_bytes // 2
     started_s: float | None = None  # of the utterance
     heard_s = 0.0
     for number in itertools.count():
-        frame = sound.read_until((number + 1) * size)
+        frame = audio.read_until((number + 1) * size)
         if len(frame) < size:  # the end; what is left is shorter than a syllable
             break
         speech = ends.process(frame.tobytes())
@@ -136,10 +134,10 @@ def _utterance(decoder: Any, started_s: float) -> Iterator[Caption]:
             yield found
 
 
-def _by_whisper(sound: SoundReader, folder: str) -> TimedText:
+def _by_whisper(audio: AudioReader, folder: str) -> TimedText:
     language: str | None = None
     captions: list[Caption] = []
-    for start_s, waveform in _blocks(sound):
+    for start_s, waveform in _blocks(audio):
         segments, info = _whisper(folder).transcribe(
             waveform, language=language, word_timestamps=True, vad_filter=True
         )
@@ -156,12 +154,12 @@ def _by_whisper(sound: SoundReader, folder: str) -> TimedText:
     return TimedText(tidy(captions), language)
 
 
-def _blocks(sound: SoundReader) -> Iterator[tuple[float, NDArray[np.float32]]]:
-    """Stretches of sound, cut where it is quiet: (start in seconds, samples in [-1, 1])."""
+def _blocks(audio: AudioReader) -> Iterator[tuple[float, NDArray[np.float32]]]:
+    """Stretches of audio, cut where it is quiet: (start in seconds, samples in [-1, 1])."""
     start, rest = 0, np.zeros(0, np.int16)
-    while not sound.ended:
-        block = np.concatenate([rest, sound.read_until(start + _BLOCK_S * RATE_HZ)])
-        cut = len(block) if sound.ended else _quietest(block)
+    while not audio.ended:
+        block = np.concatenate([rest, audio.read_until(start + _BLOCK_S * RATE_HZ)])
+        cut = len(block) if audio.ended else _quietest(block)
         yield start / RATE_HZ, block[:cut].astype(np.float32) / np.float32(2**15)
         start, rest = start + cut, block[cut:]
 

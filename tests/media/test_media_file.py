@@ -3,10 +3,9 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from tests.media.clips import Recipe, write
-from vatt.media.audio import decode_audio
-from vatt.media.encode import StoredForm, encode
-from vatt.media.random_access import opened_moments
-from vatt.media.video import decode_frames
+from tests.media.reading import encode
+from vatt.media.media_file import decode_audio, decode_frames, open_media
+from vatt.media.stored_form import StoredForm
 
 RATE = 48_000
 
@@ -32,21 +31,20 @@ def test_a_stretch_of_sound_is_that_of_the_whole_track(stored, start_s):
     assert track is not None
     first, count = round(start_s * RATE), RATE // 2
     expected = np.pad(track[first : first + count], (0, max(0, first + count - len(track))))
-    with opened_moments(stored) as moments:
-        assert moments.has_sound(RATE)
-        frames = moments.frames(np.array([start_s]), size=(24, 32))  # frames first, as clips do
-        found = moments.sound(first, min(count, 6 * RATE - first))
+    with open_media(stored, quickly=True) as media:
+        assert media.has_audio_at(RATE)
+        frames = media.frames(np.array([start_s]), size=(24, 32))  # frames first, as clips do
+        found = media.audio_at(first, min(count, 6 * RATE - first))
     assert_array_equal(found, expected[: len(found)])
     assert_array_equal(frames, decode_frames(stored, np.array([start_s]), size=(24, 32)))
 
 
 def test_a_sample_is_the_same_in_whatever_stretch_it_is_read_also_with_noise_substitution(tmp_path):
     noisy = write_noise(tmp_path / "noise.mp4")
-    with opened_moments(noisy) as moments:
-        whole = moments.whole_track(RATE, 4.0)
-        assert whole is not None
+    with open_media(noisy, quickly=True) as media:
+        whole = media.audio_at(0, 4 * RATE)
         for first, count in ((0, 100), (31_000, 70_000), (48_000, 10), (100_001, 50_000)):
-            assert_array_equal(moments.sound(first, count), whole[first : first + count])
+            assert_array_equal(media.audio_at(first, count), whole[first : first + count])
     decoded = decode_audio(noisy, sample_rate_hz=RATE)
     assert decoded is not None
     assert not np.array_equal(whole[RATE:], decoded[RATE : len(whole)])  # noise is drawn anew
@@ -81,8 +79,8 @@ def write_noise(path):
 )
 def test_other_sound_is_left_to_decoding_the_whole_track(tmp_path, ending, codec, rate):
     recipe = Recipe(audio_codec=codec, sample_rate_hz=rate, frames=20)
-    with opened_moments(write(tmp_path / f"v.{ending}", recipe)) as moments:
-        assert not moments.has_sound(RATE)
-        track = moments.whole_track(RATE, 2.0)
+    with open_media(write(tmp_path / f"v.{ending}", recipe), quickly=True) as media:
+        assert not media.has_audio_at(RATE)
+        track = media.audio(sample_rate_hz=RATE)
     assert track is not None
     assert len(track) == pytest.approx(2 * RATE, abs=2000)

@@ -1,0 +1,258 @@
+"""One open media file: its facts, its frames at given times, its audio; start reading here.
+
+`with open_media(path) as media:` opens it once; `media.facts`, `media.frames(…)`,
+`media.planes(…)` and `media.audio(…)` read it. `probe`, `decode_frames` and `decode_audio` do one
+of these things alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+
+import numpy as np
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from vatt.errors import MediaError
+from vatt.media.audio import has_audio_blocks, read_audio_blocks, read_track
+from vatt.media.container import (
+    MediaSource,
+    audio_stream,
+    describe,
+    media_errors,
+    open_container,
+    video_stream,
+)
+from vatt.media.facts import MediaFacts, PacketFacts, read_facts, read_packets
+from vatt.media.frame_filters import RgbConverter
+from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes
+from vatt.media.video import TimedFrame, VideoReader
+
+_MAX_DECODED_BYTES = 8 * 2**30  # of one `all_frames`
+
+
+@contextmanager
+def open_media(source: MediaSource, *, quickly: bool = False) -> Iterator[MediaFile]:
+    """Open a file to read it.
+
+    Args:
+        source: a file, its content, or a part of a file.
+        quickly: for a few frames and samples of a stored file: its header is believed and its
+            first frame not decoded, where it is an MP4 file that allows it. Not for `facts`.
+
+    Raises:
+        MediaError: it cannot be opened.
+    """
+    with ExitStack() as handles:
+        yield MediaFile(source, handles, quickly=quickly)
+
+
+class MediaFile:
+    """One open file, whose methods may be called in any order; made by `open_media`.
+
+    Raises (while reading):
+        MediaError: the file has no such stream, is damaged, or holds more than it may.
+    """
+
+    def __init__(self, source: MediaSource, handles: ExitStack, *, quickly: bool) -> None:
+        self.source = source
+        self.container = handles.enter_context(open_container(source, quickly=quickly))
+        self._handles, self._quickly = handles, quickly
+        self._unread = None if quickly else self.container
+
+    def handle(self) -> InputContainer:
+        """The file at its start: the handle it was opened with, or a new one once that is in use.
+
+        Frames and audio are read side by side by two handles: wherever the file keeps its audio,
+        neither has to be held in memory while the other is read. A handle that was read is not
+        sought back to the start, because not every format comes back to the same frame.
+        """
+        handle, self._unread = self._unread, None
+        if handle is None:
+            handle = self._handles.enter_context(open_container(self.source))
+        return handle
+
+    @cached_property
+    def facts(self) -> MediaFacts:
+        """What it holds, by its headers and first frame."""
+        assert not self._quickly, "the header of an MP4 file does not say all"
+        with media_errors(self.source):
+            if video_stream(self.container) is not None:
+                return read_facts(self.container, self._reader)
+            if audio_stream(self.container) is None:
+                raise MediaError(f"{describe(self.source)}: holds neither picture nor sound")
+            return read_facts(self.container, None)
+
+    def packets(self) -> PacketFacts:
+        """What its packets say, all of which are read."""
+        with media_errors(self.source):
+            return read_packets(self.handle(), self.source)
+
+    # ── frames ───────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def _reader(self) -> VideoReader:
+        if not self._quickly:
+            return VideoReader(self.handle(), self.source)
+        return VideoReader(self.container, self.source, zero=_zero(self.container))
+
+    def video(self) -> VideoReader:
+        """A reader of its frames, at the first of them."""
+        with media_errors(self.source):
+            if self._reader.begun:
+                return VideoReader(self.handle(), self.source)
+            return self._reader
+
+    def frames(self, times_s: NDArray[np.float64], *, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """The frames on screen at the asked times.
+
+        Args:
+            times_s: [T] seconds on the video clock, in any order; see `video.on_screen`.
+            size: (H, W) to scale to; a frame fills it, so keep its aspect or accept the change.
+
+        Returns:
+            uint8 [T, H, W, 3], RGB, upright; each frame is converted alone, so that the same frame
+            has the same bytes however it was reached.
+
+        Raises:
+            MediaError: the video ends before a time, or cannot be decoded.
+        """
+        frames, convert = np.empty((len(times_s), *size, 3), np.uint8), RgbConverter(size)
+        last: TimedFrame | None = None
+        with media_errors(self.source):
+            for place, timed in self.video().frames_at(times_s):
+                if timed is not last:
+                    rgb, last = convert(timed.frame), timed
+                frames[place] = rgb
+        return frames
+
+    def all_frames(
+        self, size: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64], float]:
+        """Every frame, with the time at which it is shown.
+
+        Returns:
+            frames: uint8 [N, H, W, 3], the bytes that `frames` gives for the same frame.
+            starts_s: float64 [N], ascending seconds on the video clock; the first is 0.
+            end_s: when the last frame leaves the screen; `frames` refuses times from there on.
+
+        Raises:
+            MediaError: the video cannot be decoded, or is too long to hold in memory at this size.
+        """
+        frames, starts_s, convert = list[NDArray[np.uint8]](), list[float](), RgbConverter(size)
+        most = _MAX_DECODED_BYTES // (size[0] * size[1] * 3)
+        with media_errors(self.source):
+            reader = self.video()
+            for timed in reader.frames():
+                if len(frames) == most:
+                    raise MediaError(
+                        f"{describe(self.source)}: more than {most} frames of {size[0]}x{size[1]}, "
+                        "too many to hold in memory; cut the video into parts or decode at a "
+                        "smaller size"
+                    )
+                frames.append(convert(timed.frame))
+                starts_s.append(timed.start_s)
+            return np.stack(frames), np.array(starts_s), reader.end_s
+
+    def count_frames(self) -> int:
+        """How many frames can be decoded: all are."""
+        with media_errors(self.source):
+            return sum(1 for _ in self.video().frames())
+
+    def planes(self, times_s: NDArray[np.float64], cut: Callable[[int, int], Box]) -> Planes:
+        """Luma and chroma of a box of the frames on screen at [T] times, as they are stored.
+
+        Args:
+            times_s: [T], at least one, as for `frames`.
+            cut: from the height and width of the frames to the box that is wanted.
+        """
+        with media_errors(self.source):
+            return decode_planes(self.video(), times_s, cut)
+
+    def all_planes(self) -> tuple[Planes, NDArray[np.float64], float]:
+        """The planes of every frame, whole; times as of `all_frames`."""
+        with media_errors(self.source):
+            reader = self.video()
+            return *decode_all_planes(reader), reader.end_s
+
+    # ── audio ────────────────────────────────────────────────────────────────────────────────────
+
+    def audio(self, *, sample_rate_hz: int) -> NDArray[np.int16] | None:
+        """The whole audio track, mixed to mono and resampled, in step with the video.
+
+        What is heard after the last frame has left the screen (an encoder's padding) is cut. The
+        track may end before the video does: then the waveform is shorter. Without video the clock
+        starts with the audio.
+
+        The whole track is decoded because some codecs (AAC with noise substitution) give other
+        samples after a seek.
+
+        Returns:
+            int16 [S], or None when the file has no audio track or nothing in it.
+
+        Raises:
+            MediaError: the audio cannot be decoded, or lasts longer than `audio.MAX_DURATION_S`.
+        """
+        with media_errors(self.source):
+            return read_track(self.handle(), self.source, sample_rate_hz)
+
+    def has_audio_at(self, sample_rate_hz: int) -> bool:
+        """Whether `audio_at` can be asked for samples at this rate; else decode all by `audio`."""
+        with media_errors(self.source):
+            track = audio_stream(self.container)
+            return track is not None and has_audio_blocks(track, sample_rate_hz)
+
+    def audio_at(self, first: int, count: int) -> NDArray[np.int16]:
+        """`count` mono samples from number `first` on, without decoding the track before them.
+
+        They are at the rate for which `has_audio_at`; zeros where there is no audio. A sample is
+        the same in whatever stretch it is read.
+        """
+        with media_errors(self.source):
+            container = self.container if self._reader.begun else self.handle()
+            track = audio_stream(container)
+            assert track is not None
+            zero = round(self._reader.zero_s * track.codec_context.sample_rate)
+            return read_audio_blocks(container, track, zero + first, count)
+
+
+def _zero(container: InputContainer) -> int | None:
+    """Container time of the first frame where its packet tells: without decoding it.
+
+    A sync sample shown as soon as it is decoded comes before all others. Streams with B-frames and
+    those whose start an edit list cuts are left to the decoder.
+    """
+    stream = video_stream(container)
+    if stream is None or not container.format.name.startswith("mov"):
+        return None
+    packet = next(container.demux(stream))
+    plain = packet.is_keyframe and not packet.is_discard and packet.pts == packet.dts
+    container.seek(0, backward=True)
+    return packet.pts if plain and packet.pts == stream.start_time else None
+
+
+def probe(source: MediaSource) -> MediaFacts:
+    """What a file holds, by its headers and first frame.
+
+    Raises:
+        MediaError: the file cannot be opened, holds neither video nor audio, or its first frame
+            cannot be decoded.
+    """
+    with open_media(source) as media:
+        return media.facts
+
+
+def decode_frames(
+    source: MediaSource, times_s: NDArray[np.float64], *, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """uint8 [T, H, W, 3]: see `MediaFile.frames`."""
+    with open_media(source) as media:
+        return media.frames(times_s, size=size)
+
+
+def decode_audio(source: MediaSource, *, sample_rate_hz: int) -> NDArray[np.int16] | None:
+    """int16 [S], None without audio: see `MediaFile.audio`."""
+    with open_media(source) as media:
+        return media.audio(sample_rate_hz=sample_rate_hz)
