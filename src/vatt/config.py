@@ -23,22 +23,19 @@ from vatt.errors import ConfigError
 
 T = TypeVar("T")
 
-
 NONE = "none"  # TOML has no word for None
 
 
 def to_values(config: Any) -> dict[str, Any]:
     """A (nested) dataclass as plain dicts, lists, strings and numbers; None becomes "none"."""
-    values = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        values[field.name] = to_values(value) if dataclasses.is_dataclass(value) else _plain(value)
-    return values
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def _plain(value: Any) -> Any:
     if value is None:
         return NONE
+    if dataclasses.is_dataclass(value):
+        return to_values(value)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):
@@ -67,20 +64,44 @@ def draft(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     return _build(cls, values, where=where, prefix="", check=False)
 
 
-def _build(cls: type[T], values: Mapping[str, Any], *, where: str, prefix: str, check: bool) -> T:
-    _refuse_unknown(cls, values, where=where, prefix=prefix)
+def _build(  # noqa: C901 one story
+    cls: type[T], values: Mapping[str, Any], *, where: str, prefix: str, check: bool
+) -> T:
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"perhaps you meant {prefix}{near[0]}" if near else f"known: {sorted(fields)}"
+            raise ConfigError(f"{where}: unknown setting {prefix}{name}; {hint}")
     types = get_type_hints(cls)
     ready: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        kind, key = types[field.name], prefix + field.name
-        value = values.get(field.name, _default(field))
+    for name, field in fields.items():
+        kind, key, default = types[name], prefix + name, field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            value = _nested_values(field, value, where=where, key=key)
-            ready[field.name] = _build(kind, value, where=where, prefix=f"{key}.", check=check)
-        elif field.name in values:
-            ready[field.name] = _convert(kind, value, where=where, key=key)
-        elif value is not dataclasses.MISSING:
-            ready[field.name] = value
+            # What is given is laid over the field's own default, which may differ from the class's.
+            base = to_values(default) if dataclasses.is_dataclass(default) else {}
+            given = values.get(name, {})
+            if dataclasses.is_dataclass(given):
+                given = to_values(given)
+            if not isinstance(given, Mapping):
+                raise ConfigError(f"{where}: {key}: found {given!r}, expected a table of settings")
+            ready[name] = _build(
+                kind, merge(base, given), where=where, prefix=f"{key}.", check=check
+            )
+        elif name in values:
+            value = values[name]
+            if value == NONE and type(None) in get_args(kind):
+                ready[name] = None
+                continue
+            try:
+                ready[name] = TypeAdapter(kind).validate_python(value)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise ConfigError(f"{where}: {key}: found {value!r}; {reason}") from None
+        elif default is not dataclasses.MISSING:
+            ready[name] = default
         elif check:
             raise ConfigError(f"{where}: setting {key} is missing and has no default")
     if check:
@@ -89,47 +110,6 @@ def _build(cls: type[T], values: Mapping[str, Any], *, where: str, prefix: str, 
     for name, value in ready.items():
         object.__setattr__(unchecked, name, value)
     return unchecked
-
-
-def _refuse_unknown(cls: Any, values: Mapping[str, Any], *, where: str, prefix: str) -> None:
-    names = [field.name for field in dataclasses.fields(cls)]
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f"; perhaps you meant {prefix}{near[0]}" if near else f"; known: {sorted(names)}"
-            raise ConfigError(f"{where}: unknown setting {prefix}{key}{hint}")
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    """The default of a field, or `dataclasses.MISSING`."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
-
-
-def _nested_values(
-    field: dataclasses.Field[Any], value: Any, *, where: str, key: str
-) -> Mapping[str, Any]:
-    """The values of a nested config: what is given, laid over the default of the field itself."""
-    default = _default(field)
-    base = to_values(default) if dataclasses.is_dataclass(default) else {}
-    if value is dataclasses.MISSING or value is default:
-        return base
-    if dataclasses.is_dataclass(value):
-        return to_values(value)
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: {key}: found {value!r}, expected a table of settings")
-    return merge(base, value)
-
-
-def _convert(kind: Any, value: Any, *, where: str, key: str) -> Any:
-    if value == NONE and type(None) in get_args(kind):
-        return None
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise ConfigError(f"{where}: {key}: found {value!r}; {reason}") from None
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
