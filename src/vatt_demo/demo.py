@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vatt.config import from_values, merge, to_values
+from vatt.devices import num_cpus
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.classifiers import LowRankConfig
 from vatt.evaluation.results import read_result, versions
@@ -168,7 +169,7 @@ def run(config: DemoConfig) -> DemoResult:
 def stages(config: DemoConfig) -> list[Stage]:
     """The commands in their order, each with its settings."""
     length = LENGTHS[config.length]
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.workers or num_cpus()
     clips = config.clips or config.out / "clips"
     shards = config.out / "shards"
     record = demo_record.RecordConfig(

@@ -18,11 +18,10 @@ from importlib.metadata import version
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
 from vatt.config import to_values
+from vatt.devices import num_cpus
 from vatt.errors import ConfigError, DataError
+from vatt.workers.progress import ProgressBar
 from vatt_demo.game import Game
 from vatt_demo.maps import SPLITS, Split, engine_folder
 from vatt_demo.record_video import FORMAT, LabelRow, PlannedVideo, record
@@ -39,7 +38,7 @@ class RecordConfig:
     test_hours: float = 1.0
     seed: int = 0
     video_s: float = 60.0  # a video ends with the action in which this is reached
-    workers: int = field(default_factory=lambda: os.cpu_count() or 2)
+    workers: int = field(default_factory=num_cpus)
 
     def __post_init__(self) -> None:
         for name in ("hours", "val_hours", "test_hours", "seed"):
@@ -151,7 +150,7 @@ def _start_worker() -> None:
     """Lead a process group of one's own, with the game in it, that ends when the parent ends.
 
     So Ctrl-C reaches the parent alone, which lets the videos at work be finished; and if the parent
-    is killed, no game is left running.
+    is killed, no game is left running. `vatt.workers` would kill the worker without its game.
     """
 
     def end_with_parent() -> None:
@@ -185,14 +184,12 @@ def _record_all(
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(config.workers, len(todo)), context, initializer=_start_worker)
-    columns = (TextColumn("recording"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     try:
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-            bar = progress.add_task("videos", total=len(todo) + len(done), completed=len(done))
+        with ProgressBar("recording", len(todo) + len(done), done=len(done)) as bar:
             waiting = {pool.submit(_record_one, video, config.out): video for video in todo}
             for future in as_completed(waiting):
                 done[waiting[future]] = future.result()
-                progress.advance(bar)
+                bar.update(len(done))
     except BrokenProcessPool as error:
         raise DataError(
             f"{config.out}: a recording process was killed after {len(done)} videos, "

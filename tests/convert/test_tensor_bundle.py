@@ -61,7 +61,7 @@ def test_every_tensor_of_a_genuine_checkpoint_is_read(name):
     assert all(np.isfinite(bundle.read(weight)).all() for weight in weights)
 
 
-def test_a_tensor_larger_than_a_chunk_is_read_and_checked(tmp_path):
+def test_a_large_tensor_is_read_and_checked_to_its_end(tmp_path):
     values = np.arange(2_500_000, dtype=np.float32)
     write_bundle(tmp_path / "ckpt", {"w": values})
     assert np.array_equal(Bundle(tmp_path / "ckpt").read("w"), values)

@@ -19,17 +19,17 @@ from vatt.models.weights import save_settings
 CARD = "README.md"
 
 
-class Later(NamedTuple):
-    """A float32 tensor that is read when it is written."""
+class LazyTensor(NamedTuple):
+    """A float32 tensor of known shape, read from the checkpoint only when it is written."""
 
     shape: tuple[int, ...]
     read: Callable[[], NDArray[np.float32]]
 
 
-def model_tensors(bundle: Bundle, plan: ConversionPlan) -> dict[str, Later]:
+def model_tensors(bundle: Bundle, plan: ConversionPlan) -> dict[str, LazyTensor]:
     """The weights of the model, by our names."""
     return {
-        name: Later(shape, partial(tensor, bundle, plan.names[name]))
+        name: LazyTensor(shape, partial(tensor, bundle, plan.names[name]))
         for name, shape in plan.shapes.items()
     }
 
@@ -52,20 +52,20 @@ def write_settings(
     (folder / CARD).write_text(card, encoding="utf-8")
 
 
-def num_bytes(tensors: Mapping[str, Later]) -> int:
+def num_bytes(tensors: Mapping[str, LazyTensor]) -> int:
     """Bytes of all of them together."""
     return sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Later], *, wrote: Callable[[int], object]
+    path: Path, tensors: Mapping[str, LazyTensor], *, wrote: Callable[[int], object]
 ) -> None:
-    """A safetensors file: length of the header, header, numbers. One tensor is in memory at a time.
+    """Write a safetensors file: length of the header, header, numbers, one tensor after the other.
 
     Args:
         path: the file.
         tensors: by name.
-        wrote: told the number of bytes of each tensor, once it is written.
+        wrote: called with the number of bytes of each tensor, once it is written.
 
     Raises:
         ConversionError: the checkpoint's data is damaged.
@@ -73,15 +73,15 @@ def write_tensors(
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for name, later in tensors.items():
-        start, end = end, end + 4 * math.prod(later.shape)
-        header[name] = {"dtype": "F32", "shape": list(later.shape), "data_offsets": [start, end]}
+    for name, lazy in tensors.items():
+        start, end = end, end + 4 * math.prod(lazy.shape)
+        header[name] = {"dtype": "F32", "shape": list(lazy.shape), "data_offsets": [start, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for later in tensors.values():
-            wrote(file.write(later.read().astype("<f4", copy=False).data))
+        for lazy in tensors.values():
+            wrote(file.write(lazy.read().astype("<f4", copy=False).data))
 
 
 def model_card(bundle: Bundle, plan: ConversionPlan, *, has_vocabulary: bool) -> str:

@@ -1,14 +1,15 @@
-"""The memory of the official optimiser (Keras's slots) under the names of ours."""
+"""The state of the official optimiser (Keras's slots) under the names of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vatt.convert import names
-from vatt.convert.model_folder import Later
+from vatt.convert.model_folder import LazyTensor
 from vatt.convert.plan import ConversionPlan, tensor
 from vatt.convert.tensor_bundle import Bundle
 from vatt.errors import ConversionError
@@ -36,10 +37,10 @@ def places(bundle: Bundle, plan: ConversionPlan) -> dict[str, str]:
     return {theirs: ours for theirs, ours in named.items() if theirs in bundle.entries}
 
 
-def optimiser_tensors(bundle: Bundle, plan: ConversionPlan) -> dict[str, Later]:
+def optimiser_tensors(bundle: Bundle, plan: ConversionPlan) -> dict[str, LazyTensor]:
     """Tensors of `training.optim.Optimiser`, by `<weight>/<what>`: of Adam or of momentum.
 
-    Keras's velocity points downhill, ours uphill: the sign turns.
+    Keras's velocity has the opposite sign of ours.
 
     Raises:
         ConversionError: there are none, or those of a weight are missing.
@@ -55,28 +56,24 @@ def optimiser_tensors(bundle: Bundle, plan: ConversionPlan) -> dict[str, Later]:
             "step, or without its optimiser; convert it without --optimizer"
         )
     step = np.array(steps_made(bundle), np.float32)
-    tensors: dict[str, Later] = {}
+    tensors: dict[str, LazyTensor] = {}
     for weight in plan.trained:
         for ours, slot in found.items():
-            tensors[f"{weight}/{ours}"] = _slot(bundle, plan, weight, slot)
+            for source in plan.names[weight]:
+                entry, of = bundle.entries.get(source + names.SLOT + slot), bundle.entries[source]
+                if entry is None or entry.shape != of.shape:
+                    raise ConversionError(
+                        f"{bundle.index}: offset {of.index_offset}: {source}{names.SLOT}{slot}: "
+                        f"found {'nothing' if entry is None else list(entry.shape)}, expected "
+                        f"{list(of.shape)} as of the variable itself"
+                    )
+            read = partial(_read_slot, bundle, plan.names[weight], slot)
+            tensors[f"{weight}/{ours}"] = LazyTensor(plan.shapes[weight], read)
         if "exp_avg" in found:
-            tensors[f"{weight}/step"] = Later((), lambda: step)
+            tensors[f"{weight}/step"] = LazyTensor((), lambda: step)
     return tensors
 
 
-def _slot(bundle: Bundle, plan: ConversionPlan, weight: str, slot: str) -> Later:
-    sources = plan.names[weight]
-    for source in sources:
-        entry, of = bundle.entries.get(source + names.SLOT + slot), bundle.entries[source]
-        if entry is None or entry.shape != of.shape:
-            found = "nothing" if entry is None else list(entry.shape)
-            raise ConversionError(
-                f"{bundle.index}: offset {of.index_offset}: {source}{names.SLOT}{slot}: found "
-                f"{found}, expected {list(of.shape)} as of the variable itself"
-            )
-
-    def read() -> NDArray[np.float32]:
-        values = tensor(bundle, sources, slot=slot)
-        return -values if slot == "momentum" else values
-
-    return Later(plan.shapes[weight], read)
+def _read_slot(bundle: Bundle, sources: Sequence[str], slot: str) -> NDArray[np.float32]:
+    values = tensor(bundle, sources, slot=slot)
+    return -values if slot == "momentum" else values

@@ -1,4 +1,4 @@
-"""What an official checkpoint holds: its kind, its sizes, and the place of every variable."""
+"""What becomes of every variable of an official checkpoint: kind, sizes and names together."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ FINE_TUNING_FPS = 12.5  # every second of 25 (§4.3)
 class ConversionPlan:
     """How to make a model of a checkpoint.
 
-    kind: what it is.
     settings, clip: of the model.
     shapes: of our tensors, by name.
-    trained: those that training changes.
-    names: official variables that make each of them.
+    trained: names of our tensors that training changes.
+    names: official variables that make each of our tensors.
     skipped: variables that are no weights.
-    unknown: variables without a place.
-    missing: variables that a place waits for.
+    unknown: variables that make none of our tensors.
+    missing: variables that our tensors need and the checkpoint lacks.
     """
 
     kind: Kind
@@ -49,14 +48,14 @@ class ConversionPlan:
 
     @property
     def problem(self) -> str | None:
-        """Why no model can be made; names every variable that is unknown or missing."""
+        """Why no model can be made, with every unknown or missing variable; None if one can."""
         found = {"missing": self.missing, "unknown": self.unknown}
         said = [f"{len(v)} variables are {what}: {', '.join(v)}" for what, v in found.items() if v]
         return "; ".join(said) or None
 
 
 def plan(bundle: Bundle, head_widths: Mapping[str, int] | None = None) -> ConversionPlan:
-    """Recognise a checkpoint and find the place of every variable.
+    """Recognise a checkpoint and find what becomes of every variable.
 
     Args:
         bundle: the checkpoint.
@@ -71,7 +70,13 @@ def plan(bundle: Bundle, head_widths: Mapping[str, int] | None = None) -> Conver
     found = Variables(bundle, frozenset(skipped), head_widths or {})
     kind = found.kind()
     try:
-        settings = _settings(found, kind)
+        settings: Settings
+        if kind.endswith("classifier"):
+            classifier = found.classifier()
+            settings = replace(classifier, model=as_official(classifier.model))
+        else:
+            sizes = found.agnostic() if kind == "modality-agnostic" else found.specific()
+            settings = as_official(sizes)
         clip = _clip(settings)
         model = build_empty(settings)
     except ConfigError as error:
@@ -103,13 +108,6 @@ def tensor(bundle: Bundle, sources: Sequence[str], *, slot: str = "") -> NDArray
     after = names.SLOT + slot if slot else ""
     parts = [names.oriented(name, bundle.read(name + after)) for name in sources]
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
-
-
-def _settings(found: Variables, kind: Kind) -> Settings:
-    if kind.endswith("classifier"):
-        classifier = found.classifier()
-        return replace(classifier, model=as_official(classifier.model))
-    return as_official(found.agnostic() if kind == "modality-agnostic" else found.specific())
 
 
 def _names(settings: Settings) -> names.Names:

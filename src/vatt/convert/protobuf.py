@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 
 from vatt.errors import ConversionError
-
-Field = int | bytes
 
 
 class Cursor:
@@ -58,25 +55,55 @@ class Cursor:
         return self.data[self.at - size : self.at]
 
 
-def read_message(cursor: Cursor) -> Mapping[int, list[Field]]:
-    """Fields of a protocol buffer message by number: integers, or the bytes of the others."""
-    fields: dict[int, list[Field]] = {}
-    while cursor:
-        tag = cursor.varint()
-        number, kind = tag >> 3, tag & 7
-        value: Field
-        if kind == 0:
-            value = cursor.varint()
-        elif kind == 1:
-            value = int(struct.unpack("<Q", cursor.take(8))[0])
-        elif kind == 2:
-            value = cursor.take(cursor.varint())
-        elif kind == 5:
-            value = int(struct.unpack("<I", cursor.take(4))[0])
-        else:
-            raise cursor.error(f"found a field of unknown kind {kind}")
-        fields.setdefault(number, []).append(value)
-    return fields
+class Message:
+    """A protocol buffer message: values by field number, the last of each when there are several.
+
+    Args:
+        cursor: at its first byte; it is read to its end.
+
+    Raises:
+        ConversionError: the bytes are no such message.
+    """
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._fields: dict[int, list[int | bytes]] = {}
+        while cursor:
+            tag = cursor.varint()
+            number, kind = tag >> 3, tag & 7
+            value: int | bytes
+            if kind == 0:
+                value = cursor.varint()
+            elif kind == 1:
+                value = int(struct.unpack("<Q", cursor.take(8))[0])
+            elif kind == 2:
+                value = cursor.take(cursor.varint())
+            elif kind == 5:
+                value = int(struct.unpack("<I", cursor.take(4))[0])
+            else:
+                raise cursor.error(f"found a field of unknown kind {kind}")
+            self._fields.setdefault(number, []).append(value)
+
+    def __contains__(self, number: int) -> bool:
+        """Whether the field is there."""
+        return number in self._fields
+
+    def integer(self, number: int, *, default: int = 0) -> int:
+        """The value of a field that holds a number."""
+        value = self._fields.get(number, [default])[-1]
+        if not isinstance(value, int):
+            raise self._cursor.error(f"field {number} is not a number")
+        return value
+
+    def messages(self, number: int) -> list[Message]:
+        """All values of a field that holds messages."""
+        found = []
+        for value in self._fields.get(number, []):
+            if not isinstance(value, bytes):
+                raise self._cursor.error(f"field {number} is not a message")
+            inside = Cursor(value, where=self._cursor.where, offset=self._cursor.offset)
+            found.append(Message(inside))
+        return found
 
 
 def masked(crc32c: int) -> int:

@@ -29,7 +29,7 @@ CLASSIFIERS: tuple[Kind, ...] = (
     "waveform classifier",
     "spectrogram classifier",
 )
-MOST_LAYERS = 1000  # more are no model: building it, even without weights, would take for ever
+MOST_LAYERS = 1000  # building more, even without weights, would take far too long
 DROPOUT = {"video": 0.5, "audio": 0.0}  # before a classifier (official)
 
 
@@ -122,7 +122,7 @@ class Variables:
         return AudioConfig(kind="spectrogram", transformer=transformer, spectrogram=spectrogram)
 
     def classifier(self) -> ClassifierConfig:
-        """Sizes of one backbone, the layers around it if it was shared once, and the classes."""
+        """Sizes of one backbone, the projections around it if it has them, and the classes."""
         base = names.FINE_TUNED
         video = f"{base}/voxel_to_patch/kernel" in self.entries
         modality: Literal["video", "audio"] = "video" if video else "audio"

@@ -30,7 +30,15 @@ def read_table(path: Path) -> Iterator[tuple[bytes, bytes, int]]:
     Raises:
         ConversionError: the file is no such table, or is damaged; says where.
     """
-    data = _read_file(path)
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise ConversionError(
+                f"{path}: offset 0: has {size} bytes, expected an index of at most {MOST_BYTES}"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConversionError(f"{path}: cannot be read: {error.strerror}") from error
     footer = Cursor(data[-FOOTER_BYTES:], where=str(path), offset=max(0, len(data) - FOOTER_BYTES))
     if len(data) < FOOTER_BYTES or struct.unpack("<Q", data[-8:])[0] != MAGIC:
         raise ConversionError(
@@ -48,18 +56,6 @@ def read_table(path: Path) -> Iterator[tuple[bytes, bytes, int]]:
             yield key, value, offset
 
 
-def _read_file(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise ConversionError(
-                f"{path}: offset 0: has {size} bytes, expected an index of at most {MOST_BYTES}"
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise ConversionError(f"{path}: cannot be read: {error.strerror}") from error
-
-
 def _block_handle(cursor: Cursor) -> tuple[int, int]:
     return cursor.varint(), cursor.varint()
 
@@ -67,20 +63,8 @@ def _block_handle(cursor: Cursor) -> tuple[int, int]:
 def _entries(
     data: bytes, handle: tuple[int, int], path: Path
 ) -> Iterator[tuple[bytes, bytes, int]]:
+    """Keys and values of a block, once its checksum is right, and the block's offset."""
     start, size = handle
-    block = _block(data, start, size, path)
-    cursor = Cursor(block, where=str(path), offset=start)
-    key = b""
-    while cursor:
-        shared, rest, value_size = cursor.varint(), cursor.varint(), cursor.varint()
-        if shared > len(key):
-            raise cursor.error(f"a key shares {shared} bytes with one of {len(key)}")
-        key = key[:shared] + cursor.take(rest)
-        yield key, cursor.take(value_size), start
-
-
-def _block(data: bytes, start: int, size: int, path: Path) -> bytes:
-    """The entries of a block, once its checksum is right."""
     whole = Cursor(data, where=str(path), offset=0, at=start)
     if start > len(data) - FOOTER_BYTES:
         raise whole.error("expected a block, found the end of the file")
@@ -97,4 +81,12 @@ def _block(data: bytes, start: int, size: int, path: Path) -> bytes:
     entries_end = size - 4 - 4 * restarts
     if entries_end < 0:
         raise whole.error(f"found {restarts} restart points in a block of {size} bytes")
-    return block[:entries_end]
+
+    cursor = Cursor(block[:entries_end], where=str(path), offset=start)
+    key = b""
+    while cursor:
+        shared, rest, value_size = cursor.varint(), cursor.varint(), cursor.varint()
+        if shared > len(key):
+            raise cursor.error(f"a key shares {shared} bytes with one of {len(key)}")
+        key = key[:shared] + cursor.take(rest)
+        yield key, cursor.take(value_size), start

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from tyro.conf import Positional
 
 from vatt.convert import names
 from vatt.convert import optimizer_slots as slots
-from vatt.convert.model_folder import Later, model_tensors, num_bytes, write_settings, write_tensors
+from vatt.convert.model_folder import (
+    LazyTensor,
+    model_tensors,
+    num_bytes,
+    write_settings,
+    write_tensors,
+)
 from vatt.convert.optimizer_slots import optimiser_tensors, steps_made
 from vatt.convert.plan import ConversionPlan, plan
 from vatt.convert.tensor_bundle import Bundle
@@ -32,6 +27,7 @@ from vatt.errors import ConfigError, ConversionError
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import WEIGHTS, Settings
 from vatt.training.checkpoint import OPTIMISER, STATE, TrainingState, write_state, written_whole
+from vatt.workers.progress import ProgressBar
 
 MODALITIES = ("video", "audio", "text")
 
@@ -62,7 +58,7 @@ class ConvertConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertResult:
-    """What was found, and the fate of every variable.
+    """What was found, and what became of every variable.
 
     step: updates that its training had made, where the slots were kept.
     problem: why no model can be made of it (only after --dry-run; otherwise an error).
@@ -80,7 +76,7 @@ class ConvertResult:
 
 
 def run(config: ConvertConfig) -> ConvertResult:
-    """Convert a checkpoint; the folder is written whole or not at all.
+    """Convert a checkpoint; the folder appears complete, or not at all.
 
     Raises:
         ConversionError: the checkpoint is damaged, unknown, or `out` exists.
@@ -92,15 +88,18 @@ def run(config: ConvertConfig) -> ConvertResult:
     found = plan(bundle, head_widths(config.head_width))
     if found.problem and not config.dry_run:
         raise ConversionError(
-            f"{bundle.index}: offset 0: {found.problem}; --dry-run shows the fate of each"
+            f"{bundle.index}: offset 0: {found.problem}; --dry-run shows what becomes of each"
         )
     tokenizer = None if config.vocabulary is None else _tokenizer(config.vocabulary, found)
     files = {WEIGHTS: model_tensors(bundle, found)}
+    step = None
     if config.optimizer:
         files[OPTIMISER] = optimiser_tensors(bundle, found)
-    step = steps_made(bundle) if config.optimizer else None
+        step = steps_made(bundle)
     if config.out is not None and not config.dry_run:
-        with _written(config.out, files) as folder:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(config.out) as folder:
+            _write_tensors(folder, files)
             write_settings(folder, bundle, found, has_vocabulary=tokenizer is not None)
             if step is not None:
                 write_state(folder, TrainingState(step=step, facts={"failures": []}))
@@ -119,27 +118,18 @@ def run(config: ConvertConfig) -> ConvertResult:
     )
 
 
-@contextmanager
-def _written(out: Path, files: Mapping[str, Mapping[str, Later]]) -> Iterator[Path]:
-    """A folder with files of tensors in it, to which more may be added; it appears whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(out) as folder:
-        with _progress() as progress:
-            task = progress.add_task("converting", total=sum(map(num_bytes, files.values())))
-            for name, tensors in files.items():
-                write_tensors(folder / name, tensors, wrote=partial(progress.advance, task))
-        yield folder
+def _write_tensors(folder: Path, files: Mapping[str, Mapping[str, LazyTensor]]) -> None:
+    total = sum(map(num_bytes, files.values()))
+    done = 0
+    with ProgressBar("converting, MB", round(total / 1e6)) as bar:
 
+        def wrote(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(round(done / 1e6))
 
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+        for name, tensors in files.items():
+            write_tensors(folder / name, tensors, wrote=wrote)
 
 
 def head_widths(text: str | None) -> dict[str, int]:
