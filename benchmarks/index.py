@@ -83,9 +83,8 @@ def own_megabytes() -> float:
 def worker(dataset: ClipDataset | None, out: Any) -> None:
     """Ask for the places of some batches, as a loader's process does, and tell the memory."""
     if dataset is not None:
-        for step in range(3):
-            for slot in range(BATCH):
-                dataset.place((step, slot))
+        for position in range(3 * BATCH):
+            dataset.place(position)
     out.put(own_megabytes())
 
 
@@ -113,8 +112,8 @@ def main() -> None:
         data = DataConfig(shards=(Path(name),), batch_size=BATCH)
         dataset = ClipDataset(data, ClipSpec(), AugmentConfig(), None, seed=0)
         opened = time.perf_counter()
-        middle = dataset.num_clips // BATCH // 2
-        places = {dataset.place((middle, slot))[1:] for slot in range(BATCH)}
+        middle = dataset.num_clips // 2
+        places = {dataset.place(middle + slot)[1:] for slot in range(BATCH)}
         planned = time.perf_counter()
         assert len(places) == BATCH  # all different
         row = {

@@ -44,7 +44,7 @@ from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.loader import collate, make_loader
+from vatt.data.loader import make_loader
 from vatt.shards.read import ShardFolder
 from vatt.tasks import prepare
 
@@ -125,7 +125,7 @@ def cpu_ms_per_clip(work: Callable[[], int]) -> float:
 
 def batch_of(clips: ClipDataset, step: int) -> int:
     """What a worker does for one step."""
-    return len(collate([clips[step, slot] for slot in range(BATCH)]))
+    return len(clips.batch(range(step * BATCH, (step + 1) * BATCH)))
 
 
 def decode_alone(folder: Path, first: int, steps: int, turn: Any, seconds: Any) -> None:
@@ -135,9 +135,8 @@ def decode_alone(folder: Path, first: int, steps: int, turn: Any, seconds: Any) 
     batch_of(clips, 0)
     turn.wait()
     started = time.perf_counter()
-    for step in range(first, first + steps):
-        for slot in range(BATCH):
-            clips.fetch((step, slot))
+    for position in range(first * BATCH, (first + steps) * BATCH):
+        clips.fetch(position)
     seconds.put(time.perf_counter() - started)
 
 
@@ -166,7 +165,7 @@ def loader_rate(folder: Path, steps: int) -> float:
         workers=WORKERS,
     )
     started, clips = 0.0, 0
-    for step, batch in loader:
+    for step, batch in enumerate(loader):
         if step == 0:
             started = time.perf_counter()
         elif step <= WORKERS * steps:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vatt
-from vatt.data.sampling import window_starts
+from vatt.data.clip_timing import window_starts
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.media_file import decode_audio, decode_frames
 

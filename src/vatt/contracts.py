@@ -7,9 +7,9 @@ text, T H W C frames, S samples, E a common space.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from itertools import accumulate, chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 from vatt.errors import ConfigError
 
 AudioKind = Literal["waveform", "spectrogram"]
+Labels = Mapping[str, tuple[str, ...]]  # column → what the labels of a clip say there, each once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ class ClipSpec:
 
     @property
     def duration_s(self) -> float:
-        """Seconds covered by the frames, and so by the waveform: both are of the same moment."""
+        """Seconds that the frames cover, and so the waveform."""
         return self.frames / self.fps
 
     @property
@@ -93,13 +94,14 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Frames, waveform and K texts of one moment of one video, as decoded.
+    """Frames, waveform and K texts of one stretch of one video, as decoded.
 
     frames: uint8; with a `layout` the bytes of planes, of the part that the crop needs; else RGB
         [T, H, W, 3] at `data.decode_size`. The crop is of the frames as they are here.
     waveform: int16 [S], mono; zeros where `has_audio` is False.
     word_ids: int64 [K, L], 0 is padding; a row with `text_mask` False is all 0.
     draw: 63 random bits for this clip at this step; whatever the model draws comes from them.
+    labels: of the stored labels that hold in the middle of the clip.
     """
 
     key: str
@@ -112,6 +114,20 @@ class Clip:
     augmentation: Augmentation
     draw: int
     layout: Layout | None = None
+    labels: Labels = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableClip:
+    """A clip that could not be read.
+
+    key: names the shard folder and the video.
+    step: of training; in evaluation the clip's position in the list.
+    """
+
+    key: str
+    cause: str
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +140,10 @@ class Batch:
     waveform: int16 [B, S]; has_audio: bool [B];
     word_ids: int64 [B, K, L]; text_mask: bool [B, K]; draw: int64 [B];
     crop: float32 [B, 4] top, left, height, width in fractions; flip: bool [B];
-    colour: float32 [B, 4] brightness, saturation, contrast, hue; gain: float32 [B].
+    colour: float32 [B, 4] brightness, saturation, contrast, hue; gain: float32 [B];
+    positions: of each clip, in the order of training (step × batch size + slot) or in the list that
+        is evaluated;
+    unreadable: clips that were to be in this batch; in training others took their places.
     """
 
     keys: tuple[str, ...]
@@ -140,15 +159,61 @@ class Batch:
     flip: Tensor
     colour: Tensor
     gain: Tensor
+    labels: tuple[Labels, ...] = ()
+    positions: tuple[int, ...] = ()
+    unreadable: tuple[UnreadableClip, ...] = ()
+
+    @classmethod
+    def collate(
+        cls,
+        clips: Sequence[Clip],
+        positions: Sequence[int] = (),
+        unreadable: Sequence[UnreadableClip] = (),
+    ) -> Batch:
+        """Stack clips, all RGB of one size or all planes; of no clips all tensors are empty."""
+        stack = np.stack if clips else np.array
+        of_planes = bool(clips) and clips[0].layout is not None
+        firsts = accumulate((len(clip.frames) for clip in clips), initial=0)
+        changes = [clip.augmentation for clip in clips]
+        return cls(
+            keys=tuple(clip.key for clip in clips),
+            starts_s=tuple(clip.start_s for clip in clips),
+            frames=torch.from_numpy(
+                (np.concatenate if of_planes else stack)([clip.frames for clip in clips])
+            ),
+            layout=torch.tensor(
+                [
+                    (first, *map(int, clip.layout)) if clip.layout else (0,) * 5
+                    for first, clip in zip(firsts, clips, strict=False)
+                ]
+            ),
+            waveform=torch.from_numpy(stack([clip.waveform for clip in clips])),
+            has_audio=torch.tensor([clip.has_audio for clip in clips]),
+            word_ids=torch.from_numpy(stack([clip.word_ids for clip in clips])),
+            text_mask=torch.from_numpy(stack([clip.text_mask for clip in clips])),
+            draw=torch.tensor([clip.draw for clip in clips]),
+            crop=torch.tensor([astuple(change.crop) for change in changes]),
+            flip=torch.tensor([change.flip for change in changes]),
+            colour=torch.tensor(
+                [
+                    (change.brightness, change.saturation, change.contrast, change.hue)
+                    for change in changes
+                ]
+            ),
+            gain=torch.tensor([change.gain for change in changes]),
+            labels=tuple(clip.labels for clip in clips),
+            positions=tuple(positions),
+            unreadable=tuple(unreadable),
+        )
 
     @classmethod
     def joined(cls, parts: Sequence[Batch]) -> Batch:
         """One batch of the clips of several."""
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            found = [getattr(part, field.name) for part in parts]
+        for name in cls.__slots__:
+            found = [getattr(part, name) for part in parts]
             tensors = isinstance(found[0], Tensor)
-            values[field.name] = torch.cat(found) if tensors else tuple(chain(*found))
+            values[name] = torch.cat(found) if tensors else tuple(chain(*found))
         if values["frames"].ndim == 1:
             before = torch.tensor([0, *(len(part.frames) for part in parts[:-1])]).cumsum(0)
             clips = torch.tensor([len(part) for part in parts])
@@ -157,12 +222,16 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Same batch on `device`; copies are asynchronous from pinned memory."""
-        moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=True)
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
-        return replace(self, **moved)
+        return self._each_tensor(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Same batch in pinned memory; torch's loader calls this in a thread of its own."""
+        return self._each_tensor(Tensor.pin_memory)
+
+    def _each_tensor(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {name: getattr(self, name) for name in self.__slots__}
+        tensors: dict[str, Any] = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
 
     def __len__(self) -> int:
         return len(self.keys)

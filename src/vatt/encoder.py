@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vatt.contracts import ClipSpec
-from vatt.data.sampling import clip_samples, clip_times, window_starts
+from vatt.data.clip_timing import clip_samples, clip_times, window_starts
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import pick_device
 from vatt.errors import CheckpointError, ConfigError, MediaError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tests.media.clips import Recipe, write
 from vatt.media.captions.clean import Caption
@@ -22,6 +23,7 @@ class Video:
     flash: int | None = None
     sound: bool = True
     captions: tuple[tuple[float, float, str], ...] = ()
+    labels: tuple[dict[str, Any], ...] = ()
     cuts: tuple[float, ...] = ()
     split: str = "train"
     size: tuple[int, int] = (48, 64)
@@ -45,6 +47,7 @@ def write_shards(folder: Path, videos: list[Video]) -> ShardFolder:
                 facts=facts,
                 source_facts=facts,
                 captions=tuple(Caption(*caption) for caption in video.captions),
+                labels=video.labels,
                 cuts=video.cuts,
             )
             shard.add(record, path)

@@ -11,7 +11,7 @@ from vatt.contracts import Augmentation, Clip, ClipSpec, Crop
 from vatt.data.augment import AugmentConfig
 from vatt.data.clip_reader import ClipReader
 from vatt.data.data_config import DataConfig
-from vatt.data.datasets import ClipDataset, EvalDataset, Window
+from vatt.data.datasets import ClipDataset, EvalDataset
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError, DataError, MediaError
 from vatt.shards.read import ShardFolder
@@ -137,7 +137,7 @@ def test_silence_is_missing_sound_only_when_asked(data):
 def test_clips_of_training_never_cross_a_cut_and_come_once_per_epoch(data):
     dataset = ClipDataset(config_of(data), SPEC, QUIET, WORDS, seed=1)
     assert dataset.num_clips == 5 + 5 + (1 + 3) + 1
-    clips = [dataset[step, slot] for step in range(4) for slot in range(4)][:15]
+    clips = [dataset.fetch(position)[0] for position in range(15)]
     assert sorted(clip.key for clip in clips) == sorted(
         ["v0"] * 5 + ["v1"] * 5 + ["v2"] * 4 + ["v3"]
     )
@@ -146,23 +146,24 @@ def test_clips_of_training_never_cross_a_cut_and_come_once_per_epoch(data):
     assert sum(max(n) < 15 for n in shown) == 1
 
 
-def test_a_clip_is_a_function_of_seed_step_and_slot(data):
+def test_a_clip_is_a_function_of_seed_and_position(data):
     noisy = AugmentConfig(audio_noise=0.05, gain=1.0)
     dataset = ClipDataset(config_of(data), SPEC, noisy, WORDS, seed=1)
     again = ClipDataset(config_of(data), SPEC, noisy, WORDS, seed=1)
-    for where in ((7, 3), (0, 0), (7, 3)):
-        clip, same = dataset[where], again[where]
+    for position in (31, 0, 31):
+        (clip, _), (same, _) = dataset.fetch(position), again.fetch(position)
         for field in fields(Clip):
             assert_array_equal(getattr(clip, field.name), getattr(same, field.name))
     other = ClipDataset(config_of(data), SPEC, noisy, WORDS, seed=2)
-    assert dataset[7, 3].draw != other[7, 3].draw != other[7, 2].draw
+    draws = [one.fetch(n)[0].draw for one, n in ((dataset, 31), (other, 31), (other, 30))]
+    assert len(set(draws)) == 3
 
 
 def test_the_same_clip_differs_from_epoch_to_epoch(data):
-    dataset = ClipDataset(config_of(data, batch_size=15), SPEC, QUIET, WORDS, seed=1)
+    dataset = ClipDataset(config_of(data), SPEC, QUIET, WORDS, seed=1)
     first, second = (
-        {(clip.key, clip.start_s): clip for slot in range(15) if (clip := dataset[step, slot])}
-        for step in range(2)
+        {(clip.key, clip.start_s): clip for clip, _ in map(dataset.fetch, epoch)}
+        for epoch in (range(15), range(15, 30))
     )
     shared = first.keys() & second.keys()
     assert {key for key, _ in shared} == {"v3"}  # the short one can only start at 0
@@ -187,19 +188,18 @@ def test_every_batch_has_the_folders_in_their_proportions(data, tmp_path):
     config = config_of(data, shards=(data.folder, other.folder), weights=(1.0, 3.0), batch_size=8)
     dataset = ClipDataset(config, SPEC, QUIET, WORDS, seed=0)
     for step in range(4):
-        places = [dataset._order.place(8 * step + slot) for slot in range(8)]
-        assert sum(place.source == 1 for place in places) == 6
+        places = [dataset.place(8 * step + slot) for slot in range(8)]
+        assert sum(place.folder == 1 for place in places) == 6
 
 
 def test_a_damaged_clip_is_replaced_and_named(tmp_path):
     data = write_shards(tmp_path, [Video(), Video(), Video()])
     sound = ClipDataset(config_of(data, batch_size=15), SPEC, QUIET, None, seed=0)
-    whole = [sound[0, slot] for slot in range(15)]
+    whole = [sound.fetch(position)[0] for position in range(15)]
     damage(data, 1)
     dataset = ClipDataset(config_of(data, batch_size=15), SPEC, QUIET, None, seed=0)
-    fetched = [dataset.fetch((0, slot)) for slot in range(15)]
+    fetched = [dataset.fetch(position) for position in range(15)]
     for before, (after, failures) in zip(whole, fetched, strict=True):
-        assert after is not None
         assert after.key != "v1"
         assert bool(failures) == (before.key == "v1")
         assert all(f.key.endswith(": v1") and "opened" in f.cause for f in failures)
@@ -214,8 +214,8 @@ def test_a_shard_cut_short_after_opening_is_a_counted_failure(tmp_path):
     end = data.index["video_offset"][2].as_py() + 100
     with (tmp_path / "shard-000000.tar").open("r+b") as file:
         file.truncate(end)
-    fetched = [dataset.fetch((0, slot)) for slot in range(15)]
-    assert {clip.key for clip, _ in fetched if clip} == {"v0", "v1"}
+    fetched = [dataset.fetch(position) for position in range(15)]
+    assert {clip.key for clip, _ in fetched} == {"v0", "v1"}
     assert {f.key for _, failures in fetched for f in failures} == {f"{tmp_path}: v2"}
 
 
@@ -224,13 +224,12 @@ def test_when_nothing_can_be_read_training_stops(tmp_path):
     damage(data, 0)
     dataset = ClipDataset(config_of(data), SPEC, QUIET, None, seed=0)
     with pytest.raises(DataError, match=r"(?s)v0: .*other clips in a row"):
-        dataset[0, 0]
+        dataset.fetch(0)
 
 
-def test_windows_are_read_as_asked_and_cropped_to_the_models_aspect(data):
-    dataset = EvalDataset(
-        data, [Window(0, 1.0), Window(4, 2.0)], SPEC, config_of(data, split="train"), WORDS
-    )
+def test_clips_of_a_list_are_read_as_asked_and_cropped_to_the_models_aspect(data):
+    places = [(0, 1.0), (4, 2.0)]
+    dataset = EvalDataset(data, places, SPEC, config_of(data, split="train"), WORDS)
     clips = [dataset[0], dataset[1]]
     assert numbers(clips[0].frames)[0] == 10
     assert numbers(clips[1].frames)[0] == 20
@@ -242,13 +241,13 @@ def test_windows_are_read_as_asked_and_cropped_to_the_models_aspect(data):
     assert wide != Crop()
 
 
-def test_a_window_past_the_end_is_a_failure_with_its_position(data):
-    dataset = EvalDataset(data, [Window(0, 1.0), Window(0, 4.5)], SPEC, config_of(data))
-    assert dataset.fetch(0).clip is not None
-    clip, (failure,) = dataset.fetch(1)
-    assert clip is None
-    assert failure.step == 1
-    assert "the video ends at 4.00 s" in failure.cause
+def test_a_clip_past_the_end_is_unreadable_and_told_with_its_position(data):
+    dataset = EvalDataset(data, [(0, 1.0), (0, 4.5)], SPEC, config_of(data))
+    batch = dataset.batch([0, 1])
+    assert (batch.keys, batch.positions) == (("v0",), (0,))
+    (unreadable,) = batch.unreadable
+    assert unreadable.step == 1
+    assert "the video ends at 4.00 s" in unreadable.cause
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -8,10 +9,10 @@ import torch
 from torch import Tensor
 
 from tests.data.small_shards import FPS, Video, damage, write_shards
-from vatt.contracts import Batch, ClipSpec
+from vatt.contracts import Batch, ClipSpec, UnreadableClip
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
-from vatt.data.datasets import ClipDataset, EvalDataset, UnreadableClip, Window
+from vatt.data.datasets import ClipDataset, EvalDataset
 from vatt.data.loader import make_eval_loader, make_loader
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import DataError
@@ -55,19 +56,25 @@ def same(one: Batch, other: Batch) -> bool:
 @pytest.fixture(scope="module")
 def batches(data) -> list[Batch]:
     """Steps 0 to 4 read plainly: no worker, no cache."""
-    return [batch for _, batch in make_loader(dataset_of(data), steps=5, device=CPU)]
+    return list(make_loader(dataset_of(data), steps=5, device=CPU))
+
+
+def by_step(loader: Iterable[Batch]) -> dict[int, Batch]:
+    return {batch.positions[0] // 6: batch for batch in loader}
 
 
 @pytest.mark.parametrize("workers", [1, 2, None])
 def test_batches_are_the_same_with_any_number_of_workers(data, batches, workers):
     loader = make_loader(dataset_of(data, workers=workers), steps=5, device=CPU)
     loaded = list(loader)
-    assert [step for step, _ in loaded] == list(range(5))
-    assert all(same(batch, batches[step]) for step, batch in loaded)
+    assert [batch.positions for batch in loaded] == [
+        tuple(range(6 * step, 6 * step + 6)) for step in range(5)
+    ]
+    assert all(map(same, loaded, batches))
 
 
 def test_a_loader_started_later_gives_the_same_batches(data, batches):
-    loaded = dict(make_loader(dataset_of(data), start_step=3, steps=5, device=CPU))
+    loaded = by_step(make_loader(dataset_of(data), start_step=3, steps=5, device=CPU))
     assert loaded.keys() == {3, 4}
     assert all(same(batch, batches[step]) for step, batch in loaded.items())
 
@@ -76,27 +83,28 @@ def test_a_loader_started_later_gives_the_same_batches(data, batches):
 def test_batches_are_the_same_with_a_cache(data, batches, cache, tmp_path):
     dataset = dataset_of(data, cache=cache, cache_dir=tmp_path)
     for read in (dataset, pickle.loads(pickle.dumps(dataset))):  # as sent to a worker
-        loaded = dict(make_loader(read, steps=5, device=CPU))
+        loaded = by_step(make_loader(read, steps=5, device=CPU))
         assert all(same(batch, batches[step]) for step, batch in loaded.items())
-    loaded = dict(make_loader(dataset, workers=2, steps=2, device=CPU))
+    loaded = by_step(make_loader(dataset, workers=2, steps=2, device=CPU))
     assert all(same(batch, batches[step]) for step, batch in loaded.items())
 
 
 def test_ranks_share_out_the_clips_of_one_process(data, batches):
     parts = [
-        dict(make_loader(dataset_of(data), batch_size=3, first_slot=slot, steps=5, device=CPU))
+        by_step(make_loader(dataset_of(data), batch_size=3, first_slot=slot, steps=5, device=CPU))
         for slot in (0, 3)
     ]
     for step, batch in enumerate(batches):
         assert torch.equal(torch.cat([part[step].frames for part in parts]), batch.frames)
         assert torch.equal(torch.cat([part[step].draw for part in parts]), batch.draw)
         assert parts[0][step].keys + parts[1][step].keys == batch.keys
+        assert parts[0][step].positions + parts[1][step].positions == batch.positions
 
 
 def test_batches_of_a_loader_do_not_depend_on_global_randomness(data, batches):
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    loaded = dict(make_loader(dataset_of(data, workers=1), steps=1, device=CPU))
+    loaded = by_step(make_loader(dataset_of(data, workers=1), steps=1, device=CPU))
     assert torch.equal(torch.get_rng_state(), before)
     assert same(loaded[0], batches[0])
 
@@ -110,15 +118,16 @@ def test_failed_items_are_replaced_counted_and_named(tmp_path, workers, cache, c
     dataset = dataset_of(data, **settings)
     loader = make_loader(dataset, steps=4, device=CPU)
     loaded = list(loader)
-    assert [len(batch) for _, batch in loaded] == [6] * 4
-    assert "v2" not in {key for _, batch in loaded for key in batch.keys}
-    assert {failure.key for failure in loader.failures} == {f"{tmp_path}: v2"}
-    fetched = [dataset.fetch((step, slot)) for step in range(4) for slot in range(6)]
-    assert loader.failed_clips == sum(len(item.failures) for item in fetched) >= 5
-    assert "cannot be opened" in loader.failures[0].cause
+    assert [len(batch) for batch in loaded] == [6] * 4
+    assert "v2" not in {key for batch in loaded for key in batch.keys}
+    assert {clip.key for clip in loader.unreadable} == {f"{tmp_path}: v2"}
+    fetched = [dataset.fetch(position) for position in range(4 * 6)]
+    assert loader.num_unreadable == sum(len(unreadable) for _, unreadable in fetched) >= 5
+    assert all(clip.step == step for step, batch in enumerate(loaded) for clip in batch.unreadable)
+    assert "cannot be opened" in loader.unreadable[0].cause
     assert caplog.text.count("skipped: ") == 1
     plain = list(make_loader(dataset_of(data, max_bad_fraction=0.25), steps=4, device=CPU))
-    assert all(same(a, b) for (_, a), (_, b) in zip(loaded, plain, strict=True))
+    assert all(map(same, loaded, plain))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -137,7 +146,7 @@ def test_failures_of_an_earlier_part_of_the_run_count(tmp_path):
     dataset = dataset_of(data, max_bad_fraction=0.25)
     earlier = [UnreadableClip("elsewhere: v9", "gone", 0)]
     with pytest.raises(DataError, match="2 videos cannot be read"):
-        list(make_loader(dataset, steps=10, device=CPU, failures=earlier))
+        list(make_loader(dataset, steps=10, device=CPU, unreadable=earlier))
 
 
 def test_an_error_in_a_worker_is_told_without_its_traceback(tmp_path):
@@ -149,30 +158,40 @@ def test_an_error_in_a_worker_is_told_without_its_traceback(tmp_path):
     assert "Traceback" not in str(error.value)
 
 
-def test_windows_come_in_order_and_failing_ones_are_left_out(data):
-    windows = [Window(0, 0.0), Window(2, 1.0), Window(0, 99.0), Window(4, 2.0), Window(0, 98.0)]
+def test_clips_of_a_list_come_in_order_without_those_that_cannot_be_read(data):
+    places = [(0, 0.0), (2, 1.0), (0, 99.0), (4, 2.0), (0, 98.0)]
     config = DataConfig(shards=(data.folder,), decode_size=(24, 32))
-    loader = make_eval_loader(EvalDataset(data, windows, SPEC, config), batch_size=2, device=CPU)
-    loaded = [(positions.tolist(), batch) for positions, batch in loader]
-    assert [positions for positions, _ in loaded] == [[0, 1], [3]]
-    assert [batch.keys for _, batch in loaded] == [("v0", "v2"), ("v4",)]
-    assert [(failure.step, failure.key[-4:]) for failure in loader.failures] == [(2, ": v0")]
-    assert loader.failed_clips == 2
+    loader = make_eval_loader(EvalDataset(data, places, SPEC, config), batch_size=2, device=CPU)
+    loaded = list(loader)
+    assert [batch.positions for batch in loaded] == [(0, 1), (3,)]
+    assert [batch.keys for batch in loaded] == [("v0", "v2"), ("v4",)]
+    assert [(clip.step, clip.key[-4:]) for clip in loader.unreadable] == [(2, ": v0")]
+    assert loader.num_unreadable == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_of_which_no_clip_can_be_read_is_left_out_but_counted(data, workers):
+    places = [(0, 99.0), (2, 99.0), (4, 2.0)]
+    dataset = EvalDataset(data, places, SPEC, DataConfig(shards=(data.folder,)))
+    assert len(dataset.batch([0, 1])) == 0
+    loader = make_eval_loader(dataset, batch_size=2, device=CPU, workers=workers)
+    assert [batch.positions for batch in loader] == [(2,)]
+    assert [clip.step for clip in loader.unreadable] == [0, 1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cache", ["none", "memory", "disk"])
-def test_windows_are_the_same_with_a_cache(data, cache, tmp_path):
-    windows = [Window(4, 1.0), Window(0, 0.33), Window(4, 2.0)]
+def test_clips_of_a_list_are_the_same_with_a_cache(data, cache, tmp_path):
+    places = [(4, 1.0), (0, 0.33), (4, 2.0)]
     config = DataConfig(
         shards=(data.folder,), decode_size=(24, 32), cache=cache, cache_dir=tmp_path
     )
-    dataset = EvalDataset(data, windows, SPEC, config, WORDS)
+    dataset = EvalDataset(data, places, SPEC, config, WORDS)
     cached = {"none": set(), "memory": {0, 4}, "disk": set(range(len(data)))}
     assert dataset._reader._caches.keys() == cached[cache]
-    ((_, batch),) = make_eval_loader(dataset, batch_size=3, device=CPU)
-    plain = EvalDataset(data, windows, SPEC, replace(config, cache="none"), WORDS)
-    ((_, expected),) = make_eval_loader(plain, batch_size=3, device=CPU)
+    (batch,) = make_eval_loader(dataset, batch_size=3, device=CPU)
+    plain = EvalDataset(data, places, SPEC, replace(config, cache="none"), WORDS)
+    (expected,) = make_eval_loader(plain, batch_size=3, device=CPU)
     assert same(batch, expected)
 
 
@@ -180,7 +199,7 @@ def test_crops_and_colours_reach_the_batch(data, batches):
     dataset = dataset_of(data)
     for step, batch in enumerate(batches):
         for slot in range(len(batch)):
-            change = dataset[step, slot].augmentation
+            change = dataset.fetch(6 * step + slot)[0].augmentation
             crop = [change.crop.top, change.crop.left, change.crop.height, change.crop.width]
             colour = [change.brightness, change.saturation, change.contrast, change.hue]
             np.testing.assert_allclose(batch.crop[slot], crop, rtol=1e-6)

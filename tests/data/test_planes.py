@@ -18,7 +18,7 @@ from vatt.data import clip_reader as reader_module
 from vatt.data.augment import AugmentConfig, apply
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.loader import collate, make_loader
+from vatt.data.loader import make_loader
 from vatt.errors import DataError
 from vatt.media.planes import Box
 from vatt.shards.read import ShardFolder
@@ -89,7 +89,7 @@ def test_planes_of_several_sizes_become_the_rgb_of_a_clip_by_clip_reference(bt70
         (Layout(16, 20, bt709, not full_range), Augmentation(flip=True)),
         (Layout(51, 33, bt709, full_range), Augmentation(crop=CROP)),
     ]
-    batch = collate([clip_of(*one, seed) for seed, one in enumerate(asked)])
+    batch = Batch.collate([clip_of(*one, seed) for seed, one in enumerate(asked)])
     frames = apply(batch, SPEC).frames
     for seed, one in enumerate(asked):
         expected = torch.from_numpy(reference(*one, seed).copy()).float()
@@ -100,7 +100,7 @@ def test_planes_of_several_sizes_become_the_rgb_of_a_clip_by_clip_reference(bt70
 
 
 def test_autocast_around_planes_changes_nothing():
-    batch = collate([clip_of(Layout(48, 64, True, False), Augmentation(crop=CROP), 0)])
+    batch = Batch.collate([clip_of(Layout(48, 64, True, False), Augmentation(crop=CROP), 0)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         frames = apply(batch, SPEC).frames
     assert frames.dtype == torch.float32
@@ -127,21 +127,21 @@ def same(one: Batch, other: Batch) -> bool:
 
 @pytest.fixture(scope="module")
 def batches(data: ShardFolder) -> list[Batch]:
-    return [batch for _, batch in make_loader(dataset_of(data), steps=4, device=CPU)]
+    return list(make_loader(dataset_of(data), steps=4, device=CPU))
 
 
 @pytest.mark.parametrize("settings", [{"workers": 2}, {"cache": "memory"}, {"cache": "disk"}])
 def test_planes_are_the_same_with_workers_and_with_a_cache(data, batches, settings, tmp_path):
     dataset = dataset_of(data, cache_dir=tmp_path, **settings)
-    loaded = dict(make_loader(dataset, steps=4, start_step=1, device=CPU))
-    assert loaded.keys() == {1, 2, 3}
-    assert all(same(batch, batches[step]) for step, batch in loaded.items())
+    loaded = list(make_loader(dataset, steps=4, start_step=1, device=CPU))
+    assert all(map(same, loaded, batches[1:]))
+    assert len(loaded) == 3
     assert len({tuple(row) for batch in batches for row in batch.layout[:, 1:3].tolist()}) > 3
 
 
 def test_batches_of_ranks_joined_are_those_of_one_process(data, batches):
     parts = [
-        dict(make_loader(dataset_of(data), batch_size=3, first_slot=slot, steps=4, device=CPU))
+        list(make_loader(dataset_of(data), batch_size=3, first_slot=slot, steps=4, device=CPU))
         for slot in (0, 3)
     ]
     for step, batch in enumerate(batches):
@@ -154,7 +154,7 @@ def test_only_what_the_crop_needs_is_read_and_nothing_is_seen_of_that(data, batc
         return Box(0, 0, height, width)
 
     monkeypatch.setattr(reader_module, "needed", whole)
-    uncut = [batch for _, batch in make_loader(dataset_of(data), steps=4, device=CPU)]
+    uncut = list(make_loader(dataset_of(data), steps=4, device=CPU))
     for batch, other in zip(batches, uncut, strict=True):
         assert len(batch.frames) < len(other.frames)
         # Fractions of a box are float32: a hundredth of a grey level, and colours magnify it.
@@ -165,8 +165,8 @@ def test_planes_that_cannot_be_read_are_replaced_counted_and_named_or_stop_the_r
     data = write_shards(tmp_path, [Video()] * 4)
     damage(data, 2)
     loader = make_loader(dataset_of(data, max_bad_fraction=0.25), steps=4, device=CPU)
-    assert [len(batch) for _, batch in loader] == [6] * 4
-    assert [failure.key for failure in loader.failures] == [f"{tmp_path}: v2"]
+    assert [len(batch) for batch in loader] == [6] * 4
+    assert [clip.key for clip in loader.unreadable] == [f"{tmp_path}: v2"]
     with pytest.raises(DataError, match=r"^1 videos cannot be read, more than data.max_bad"):
         list(make_loader(dataset_of(data, max_bad_fraction=0.0), steps=4, device=CPU))
 
@@ -178,7 +178,7 @@ def test_planes_and_rgb_of_the_same_shards_show_the_same(data):
     for settings in ({"decode": "planes"}, {"decode": "rgb", "decode_size": (48, 64)}):
         config = DataConfig(shards=(data.folder,), batch_size=6, **settings)
         dataset = ClipDataset(config, spec, still, None, seed=3)
-        found.append(apply(collate([dataset[0, slot] for slot in range(6)]), spec))
+        found.append(apply(dataset.batch(range(6)), spec))
     planes, rgb = found
     assert torch.equal(planes.audio, rgb.audio)
     # libswscale's RGB is one to two grey levels darker than its planes say, also where it is flat.

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.e2e.tiny_clips import SEGMENT_S
-from vatt.data.datasets import EvalDataset, Window
-from vatt.data.loader import collate
+from vatt.contracts import Batch
+from vatt.data.datasets import EvalDataset
 from vatt.devices import autocast
 from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.clips import find_clips
@@ -57,11 +57,11 @@ def test_features_are_those_of_the_network_on_the_clip_itself(subject):
     moment = clips.moments[4]
     dataset = EvalDataset(
         subject.dataset("test"),
-        [Window(moment.row, moment.start_s)],
+        [(moment.row, moment.start_s)],
         subject.encoder.spec,
         subject.data,
     )
-    batch = collate([dataset[0]])
+    batch = Batch.collate([dataset[0]])
     frames = batch.frames.float() * 2 / 255 - 1
     sound = batch.waveform.float() / 2**15
     assert clips.peaks[4] == pytest.approx(float(sound.abs().max()))

@@ -21,7 +21,7 @@ SAVING = """
 
     folder = Path(sys.argv[1])
     toy = Toy(steps=10)
-    for step, batch in batches(0, 2):
+    for step, batch in enumerate(batches(0, 2)):
         toy.learner.objective(batch)["loss"].backward()
         toy.optimiser.step(step)
 

@@ -67,15 +67,15 @@ def test_loss_that_is_not_finite_stops_before_the_step_and_is_captured(tmp_path,
     toy = Toy(steps=12)
     before: list[torch.Tensor] = []
 
-    def poisoned() -> Iterator[tuple[int, Pairs]]:
-        for step, batch in batches(0, 12):
+    def poisoned() -> Iterator[Pairs]:
+        for step, batch in enumerate(batches(0, 12)):
             before.append(toy.weights())
             if step == 4:
                 x = batch.x.clone()
                 x[3, 1] = bad
-                yield step, replace(batch, x=x)
+                yield replace(batch, x=x)
             else:
-                yield step, batch
+                yield batch
 
     with pytest.raises(TrainingError, match=r"step 4: found loss (nan|inf).*clips 4/0, 4/1"):
         train(config(), toy.learner, poisoned(), folder=tmp_path, start_step=0)

@@ -29,7 +29,7 @@ def pairs(step: int) -> Pairs:
 
 def batches(start: int, end: int):
     for step in range(start, end):
-        yield step, pairs(step)
+        yield pairs(step)
 
 
 class Toy:

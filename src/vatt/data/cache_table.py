@@ -53,7 +53,7 @@ class DecodedVideo(NamedTuple):
             return self.frames[shown[0] : shown[-1] + 1]  # a view: collating copies it once
         return self.frames[shown]
 
-    def sound(self, first: int, count: int) -> NDArray[np.int16] | None:
+    def audio(self, first: int, count: int) -> NDArray[np.int16] | None:
         """Some samples; fewer where the track ends, None without sound."""
         return None if self.track is None else self.track[first : first + count]
 

@@ -78,7 +78,7 @@ def untrained(config: ModelConfig, *, seed: int) -> Vatt:
 def extract(
     module: Vatt,
     random_init: Vatt,
-    clips: Iterable[tuple[NDArray[np.int64], Batch]],
+    batches: Iterable[Batch],
     spec: ClipSpec,
     precision: AbstractContextManager[Any],
 ) -> dict[str, NDArray[Any]]:
@@ -87,7 +87,7 @@ def extract(
     Args:
         module: trained, in evaluation mode.
         random_init: the same before training.
-        clips: positions int64 [b] and their batch; positions that never come have failed.
+        batches: their clips; those whose positions never come cannot be read.
         spec: of the clips.
         precision: autocast, or nothing.
 
@@ -98,10 +98,10 @@ def extract(
         DataError: no clip came.
     """
     parts: list[dict[str, Tensor]] = []
-    for positions, batch in clips:
+    for batch in batches:
         inputs = apply(batch, spec)
         peaks = batch.waveform.float().abs().amax(1) / 2**15 * batch.has_audio
-        part = {"positions": torch.from_numpy(positions), "peaks": peaks}
+        part = {"positions": torch.tensor(batch.positions), "peaks": peaks}
         with torch.inference_mode(), precision:
             part |= _named(PRETRAINED, _vectors(module, inputs) | input_space(module, inputs))
             part |= _named(RANDOM_INIT, _vectors(random_init, inputs))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vatt.config import config_hash, from_values, read_toml
 from vatt.data.data_config import DataConfig
-from vatt.data.datasets import EvalDataset, Window
+from vatt.data.datasets import EvalDataset
 from vatt.data.loader import make_eval_loader
 from vatt.encoder import Encoder, load
 from vatt.errors import ConfigError, DataError
@@ -129,8 +129,8 @@ class TrainedRun:
 
     def _extract(self, dataset: ShardFolder, moments: EvalClips, seed: int) -> dict[str, Any]:
         device, spec = self.encoder.device, self.encoder.spec
-        windows = [Window(moment.row, moment.start_s) for moment in moments.moments]
-        clips = EvalDataset(dataset, windows, spec, self.data)
+        places = [(moment.row, moment.start_s) for moment in moments.moments]
+        clips = EvalDataset(dataset, places, spec, self.data)
         loader = make_eval_loader(
             clips, batch_size=CLIPS_AT_ONCE, workers=self.data.workers, device=device
         )

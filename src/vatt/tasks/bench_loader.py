@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import track
 from tyro.conf import Positional
 
-from vatt.contracts import ClipSpec
+from vatt.contracts import Batch, ClipSpec
 from vatt.data.augment import AugmentConfig
 from vatt.data.clip_reader import ClipReader
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.loader import collate, make_loader
+from vatt.data.loader import make_loader
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import num_cpus
 from vatt.errors import ConfigError
@@ -127,20 +127,21 @@ def _tokenizer(folder: ShardFolder, split: str) -> WordTokenizer:
 
 def _batches(dataset: ClipDataset, folder: ShardFolder, steps: int) -> Iterator[dict[str, float]]:
     """For each batch of the one core the seconds by stage, and what came of it."""
-    convert = ((PlaneCopier, "copy"), (RgbConverter, "__call__"))
-    with _timed(*convert) as converting, _timed((ClipReader, "decode_sound")) as hearing:
+    convert = ((PlaneCopier, "copy"), (FrameConverter, "__call__"))
+    with _timed(*convert) as converting, _timed((ClipReader, "decode_audio")) as hearing:
         for step in track(
             range(steps + 1), "one core", console=Console(stderr=True), transient=True
         ):
-            read_s = sum(_read(folder, dataset.place((step, slot)).row) for slot in range(_AT_ONCE))
+            positions = range(step * _AT_ONCE, (step + 1) * _AT_ONCE)
+            read_s = sum(_read(folder, dataset.place(position).row) for position in positions)
             converting.clear()
             hearing.clear()
             started = time.process_time()
-            fetched = [dataset.fetch((step, slot)) for slot in range(_AT_ONCE)]
+            fetched = [dataset.fetch(position) for position in positions]
             fetched_s = time.process_time() - started
             convert_s, sound_s = sum(converting), sum(hearing)
             started = time.process_time()
-            batch = collate([one.clip for one in fetched if one.clip is not None])
+            batch = Batch.collate([clip for clip, _ in fetched])
             collate_s = time.process_time() - started
             if step:  # the first warms up
                 yield {
@@ -149,7 +150,7 @@ def _batches(dataset: ClipDataset, folder: ShardFolder, steps: int) -> Iterator[
                     "sound": sound_s,
                     "convert": convert_s,
                     "collate": collate_s,
-                    "failed": sum(len(one.failures) for one in fetched),
+                    "failed": sum(len(unreadable) for _, unreadable in fetched),
                     "bytes": sum(
                         value.nbytes
                         for name in batch.__slots__
@@ -194,14 +195,12 @@ def _timed(*methods: tuple[type, str]) -> Iterator[list[float]]:
 
 def _together(dataset: ClipDataset, steps: int, workers: int) -> float:
     """Clips per second of all workers, from the first batch on."""
-    loader = make_loader(
-        dataset, steps=2 * steps + 1, device=torch.device("cpu"), start_step=0, workers=workers
-    )
+    loader = make_loader(dataset, steps=2 * steps + 1, device=torch.device("cpu"), workers=workers)
     started, clips = 0.0, 0
-    for step, batch in track(
+    for batch in track(
         loader, "all workers", total=2 * steps + 1, console=Console(stderr=True), transient=True
     ):
-        if step == 0:
+        if batch.positions[0] == 0:
             started = time.perf_counter()
         else:
             clips += len(batch)

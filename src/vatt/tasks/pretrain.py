@@ -15,12 +15,19 @@ from torch import Tensor, nn
 from vatt import config as configs
 from vatt import distributed
 from vatt.config import to_values
-from vatt.contracts import Augmentation, Batch, ClipSpec, Embeddings, draw_bits
+from vatt.contracts import (
+    Augmentation,
+    Batch,
+    ClipSpec,
+    Embeddings,
+    UnreadableClip,
+    draw_bits,
+)
 from vatt.data import augment
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
-from vatt.data.datasets import ClipDataset, UnreadableClip
-from vatt.data.loader import collate, make_loader
+from vatt.data.datasets import ClipDataset
+from vatt.data.loader import make_loader
 from vatt.data.tokenizer import WordTokenizer
 from vatt.data.vocabulary import vocabulary
 from vatt.devices import autocast, cpu_threads, pick_device, seeded
@@ -166,12 +173,12 @@ def run(config: PretrainConfig) -> PretrainResult:
             start_step=state.step,
             batch_size=len(slots),
             first_slot=slots.start,
-            failures=[UnreadableClip(**facts) for facts in known],
+            unreadable=[UnreadableClip(**facts) for facts in known],
         )
 
         def failures() -> list[dict[str, Any]]:
             """Every clip of any rank that could not be read, with its step and cause."""
-            mine = [asdict(failure) for failure in loader.failures]
+            mine = [asdict(clip) for clip in loader.unreadable]
             return list(chain(*distributed.gather_json(mine)))
 
         learner = Learner(
@@ -264,11 +271,10 @@ def measure_frames(dataset: ClipDataset, clips: int) -> tuple[Colour, Colour]:
 
     total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     pixels = 0
-    batch = dataset.config.batch_size
     for number in range(clips):
-        clip = dataset[number // batch, number % batch]
+        clip, _ = dataset.fetch(number)
         uncoloured = replace(clip, augmentation=Augmentation(crop=clip.augmentation.crop))
-        frames = augment.apply(collate([uncoloured]), dataset.spec).frames
+        frames = augment.apply(Batch.collate([uncoloured]), dataset.spec).frames
         values = frames.view(-1, 3).double()
         total += values.sum(0)
         squares += values.square().sum(0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -14,16 +15,19 @@ BatchT = TypeVar("BatchT")
 
 
 def save_batch(batch: Any, folder: Path) -> None:
-    """Write a dataclass of tensors and JSON values as batch.safetensors and batch.json."""
+    """Write a dataclass, its tensors as batch.safetensors and the rest as batch.json."""
     values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
     plain = {name: v for name, v in values.items() if not isinstance(v, Tensor)}
     save_file(tensors, folder / "batch.safetensors")
-    (folder / "batch.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+    (folder / "batch.json").write_text(
+        json.dumps(plain, indent=1, default=asdict), encoding="utf-8"
+    )
 
 
 def load_batch(kind: type[BatchT], folder: Path) -> BatchT:
-    """Read what `save_batch` wrote of a `kind`; JSON lists come back as tuples."""
+    """Read what `save_batch` wrote of a `kind`, each field as the type that it is declared with."""
+    types = get_type_hints(kind)
     plain = json.loads((folder / "batch.json").read_text(encoding="utf-8"))
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    values = {k: TypeAdapter[Any](types[k]).validate_python(v) for k, v in plain.items()}
     return kind(**values, **load_file(folder / "batch.safetensors"))

@@ -88,12 +88,14 @@ class TrainSummary:
 def train(
     config: TrainConfig,
     learner: Learner[BatchT],
-    batches: Iterable[tuple[int, BatchT]],
+    batches: Iterable[BatchT],
     *,
     folder: Path,
     start_step: int,
 ) -> TrainSummary:
     """Train from update `start_step` to `config.steps`, writing into the run folder `folder`.
+
+    The batches are those of the steps from `start_step` on.
 
     Raises:
         TrainingError: a loss or gradient is not finite; the weights are those before that step,
@@ -103,7 +105,7 @@ def train(
     clock, active = Stopwatch(), distributed.is_main()
     check = FiniteCheck[BatchT](folder, learner.buffers, learner.write_model)
     with RunLog(folder, start_step=start_step, steps=config.steps, active=active) as log:
-        for step, batch in clock.waiting_for(batches):
+        for step, batch in enumerate(clock.waiting_for(batches), start_step):
             with step_randomness(learner.seed, step):
                 shares = learner.objective(batch)
                 shares["loss"].backward()  # type: ignore[no-untyped-call]
