@@ -22,12 +22,12 @@ def one_step_late(monkeypatch):
     monkeypatch.setattr(finite, "has_queue", lambda device: True)
 
 
-def poisoned(at: int, start: int = 0) -> Iterator[tuple[int, Pairs]]:
-    for step, batch in batches(start, 12):
+def poisoned(at: int, start: int = 0) -> Iterator[Pairs]:
+    for step, batch in enumerate(batches(start, 12), start):
         x = batch.x.clone()
         if step == at:
             x[3, 1] = float("nan")
-        yield step, replace(batch, x=x)
+        yield replace(batch, x=x)
 
 
 @pytest.mark.parametrize("at", [0, 2, 3, 4, 11], ids="step {}".format)
