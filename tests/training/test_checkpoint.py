@@ -12,7 +12,7 @@ from vatt.training.checkpoint import TrainingState
 
 def trained(steps=3) -> Toy:
     toy = Toy(steps=10)
-    for step, batch in batches(0, steps):
+    for step, batch in enumerate(batches(0, steps)):
         torch.autograd.backward(toy.learner.objective(batch)["loss"])
         toy.optimiser.step(step)
     return toy

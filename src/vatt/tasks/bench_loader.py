@@ -127,7 +127,7 @@ def _tokenizer(folder: ShardFolder, split: str) -> WordTokenizer:
 
 def _batches(dataset: ClipDataset, folder: ShardFolder, steps: int) -> Iterator[dict[str, float]]:
     """For each batch of the one core the seconds by stage, and what came of it."""
-    convert = ((PlaneCopier, "copy"), (FrameConverter, "__call__"))
+    convert = ((PlaneCopier, "copy"), (RgbConverter, "__call__"))
     with _timed(*convert) as converting, _timed((ClipReader, "decode_audio")) as hearing:
         for step in track(
             range(steps + 1), "one core", console=Console(stderr=True), transient=True
