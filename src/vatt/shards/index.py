@@ -91,7 +91,7 @@ def index_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=WRITTEN_SCHEMA)
 
 
-def counts(column: Any) -> dict[str, int]:
+def _counts(column: Any) -> dict[str, int]:
     """How often each value stands in a column of names, by name."""
     found = {one["values"]: one["counts"] for one in pc.value_counts(column).to_pylist()}
     return dict(sorted(found.items()))
@@ -104,7 +104,7 @@ def totals(table: pa.Table) -> dict[str, Any]:
         "shards": pc.count_distinct(table["shard"]).as_py(),
         **_totals(table),
         "splits": {name: _totals(table.filter(pc.equal(table["split"], name))) for name in splits},
-        "missing": counts(pc.list_flatten(table["missing"])),
+        "missing": _counts(pc.list_flatten(table["missing"])),
     }
 
 
@@ -113,7 +113,7 @@ def caption_sources(table: pa.Table) -> dict[str, int]:
     captioned = pc.and_(pc.equal(table["part"], 0), pc.not_equal(table["captions_from"], ""))
     found = table.filter(captioned)
     languages = pc.if_else(pc.equal(found["language"], ""), "language unknown", found["language"])
-    return counts(pc.binary_join_element_wise(found["captions_from"], languages, ", "))
+    return _counts(pc.binary_join_element_wise(found["captions_from"], languages, ", "))
 
 
 def num_sources(table: pa.Table) -> int:
