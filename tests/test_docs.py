@@ -130,7 +130,6 @@ def test_files_and_modules_named_in_the_text_exist():
             if found and not can_import(*found.groups()):
                 missing.append(f"{page.name}: {span}")
     assert set(missing) == {
-        "architecture.md: training/parallel.py",  # "to come"
         "architecture.md: tasks/NAME.py",  # NAME is the reader's
         "architecture.md: docs/NAME.md",
         "CONTRIBUTING.md: utils.py",  # "there is no"
