@@ -32,7 +32,7 @@ def test_saved_training_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert (state.step, state.facts) == (3, {"failed": ["a", "b"]})
     for learner in (toy, other):
         torch.manual_seed(5)
-        torch.autograd.backward(learner.learner.objective(next(batches(3, 4))[1])["loss"])
+        torch.autograd.backward(learner.learner.objective(next(batches(3, 4)))["loss"])
         learner.optimiser.step(3)
     assert torch.equal(toy.weights(), other.weights())
 
