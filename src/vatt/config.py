@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-import tomli_w
 from pydantic import TypeAdapter, ValidationError
 
 from vatt.errors import ConfigError
 
 T = TypeVar("T")
 
+
+CONFIG_FILE = "config.toml"  # the settings of a run or prepared folder
 NONE = "none"  # TOML has no word for None
 
 
@@ -145,11 +146,6 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot read settings: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from error
-
-
-def write_toml(config: Any, path: Path) -> None:
-    """Write a config so that `read_toml` + `from_values` gives it back."""
-    path.write_text(tomli_w.dumps(to_values(config)), encoding="utf-8")
 
 
 def config_hash(config: Any) -> str:

@@ -1,32 +1,179 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Files and folders written atomically, format versions, hashes, locks, claimed folders."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import logging
 import os
+import secrets
+import shutil
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import tomli_w
+
+from vatt.config import CONFIG_FILE, flatten, read_toml
+from vatt.errors import ConfigError, VattError
+
+logger = logging.getLogger(__name__)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it to the disk and rename it."""
-    aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        file.write(content)
-        finish(file, aside, path)
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file that appears complete or not at all; a text is written as UTF-8."""
+    with atomic_file(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def finish(file: BinaryIO, aside: Path, path: Path | None) -> None:
-    """Flush a file that was written aside, and give it its name; remove it when `path` is None."""
-    if path is None:
-        file.close()
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Where to write a file that becomes `path` when the context ends without an error.
+
+    It is flushed to the disk and renamed. After an error nothing is left, and what `path` was
+    before stays; what a killed process left is overwritten by the next one.
+    """
+    aside = path.with_name(f"{path.name}.part")
+    try:
+        yield aside
+        _flush(aside)
+        aside.replace(path)
+        _flush(path.parent)
+    except BaseException:
         aside.unlink(missing_ok=True)
-        return
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path, *, first_wins: bool = False) -> Iterator[Path]:
+    """A new folder to write in that becomes `path` when the context ends without an error.
+
+    All that is in it is flushed to the disk before it is renamed. After an error nothing is left.
+
+    Args:
+        path: its name then; a folder that has this name is replaced.
+        first_wins: several processes may write the same folder at once; the first one's stays.
+    """
+    own = f"-{secrets.token_hex(8)}" if first_wins else ""
+    aside = path.with_name(f".{path.name}{own}.part")
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed while it wrote
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        for one in [*aside.rglob("*"), aside]:
+            _flush(one)
+        if path.exists() and not first_wins:
+            shutil.rmtree(path)
+        try:
+            aside.rename(path)
+        except OSError:
+            if not (first_wins and path.is_dir()):
+                raise
+            shutil.rmtree(aside)
+        _flush(path.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def flush(file: BinaryIO) -> None:
+    """Let all that was written to an open file be on the disk, not only with the system."""
     file.flush()
     os.fsync(file.fileno())
-    file.close()
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+
+
+def _flush(path: Path) -> None:
+    """As `flush`; of a folder: the names in it."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read; the error says which file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def refuse_newer(path: Path, found: Any, newest: str, error: type[VattError]) -> None:
+    """Raise `error` when a file's format version has a higher major number than `newest`.
+
+    Raises:
+        ValueError: it is no version.
+    """
+    if int(str(found).split(".")[0]) > int(newest.split(".")[0]):
+        raise error(
+            f"{path}: found format version {found}, expected {newest} or older; it was written by "
+            "a newer vatt: upgrade to use it"
+        )
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on a file while the context lasts; it also ends with the process.
+
+    On a disk that has no locks, as some network disks, a warning is all.
+
+    Args:
+        path: the file, made if absent; it is never removed, or two could hold the lock.
+        shared: several may hold the lock at once, but none who wants it alone.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            logger.warning("%s: cannot be locked (%s): start no second run", path, error.strerror)
+        yield
+
+
+def claim_folder(
+    folder: Path, settings: Mapping[str, Any], *, free: Collection[str], advice: str
+) -> None:
+    """Write config.toml into an existing folder, or check that it has these settings.
+
+    When several processes claim a folder at once, the first one's settings hold.
+
+    Args:
+        folder: what is begun, or continued, with these settings.
+        settings: as `vatt.config.to_values` gives them.
+        free: those that may differ, by dotted key: they do not change what is stored.
+        advice: what the user can do about a difference.
+
+    Raises:
+        ConfigError: the folder has other settings; names the first that differs.
+    """
+    path = folder / CONFIG_FILE
+    # A path may hold bytes that are no UTF-8; TOML must be.
+    text = tomli_w.dumps(settings).encode("utf-8", "replace")
+    if not path.exists():
+        aside = folder / f".{CONFIG_FILE}-{secrets.token_hex(8)}"
+        aside.write_bytes(text)
+        _flush(aside)
+        try:
+            os.link(aside, path)  # unlike a rename, it fails when another was first
+        except FileExistsError:
+            pass
+        except OSError:  # a disk without hard links
+            aside.replace(path)
+        aside.unlink(missing_ok=True)
+        _flush(folder)
+    before, now = flatten(read_toml(path)), flatten(tomllib.loads(text.decode()))
+    for key in sorted(before.keys() | now.keys()):
+        if key not in free and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{key}: found {now.get(key)!r}, expected {before.get(key)!r} as in {path}; "
+                f"{advice}"
+            )

@@ -21,6 +21,7 @@ from vatt.errors import ConfigError, DataError
 from vatt.evaluation.classifiers import LowRankConfig
 from vatt.evaluation.results import read_result, versions
 from vatt.presets import PRESETS
+from vatt.storage import write_atomically
 from vatt.tasks import linear_eval, prepare, pretrain, report, zero_shot
 from vatt_demo import record as demo_record
 
@@ -321,6 +322,4 @@ def _settings(config: DemoConfig) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    aside.replace(path)
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False))

@@ -21,6 +21,7 @@ from pathlib import Path
 from vatt.config import to_values
 from vatt.devices import num_cpus
 from vatt.errors import ConfigError, DataError
+from vatt.storage import atomic_file, write_atomically
 from vatt.workers.progress import ProgressBar
 from vatt_demo.game import Game
 from vatt_demo.maps import SPLITS, Split, engine_folder
@@ -95,14 +96,11 @@ def run(config: RecordConfig) -> RecordResult:
     _record_all(config, [video for video in videos if video not in done], done)
     rows = [row for video in videos for row in done[video]]
 
-    labels = config.out / "labels.csv"
-    part = labels.with_suffix(".part")
-    with part.open("w", newline="") as file:
+    with atomic_file(config.out / "labels.csv") as aside, aside.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(LabelRow)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    part.replace(labels)
-    (config.out / "prompts.json").write_text(json.dumps(prompts(), indent=1))
+    write_atomically(config.out / "prompts.json", json.dumps(prompts(), indent=1))
     result = RecordResult(
         out=config.out,
         videos=len(videos),
@@ -118,7 +116,7 @@ def run(config: RecordConfig) -> RecordResult:
         "versions": {name: version(name) for name in ("vizdoom", "av", "numpy")}
         | {"python": platform.python_version()},
     }
-    (config.out / "recording.json").write_text(json.dumps(summary, indent=1))
+    write_atomically(config.out / "recording.json", json.dumps(summary, indent=1))
     return result
 
 
@@ -140,7 +138,7 @@ def _claim(config: RecordConfig) -> None:
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(mine))
+    write_atomically(path, json.dumps(mine))
 
 
 _games: dict[str, Game] = {}  # of this worker process, one per wad
@@ -169,10 +167,7 @@ def _record_one(video: PlannedVideo, out: Path) -> list[LabelRow]:
         game = _games[video.map.wad] = Game(video.map.wad)
         Finalize(game, game.close, exitpriority=1)
     rows = record(video, game, out)
-    path = _rows_path(out, video)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps([asdict(row) for row in rows]))
-    part.replace(path)
+    write_atomically(_rows_path(out, video), json.dumps([asdict(row) for row in rows]))
     return rows
 
 

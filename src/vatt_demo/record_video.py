@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from vatt.errors import DataError
+from vatt.storage import atomic_file
 from vatt_demo.game import FRAME_RATE, Game
 from vatt_demo.ground_truth import truth_of
 from vatt_demo.maps import SPLITS, GameMap, Split, maps_of
@@ -87,16 +88,11 @@ def record(video: PlannedVideo, game: Game, folder: Path) -> list[LabelRow]:
     frames = [frame for played in actions for frame in played.frames]
     path = folder / video.split / video.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".mp4.part")
-    write_video(
-        part,
-        (frame.pixels for frame in frames),
-        np.concatenate([frame.waveform for frame in frames]),
-    )
-    part.replace(path.with_suffix(".mp4"))
-    part = path.with_suffix(".srt.part")
-    write_captions(part, captions)
-    part.replace(path.with_suffix(".srt"))
+    waveform = np.concatenate([frame.waveform for frame in frames])
+    with atomic_file(path.with_suffix(".mp4")) as aside:
+        write_video(aside, (frame.pixels for frame in frames), waveform)
+    with atomic_file(path.with_suffix(".srt")) as aside:
+        write_captions(aside, captions)
     return rows
 
 

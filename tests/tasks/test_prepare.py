@@ -229,7 +229,7 @@ def test_folders_of_other_programs_are_refused(library: Path, tmp_path: Path) ->
 
 
 def test_other_settings_need_another_folder_or_overwrite(library: Path, prepared: Path) -> None:
-    with pytest.raises(ConfigError, match=r"made with short_side = 256, found 32; choose another"):
+    with pytest.raises(ConfigError, match=r"short_side: found 32, expected 256 as in .*; choose"):
         run(config(library, prepared, short_side=32))
 
 

@@ -80,5 +80,5 @@ def test_newer_format_is_refused_with_both_versions(tmp_path):
     path = save(trained(), tmp_path)
     record = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(record | {"format_version": "2.0"}))
-    with pytest.raises(CheckpointError, match=r"found format version 2\.0, expected at most 1"):
+    with pytest.raises(CheckpointError, match=r"found format version 2\.0, expected 1\.0"):
         checkpoint.load_training(path, Toy(steps=10).optimiser)

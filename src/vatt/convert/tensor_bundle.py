@@ -7,7 +7,6 @@ are read. Nothing is allocated before its size was compared with that of the fil
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from vatt.convert.protobuf import Cursor, Message, masked
 from vatt.convert.sstable import read_table
 from vatt.errors import ConversionError
+from vatt.storage import sha256_of
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of the name of every variable
 MOST_DIMENSIONS = 8
@@ -132,7 +132,7 @@ class Bundle:
 
     def index_hash(self) -> str:
         """SHA-256 of the index; it holds the checksum of every tensor, so of all the content."""
-        return hashlib.sha256(self.index.read_bytes()).hexdigest()
+        return sha256_of(self.index)
 
     def read(self, name: str) -> NDArray[np.float32]:
         """One tensor of floating point numbers, as float32.

@@ -39,6 +39,7 @@ from vatt.errors import DataError, MediaError
 from vatt.media.media_file import open_media
 from vatt.media.planes import Box, Planes, frame_bytes
 from vatt.shards.read import ShardFolder
+from vatt.storage import atomic_folder
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,10 @@ def open_cache(
     home = folder / _identity(data, rows, settings)
     if not home.is_dir():
         try:
-            _fill_on_disk(home, data, settings, plan)
+            with atomic_folder(home, first_wins=True) as made:
+                (made / BYTES_FILE).touch()
+                table = _fill(made / BYTES_FILE, data, settings, plan)
+                np.savez(made / TABLE_FILE, **asdict(table))
         except OSError as error:
             raise DataError(
                 f"{folder}: cannot keep decoded videos: {error.strerror}; choose another "
@@ -126,21 +130,6 @@ def open_cache(
             ) from error
     with np.load(home / TABLE_FILE) as arrays:
         return VideoCache(home / BYTES_FILE, settings, CacheTable(**arrays))
-
-
-def _fill_on_disk(home: Path, data: ShardFolder, settings: CacheSettings, plan: CacheTable) -> None:
-    """Made aside, flushed and renamed, so that the folder is whole or absent."""
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".filling-", dir=home.parent) as aside:
-        made = Path(aside) / "cache"
-        made.mkdir()
-        (made / BYTES_FILE).touch()
-        table = _fill(made / BYTES_FILE, data, settings, plan)
-        np.savez(made / TABLE_FILE, **asdict(table))
-        for path in (made / BYTES_FILE, made / TABLE_FILE):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        _rename_unless_there(made, home)
 
 
 def _identity(data: ShardFolder, rows: NDArray[np.int64], settings: CacheSettings) -> str:
@@ -151,14 +140,6 @@ def _identity(data: ShardFolder, rows: NDArray[np.int64], settings: CacheSetting
         "videos": data.column("sha256")[rows].tolist(),
     }
     return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
-
-
-def _rename_unless_there(made: Path, home: Path) -> None:
-    try:
-        made.rename(home)
-    except OSError:  # another process was faster; its bytes are the same
-        if not home.is_dir():
-            raise
 
 
 def _file_in_memory() -> tuple[Path, Callable[[], None]]:

@@ -10,6 +10,7 @@ from vatt.data.data_config import DataConfig
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError
 from vatt.shards.read import ShardFolder
+from vatt.storage import atomic_file
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,8 @@ def vocabulary(
             tokenizer = WordTokenizer.build(_captions(data), max_words=max_words)
         else:
             tokenizer = WordTokenizer.load(_of_model(start_from))
-        aside = path.with_suffix(".part")
-        tokenizer.save(aside)
-        aside.replace(path)
+        with atomic_file(path) as aside:
+            tokenizer.save(aside)
     distributed.barrier()
     return WordTokenizer.load(path)
 

@@ -26,6 +26,7 @@ from vatt.models.model_config import ModelConfig
 from vatt.models.spectrogram import log_mel
 from vatt.models.tokens import PatchTokens
 from vatt.models.vatt import Vatt
+from vatt.storage import atomic_file
 
 logger = logging.getLogger(__name__)
 
@@ -168,9 +169,8 @@ def cached(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str,
     started = time.perf_counter()
     arrays = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    save_file(arrays, aside)
-    aside.replace(path)
+    with atomic_file(path) as aside:
+        save_file(arrays, aside)
     seconds = time.perf_counter() - started
     logger.info("%s: %d clips in %.1f s", path.name, len(arrays["positions"]), seconds)
     return arrays

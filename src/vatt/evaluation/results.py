@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vatt.errors import CheckpointError, DataError
+from vatt.storage import refuse_newer, sha256_of, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ def file_hash(path: Path) -> str:
         CheckpointError: the file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        return sha256_of(path)[:12]
     except OSError as error:
         raise CheckpointError(f"{path}: cannot read: {error.strerror}") from error
 
@@ -60,16 +59,11 @@ def take(
 
 
 def write_result(run: Path, task: str, result: Mapping[str, Any]) -> Path:
-    """Write `<run>/results/<task>.json`, whole or not at all; returns its path."""
+    """Write `<run>/results/<task>.json` atomically; returns its path."""
     path = run / "results" / f"{task}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"format_version": FORMAT_VERSION, "task": task, **result, "versions": versions()}
-    aside = path.with_suffix(".json.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False))
     return path
 
 
@@ -82,14 +76,9 @@ def read_result(run: Path, task: str) -> dict[str, Any] | None:
     path = run / "results" / f"{task}.json"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        major = int(content["format_version"].split(".")[0])
+        refuse_newer(path, content["format_version"], FORMAT_VERSION, CheckpointError)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a result file ({error}); run the task again") from error
-    if major > int(FORMAT_VERSION.split(".")[0]):
-        raise CheckpointError(
-            f"{path}: format version {content['format_version']}, "
-            f"expected {FORMAT_VERSION} or older; update vatt"
-        )
     return content

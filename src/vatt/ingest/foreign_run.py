@@ -32,6 +32,7 @@ from vatt.shards.layout import (
 from vatt.shards.read import ShardFolder
 from vatt.shards.tar import COMPRESSED, STRANGE
 from vatt.shards.write import write_index
+from vatt.storage import flush
 from vatt.workers.pool import run_in_order
 from vatt.workers.process import Lost
 
@@ -157,8 +158,7 @@ def _index(
                 records.write(outcome.text + b"\n")
             else:
                 state.skip(sample.tar, outcome, sample.source)
-    records.flush()
-    os.fsync(records.fileno())
+    flush(records)
     state.table = pa.concat_tables([state.table, index_table(rows)])
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from vatt.errors import MediaError
 from vatt.ingest.manifest import ManifestEntry
-from vatt.ingest.sources import Item, Skipped, file_sha256
+from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.choose import CaptionChoice, find_captions
 from vatt.media.captions.clean import of_part, on_clock
 from vatt.media.media_file import open_media, probe
 from vatt.media.stored_form import PART_S, Part, StoredForm, encode_parts, has_stored_form
 from vatt.shards.record import PartOf, SampleRecord
+from vatt.storage import sha256_of
 from vatt.workers.process import TOO_LARGE, TimeLimit
 
 # How long an item may take, when the user does not say: declared seconds count so many times, and
@@ -68,7 +69,7 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
     """Make one video ready: encode it, or keep the file when it already fits."""
     cause, folder = "unreadable", making.folder / item.key
     try:
-        size, sha256 = item.path.stat().st_size, file_sha256(item.path)
+        size, sha256 = item.path.stat().st_size, sha256_of(item.path)
         with open_media(item.path) as media:
             source = media.facts
             if source.video is None:

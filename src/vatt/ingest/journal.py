@@ -11,9 +11,7 @@ shards that neither the index nor a journal knows are read.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,15 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vatt import storage
 from vatt.errors import ConfigError, DataError
 from vatt.ingest.sources import Item, Skipped
 from vatt.shards.index import WRITTEN_SCHEMA, index_table
 from vatt.shards.layout import FAILURES_FILE, INDEX_FILE, shard_paths
 from vatt.shards.read import read_shard
 from vatt.shards.record import json_bytes
-from vatt.storage import write_whole
-
-_logger = logging.getLogger(__name__)
 
 
 class BusyError(DataError):
@@ -93,16 +89,14 @@ def locked(folder: Path, share: Share | None) -> Iterator[None]:
 
 @contextmanager
 def _lock(path: Path, *, alone: bool) -> Iterator[None]:
-    with path.open("wb") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            stack.enter_context(storage.locked(path, shared=not alone))
         except BlockingIOError:
             raise BusyError(
                 f"{path.parent}: another `vatt prepare` is at work there ({path.name} is locked); "
                 "wait until it has ended, or share the work by --task 1/2 and --task 2/2"
             ) from None
-        except OSError as error:  # some network disks have no locks
-            _logger.warning("%s: cannot be locked (%s): start no second run", path, error.strerror)
         yield
 
 
@@ -195,7 +189,7 @@ def forget(folder: Path) -> None:
     _path(folder, None).unlink(missing_ok=True)
     for path in folder.glob("journal-*.jsonl"):
         if _is_done(path):
-            write_whole(path, json_bytes({"done": True}) + b"\n")
+            storage.write_atomically(path, json_bytes({"done": True}) + b"\n")
 
 
 def _path(folder: Path, share: Share | None) -> Path:

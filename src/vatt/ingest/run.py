@@ -5,14 +5,11 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import logging
-import os
-import secrets
 import shutil
 import tempfile
 import time
-import tomllib
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -20,9 +17,8 @@ from typing import Any, Literal
 
 import av
 import pyarrow as pa
-import tomli_w
 
-from vatt.config import read_toml
+from vatt.config import CONFIG_FILE, read_toml
 from vatt.errors import ConfigError, DataError
 from vatt.ingest.item import Making, Prepared, look_at, prepare_item
 from vatt.ingest.journal import (
@@ -40,10 +36,10 @@ from vatt.ingest.sources import Found, Item, Skipped, without_duplicates
 from vatt.shards.index import num_sources, totals
 from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
 from vatt.shards.write import ShardWriter, write_index
+from vatt.storage import claim_folder
 from vatt.workers.pool import run_in_order
 from vatt.workers.process import Limits, Lost
 
-CONFIG_FILE = "config.toml"
 _logger = logging.getLogger(__name__)
 
 
@@ -181,20 +177,8 @@ def _make_ready(plan: IngestPlan) -> None:
         leftovers += [out / name for name in files]
     for path in set(leftovers):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    path = out / CONFIG_FILE
-    text = tomli_w.dumps(plan.settings).encode("utf-8", "replace")
-    aside = out / f".settings-{secrets.token_hex(8)}"
-    aside.write_bytes(text)
-    with suppress(FileExistsError):  # the first of several tasks wins
-        os.link(aside, path)
-    aside.unlink()
-    now, before = tomllib.loads(text.decode()), read_toml(path)
-    for name in sorted(now.keys() | before.keys()):
-        if name not in plan.free_settings and now.get(name) != before.get(name):
-            raise ConfigError(
-                f"{out}: made with {name} = {before.get(name)!r}, found {now.get(name)!r}; "
-                "choose another --out, or --overwrite"
-            )
+    advice = "choose another --out, or --overwrite"
+    claim_folder(out, plan.settings, free=plan.free_settings, advice=advice)
 
 
 def _left_to_do(plan: IngestPlan, stored: Stored) -> tuple[list[Item], dict[str, Skipped]]:

@@ -17,6 +17,7 @@ from vatt.errors import DataError
 from vatt.ingest.manifest import ManifestEntry, read_manifest
 from vatt.media.captions.files import SUFFIXES as CAPTION_SUFFIXES
 from vatt.shards.layout import FAILURES_FILE
+from vatt.storage import sha256_of
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -305,7 +306,7 @@ def without_duplicates(
         if not size or count[size] < 2:
             continue
         try:
-            content = (size, file_sha256(item.path))
+            content = (size, sha256_of(item.path))
         except OSError:
             continue
         first = seen.setdefault(content, item.name)
@@ -329,9 +330,3 @@ def too_many_skipped(
         f"{printable(skipped[0].reason)}), expected at most {most:.0%}; see "
         f"{folder / FAILURES_FILE}, or raise max_bad_fraction"
     )
-
-
-def file_sha256(path: Path) -> str:
-    """The checksum of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

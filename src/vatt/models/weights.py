@@ -25,6 +25,7 @@ from vatt.models.classifier import Classifier, ClassifierConfig
 from vatt.models.heads import SumOverRanks, alone
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
+from vatt.storage import refuse_newer
 
 FORMAT_VERSION = "1.1"  # 1.1: classifiers
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -157,6 +158,13 @@ def read_settings(folder: Path) -> tuple[Settings, ClipSpec, dict[str, Any]]:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        known = isinstance(values, dict) and {"format_version", "clip"} <= values.keys()
+        if not known or not KINDS.keys() & values.keys():
+            raise CheckpointError(
+                f"{path}: is not the settings file of a vatt model; expected the keys "
+                "format_version, clip, and model or classifier"
+            )
+        refuse_newer(path, values["format_version"], FORMAT_VERSION, CheckpointError)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path}: not found; expected a model folder with {CONFIG} and {WEIGHTS}, "
@@ -164,22 +172,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    if (
-        not isinstance(values, dict)
-        or not {"format_version", "clip"} <= values.keys()
-        or not KINDS.keys() & values.keys()
-    ):
-        raise CheckpointError(
-            f"{path}: is not the settings file of a vatt model; expected the keys format_version, "
-            "clip, and model or classifier"
-        )
-    version = str(values["format_version"])
-    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
-        raise CheckpointError(
-            f"{path}: found format version {version}, expected {FORMAT_VERSION}; "
-            "load it with the version of vatt that wrote it"
-        )
-    return values
+    return dict(values)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ from vatt.shards.layout import (
     shard_path,
 )
 from vatt.shards.record import SampleRecord
+from vatt.storage import refuse_newer
 
 
 def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
@@ -258,20 +259,16 @@ def _read_info(folder: Path) -> dict[str, Any]:
     path = folder / DATASET_FILE
     try:
         info = json.loads(path.read_bytes())
-        version = str(info["format_version"])
-        newer = int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0])
+        if info.get("format") != "vatt-shards":
+            raise ValueError(f"format {info.get('format')!r}, expected 'vatt-shards'")
+        refuse_newer(path, info["format_version"], FORMAT_VERSION, DataError)
     except FileNotFoundError:
         raise DataError(
             f"{path}: missing; expected a folder made by `vatt prepare` (if it was interrupted, "
             "the same command finishes it)"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not the description of a prepared folder ({error})") from error
-    if info.get("format") != "vatt-shards" or newer:
-        raise DataError(
-            f"{path}: format {info.get('format')} {version}, expected vatt-shards up to "
-            f"{FORMAT_VERSION}; install a newer vatt"
-        )
     if info.get("records", RECORDS_FILE) != RECORDS_FILE:
         raise DataError(f"{path}: records in {info['records']!r}, expected {RECORDS_FILE!r}")
     return dict(info)

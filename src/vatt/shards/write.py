@@ -8,6 +8,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +30,7 @@ from vatt.shards.layout import (
 )
 from vatt.shards.read import read_shard
 from vatt.shards.record import SampleRecord, json_bytes
-from vatt.storage import finish, write_whole
+from vatt.storage import atomic_file, write_atomically
 
 
 class ShardWriter:
@@ -39,8 +40,8 @@ class ShardWriter:
         assert SHARD_NAME.fullmatch(path.name), path.name
         self.path = path
         self.rows: list[dict[str, Any]] = []  # of the index, one for each video so far
-        self._aside = path.with_name(path.name + ".part")
-        self._file = self._aside.open("wb")
+        self._atomic = ExitStack()
+        self._file = self._atomic.enter_context(atomic_file(path)).open("wb")
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 closed in __exit__
 
     @property
@@ -72,10 +73,11 @@ class ShardWriter:
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
         if kind is None:
             self._tar.close()
-        finish(self._file, self._aside, self.path if kind is None else None)
+        self._file.close()
+        self._atomic.__exit__(kind, *rest)
 
 
 def write_index(
@@ -110,7 +112,8 @@ def write_index(
     }
     content = BytesIO()
     pq.write_table(table, content)
-    write_whole(folder / INDEX_FILE, content.getvalue())
-    write_whole(folder / FAILURES_FILE, b"".join(json_bytes(one) + b"\n" for one in skipped))
-    write_whole(folder / DATASET_FILE, json.dumps(info, ensure_ascii=False, indent=2).encode())
+    write_atomically(folder / INDEX_FILE, content.getvalue())
+    lines = b"".join(json_bytes(one) + b"\n" for one in skipped)
+    write_atomically(folder / FAILURES_FILE, lines)
+    write_atomically(folder / DATASET_FILE, json.dumps(info, ensure_ascii=False, indent=2))
     return info

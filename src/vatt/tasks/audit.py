@@ -30,7 +30,7 @@ from vatt.config import to_values
 from vatt.errors import ConfigError, DataError
 from vatt.report.audit_page import audit_page
 from vatt.shards.read import ShardFolder
-from vatt.storage import write_whole
+from vatt.storage import write_atomically
 from vatt.workers.pool import run_in_order
 from vatt.workers.process import Lost
 
@@ -315,8 +315,8 @@ def _write(
     )
     try:
         result.report.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(result.report, json.dumps(report, ensure_ascii=True, indent=1).encode())
-        write_whole(result.page, text.encode("utf-8", "backslashreplace"))
+        write_atomically(result.report, json.dumps(report, ensure_ascii=True, indent=1).encode())
+        write_atomically(result.page, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise DataError(
             f"{result.report.parent}: cannot be written ({error.strerror}); choose another --out"

@@ -26,7 +26,7 @@ from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError, ConversionError
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import WEIGHTS, Settings
-from vatt.training.checkpoint import OPTIMISER, STATE, TrainingState, write_state, written_whole
+from vatt.training.checkpoint import OPTIMISER, STATE, TrainingState, checkpoint_folder, write_state
 from vatt.workers.progress import ProgressBar
 
 MODALITIES = ("video", "audio", "text")
@@ -98,7 +98,7 @@ def run(config: ConvertConfig) -> ConvertResult:
         step = steps_made(bundle)
     if config.out is not None and not config.dry_run:
         config.out.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(config.out) as folder:
+        with checkpoint_folder(config.out) as folder:
             _write_tensors(folder, files)
             write_settings(folder, bundle, found, has_vocabulary=tokenizer is not None)
             if step is not None:

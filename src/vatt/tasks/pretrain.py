@@ -36,6 +36,7 @@ from vatt.losses import LossConfig, contrast
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
+from vatt.storage import claim_folder
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train
@@ -151,7 +152,9 @@ def run(config: PretrainConfig) -> PretrainResult:
     """
     device = pick_device(config.train.device, distributed.local_rank())
     with distributed.joined_ranks(device), cpu_threads(config.train.threads):
-        claim_folder(config)
+        config.out.mkdir(parents=True, exist_ok=True)
+        advice = "give the settings of that run to continue it, or another --out"
+        claim_folder(config.out, to_values(config), free=FREE_SETTINGS, advice=advice)
         max_words = config.model.text.vocabulary
         tokenizer = vocabulary(
             config.out, config.data, max_words=max_words, start_from=config.start_from
@@ -192,7 +195,7 @@ def run(config: PretrainConfig) -> PretrainResult:
         summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
         failed_clips = len(failures())
         if distributed.is_main():
-            with checkpoint.written_whole(config.out / "model") as aside:
+            with checkpoint.checkpoint_folder(config.out / "model") as aside:
                 learner.write_model(aside)
         distributed.barrier()
     return PretrainResult(
@@ -205,30 +208,6 @@ def run(config: PretrainConfig) -> PretrainResult:
         waiting_share=summary.waiting_share,
         failed_clips=failed_clips,
     )
-
-
-def claim_folder(config: PretrainConfig) -> None:
-    """Make the run folder and write config.toml, or check that the folder is of these settings.
-
-    Raises:
-        ConfigError: it is of other settings; names the first that differs.
-    """
-    path = config.out / "config.toml"
-    if path.exists():
-        before, now = (configs.flatten(v) for v in (configs.read_toml(path), to_values(config)))
-        for key in sorted(before.keys() | now.keys()):
-            if key not in FREE_SETTINGS and before.get(key) != now.get(key):
-                raise ConfigError(
-                    f"{key}: found {now.get(key)!r}, expected {before.get(key)!r} as in {path}; "
-                    "give the settings of that run to continue it, or another --out to start a "
-                    "new one"
-                )
-    elif distributed.is_main():
-        config.out.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".part")
-        configs.write_toml(config, aside)
-        aside.replace(path)
-    distributed.barrier()
 
 
 def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:

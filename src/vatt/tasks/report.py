@@ -28,6 +28,7 @@ from vatt.report import page
 from vatt.report import sections as chapters
 from vatt.report.figures import Points, Similarities, densities, maps
 from vatt.report.page import Mark, Strip
+from vatt.storage import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -95,9 +96,7 @@ def run(config: ReportConfig) -> ReportResult:
         *_ending(config, subject),
     ]
     path = config.run / "report.html"
-    aside = path.with_suffix(".tmp")
-    aside.write_text(page.page(config.title, parts), encoding="utf-8")
-    aside.replace(path)
+    write_atomically(path, page.page(config.title, parts))
     return ReportResult(path=path, megabytes=path.stat().st_size / 1e6)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written aside, flushed to disk, renamed.
+"""Checkpoints, written atomically: what is on the disk is complete.
 
 A checkpoint is a model folder that loads alone, plus what training needs to go on: the optimiser's
 tensors and `state.json`. There are no states of random generators in it: all draws are functions
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vatt.errors import CheckpointError
+from vatt.storage import atomic_folder, refuse_newer
 from vatt.training.optim import Optimiser
 
 logger = logging.getLogger(__name__)
@@ -40,41 +40,21 @@ class TrainingState:
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write in that appears as `folder` when the context ends well, else never.
+def checkpoint_folder(folder: Path) -> Iterator[Path]:
+    """As `atomic_folder`, for a folder with a model in it.
 
     Raises:
         CheckpointError: it cannot be written, e.g. because the disk is full.
     """
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed while it wrote
     try:
-        aside.mkdir(parents=True)
-        yield aside
-        for path in [*aside.rglob("*"), aside]:
-            _flush(path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        aside.rename(folder)
-        _flush(folder.parent)
+        with atomic_folder(folder) as aside:
+            yield aside
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
         free_mb = shutil.disk_usage(folder.parent).free // 2**20
         raise CheckpointError(
             f"{folder}: cannot be written: {error} ({free_mb} MB free on that disk); earlier "
             "checkpoints are untouched: make room and give the same command to continue"
         ) from error
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save(
@@ -95,7 +75,7 @@ def save(
         CheckpointError: it cannot be written; those written before are untouched.
     """
     path = folder / f"step-{state.step:06d}"
-    with written_whole(path) as aside:
+    with checkpoint_folder(path) as aside:
         write_model(aside)
         save_file(optimiser.state(), aside / OPTIMISER)
         write_state(aside, state)
@@ -149,12 +129,7 @@ def load_training(path: Path, optimiser: Optimiser) -> TrainingState:
     """
     try:
         record = json.loads((path / STATE).read_text(encoding="utf-8"))
-        version = str(record["format_version"])
-        if int(version.split(".")[0]) > int(FORMAT_VERSION.split(".")[0]):
-            raise CheckpointError(
-                f"{path}: found format version {version}, expected at most {FORMAT_VERSION}; "
-                "it was written by a newer vatt: upgrade to continue this run"
-            )
+        refuse_newer(path, record["format_version"], FORMAT_VERSION, CheckpointError)
         state = TrainingState(step=record["step"], facts=record["facts"])
         optimiser.load_state(load_file(path / OPTIMISER))
     except (OSError, SafetensorError, KeyError, ValueError) as error:

@@ -116,7 +116,7 @@ class FiniteCheck(Generic[BatchT]):
         where = self._folder / "failures" / f"step-{step.number:06d}"
         for buffer, before in zip(self._buffers, step.buffers, strict=True):
             buffer.copy_(before)
-        with checkpoint.written_whole(where / f"rank-{distributed.rank()}") as aside:
+        with checkpoint.checkpoint_folder(where / f"rank-{distributed.rank()}") as aside:
             save_batch(step.batch, aside)
             if distributed.is_main():
                 self._write_model(aside)

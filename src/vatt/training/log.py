@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from vatt.storage import write_atomically
+
 logger = logging.getLogger(__name__)
 
 
@@ -105,6 +107,4 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def keep_until(path: Path, step: int) -> None:
     """Drop the records of metrics.jsonl after `step`, and a last line that was cut off."""
     kept = [record for record in read_metrics(path) if record["step"] <= step]
-    aside = path.with_suffix(".part")
-    aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    aside.replace(path)
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))

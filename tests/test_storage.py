@@ -1,0 +1,245 @@
+"""What is promised of files and folders, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vatt import storage
+from vatt.config import read_toml
+from vatt.errors import ConfigError, DataError
+
+ROOT = Path(__file__).parents[1]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    path.write_bytes(b"half")
+    raise error
+
+
+def test_a_file_is_replaced_by_all_of_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    storage.write_atomically(path, b"one")
+    storage.write_atomically(path, "zwölf")
+    assert path.read_bytes() == "zwölf".encode()
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_an_error_leaves_the_file_as_it_was_and_nothing_beside(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    storage.write_atomically(path, b"one")
+    with pytest.raises(KeyboardInterrupt), storage.atomic_file(path) as aside:
+        write_half(aside, KeyboardInterrupt())
+    assert path.read_bytes() == b"one"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with storage.atomic_folder(tmp_path / "model") as aside:
+            (aside / content).mkdir()
+            (aside / content / "weights").write_text(content)
+            assert not (tmp_path / "model" / "new").exists()
+    assert names(tmp_path) == ["model"]
+    assert names(tmp_path / "model") == ["new"]
+
+
+def test_what_a_killed_process_left_does_not_get_into_the_next_folder(tmp_path: Path) -> None:
+    (tmp_path / ".model.part").mkdir()
+    (tmp_path / ".model.part" / "half").touch()
+    with storage.atomic_folder(tmp_path / "model") as aside:
+        (aside / "weights").touch()
+    assert names(tmp_path) == ["model"]
+    assert names(tmp_path / "model") == ["weights"]
+
+
+@pytest.mark.parametrize("first_wins", [False, True])
+def test_an_error_leaves_no_folder(tmp_path: Path, first_wins: bool) -> None:
+    with (
+        pytest.raises(OSError, match="no space"),
+        storage.atomic_folder(tmp_path / "model", first_wins=first_wins) as aside,
+    ):
+        write_half(aside / "half", OSError("no space"))
+    assert names(tmp_path) == []
+
+
+def test_of_two_that_write_a_folder_at_once_the_first_one_stays(tmp_path: Path) -> None:
+    with storage.atomic_folder(tmp_path / "cache", first_wins=True) as slow:
+        (slow / "slow").touch()
+        with storage.atomic_folder(tmp_path / "cache", first_wins=True) as fast:
+            (fast / "fast").touch()
+    assert names(tmp_path) == ["cache"]
+    assert names(tmp_path / "cache") == ["fast"]
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_content_is_on_the_disk_before_the_name_is(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power failure leaves an empty file under the final name."""
+    path, flushed = tmp_path / "a", list[tuple[str, bool]]()
+    monkeypatch.setattr(storage, "_flush", lambda one: flushed.append((one.name, path.exists())))
+    if what == "file":
+        storage.write_atomically(path, b"one")
+        assert flushed == [("a.part", False), (tmp_path.name, True)]
+    else:
+        with storage.atomic_folder(path) as aside:
+            (aside / "b").touch()
+        assert flushed == [("b", False), (".a.part", False), (tmp_path.name, True)]
+
+
+def test_a_process_killed_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    code = (
+        "import itertools, sys; from pathlib import Path; from vatt.storage import *\n"
+        "for number in itertools.count():\n"
+        "    write_atomically(Path(sys.argv[1]), bytes([number % 256]) * 300_000)\n"
+    )
+    path = tmp_path / "a"
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while not path.exists() or path.stat().st_mtime_ns == before:
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        content = path.read_bytes()
+        assert len(content) == 300_000
+        assert len(set(content)) == 1
+
+
+def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc" * 10**6)
+    assert storage.sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 10**6).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("found", "refused"), [("1.0", False), ("1.9", False), (1, False), ("2.0", True), ("10", True)]
+)
+def test_only_a_newer_major_version_is_refused(found: object, refused: bool) -> None:
+    if refused:
+        with pytest.raises(DataError, match=rf"^a: found format version {found}, expected 1\.1"):
+            storage.refuse_newer(Path("a"), found, "1.1", DataError)
+    else:
+        storage.refuse_newer(Path("a"), found, "1.1", DataError)
+
+
+@pytest.mark.parametrize("found", ["x", None, ""])
+def test_what_is_no_version_is_told_apart_from_a_newer_one(found: object) -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        storage.refuse_newer(Path("a"), found, "1.1", DataError)
+
+
+def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from vatt.storage import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(100)\n"
+    )
+    path = tmp_path / ".lock"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    for shared in (False, True):
+        with pytest.raises(BlockingIOError), storage.locked(path, shared=shared):
+            pass
+    holder.kill()
+    holder.communicate()
+    with storage.locked(path):
+        pass
+
+
+def test_a_shared_lock_is_held_by_several_but_by_none_alone(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    with (
+        storage.locked(path, shared=True),
+        storage.locked(path, shared=True),
+        pytest.raises(BlockingIOError),
+        storage.locked(path),
+    ):
+        pass
+    with storage.locked(path):
+        pass
+
+
+def test_a_disk_without_locks_is_told_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with storage.locked(tmp_path / ".lock"):
+        assert "cannot be locked (Operation not supported): start no second run" in caplog.text
+
+
+SETTINGS = {"fps": 10.0, "asr": "none", "src": ["a", "b"], "model": {"layers": 2, "width": 8}}
+
+
+def claim(folder: Path, **changes: object) -> None:
+    storage.claim_folder(folder, {**SETTINGS, **changes}, free=("asr", "model.width"), advice="ask")
+
+
+def test_a_folder_takes_the_first_settings_and_refuses_others(tmp_path: Path) -> None:
+    claim(tmp_path)
+    assert read_toml(tmp_path / "config.toml") == SETTINGS
+    claim(tmp_path)
+    claim(tmp_path, asr="pocketsphinx", model={"layers": 2, "width": 9})  # free
+    for changes, words in (
+        ({"fps": 25.0}, "fps: found 25.0, expected 10.0"),
+        ({"model": {"layers": 3, "width": 8}}, "model.layers: found 3, expected 2"),
+        ({"new": 1}, "new: found 1, expected None"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(words)} as in .*config.toml; ask$"):
+            claim(tmp_path, **changes)
+    assert read_toml(tmp_path / "config.toml") == SETTINGS
+    assert names(tmp_path) == ["config.toml"]
+
+
+def test_a_path_that_is_no_utf8_can_be_claimed_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        claim(tmp_path, src=[os.fsdecode(b"films/caf\xe9")])
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_folder_is_claimed_without_hard_links_too(
+    tmp_path: Path, hard_links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not hard_links:
+        monkeypatch.setattr("os.link", unsupported)
+    claim(tmp_path)
+    assert names(tmp_path) == ["config.toml"]
+
+
+def test_of_many_that_claim_at_once_all_but_one_are_refused(tmp_path: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        claimed = pool.starmap(_try, [(tmp_path, fps) for fps in range(12)], chunksize=1)
+    assert sum(claimed) == 1
+    assert names(tmp_path) == ["config.toml"]
+    assert claimed[int(read_toml(tmp_path / "config.toml")["fps"])]
+
+
+def _try(folder: Path, fps: int) -> bool:
+    try:
+        claim(folder, fps=fps)
+    except ConfigError:
+        return False
+    return True
