@@ -1,7 +1,7 @@
-"""Luma and chroma of the frames on screen at given times, as they are stored: 4:2:0, 8 bits.
+"""Reading frames as luma and chroma planes, as most are stored: 4:2:0, 8 bits.
 
-Most videos are stored so, and their planes are copied as the decoder gives them. Others (more bits,
-other chroma, rotated, HDR, transparent, very large) go through libswscale first.
+Such planes are copied as the decoder gives them. Others (more bits, other chroma, rotated, HDR,
+transparent, very large) go through libswscale first.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from vatt.media.frame_filters import (
 )
 from vatt.media.video import TimedFrame, VideoReader
 
-LARGEST_SHORT_SIDE = 512  # larger pictures are scaled down to it
+LARGEST_SHORT_SIDE = 512  # larger frames are scaled down to it
 _MAX_BYTES = 4 * 2**30  # of one call
 _DIRECT_MATRICES = (BT709, BT601, 5)  # 5 is BT.601 too, of 625 lines
 
 
 class Box(NamedTuple):
-    """Pixels of a picture; top and left are even."""
+    """A rectangle of pixels of a frame; top and left are even."""
 
     top: int
     left: int
@@ -59,12 +59,12 @@ class Box(NamedTuple):
 
 
 def frame_bytes(height: int, width: int) -> int:
-    """Bytes of one frame."""
+    """Bytes of the planes of one frame."""
     return height * width + 2 * half(height) * half(width)
 
 
 def at_most_largest(height: int, width: int) -> tuple[int, int]:
-    """The size of the planes of a picture."""
+    """The size at which the planes of a frame of this size are kept: (H, W)."""
     scale = min(1.0, LARGEST_SHORT_SIDE / min(height, width))
     return round(height * scale), round(width * scale)
 
@@ -75,7 +75,7 @@ def half(side: int) -> int:
 
 
 class Planes(NamedTuple):
-    """Planes of T frames; `box` says which part of pictures of `form` they show.
+    """Planes of a box of T frames, whose whole size is that of `form`.
 
     flat: uint8, all bytes: the luma of all frames, then their chroma.
     """
@@ -110,7 +110,7 @@ class Planes(NamedTuple):
         return rest.reshape(self.frames, 2, half(height), half(width))
 
     def cut(self, box: Box, shown: NDArray[np.int64]) -> Planes:
-        """A copy of a box of some of the frames, of planes that show whole pictures."""
+        """A copy of a box of the frames numbered `shown`, of planes that hold whole frames."""
         found = Planes.empty(len(shown), self.form, box)
         for place, number in enumerate(shown.tolist()):
             found.luma[place] = self.luma[number][box.luma]
@@ -121,12 +121,12 @@ class Planes(NamedTuple):
 def decode_planes(
     reader: VideoReader, times_s: NDArray[np.float64], cut: Callable[[int, int], Box]
 ) -> Planes:
-    """A part of the frames on screen at the asked times.
+    """A box of the frames on screen at the asked times.
 
     Args:
         reader: of the video.
-        times_s: [T], as `decode_frames` takes them.
-        cut: from the height and width of the pictures to the part that is wanted.
+        times_s: [T] seconds, at least one, in any order.
+        cut: from the height and width of the frames to the box that is wanted.
 
     Raises:
         MediaError: the video ends before a time, or cannot be decoded.

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import langcodes
-from av.container import InputContainer
 from av.stream import Disposition
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 from langcodes.tag_parser import LanguageTagError
 
 from vatt.errors import ConfigError, MediaError
-from vatt.media.captions.clean import Caption, Word
+from vatt.media.captions.clean import Caption
 from vatt.media.captions.files import (
     MAX_BYTES,
     SUFFIXES,
     CaptionError,
+    Cue,
     TimedText,
     captions_of,
     read_captions,
@@ -223,25 +223,20 @@ def _read_stream(media: MediaFile, index: int) -> TimedText:
         where = f"{describe(media.source)}: stream {index} ({codec})"
         if codec not in _TEXT_CODECS:
             raise CaptionError(f"{where}: its captions are pictures, or of no known kind")
-        return TimedText(captions_of(_cues(container, stream, where), where), stream.language)
-
-
-def _cues(
-    container: InputContainer, stream: SubtitleStream, where: str
-) -> Iterator[tuple[float, float, str, tuple[Word, ...]]]:
-    zero_s, text_bytes = player_zero_s(container), 0
-    for packet in container.demux(stream):
-        if packet.pts is None:
-            continue
-        start_s = float(packet.pts * packet.time_base) - zero_s
-        end_s = start_s + float((packet.duration or 0) * packet.time_base)
-        for part in packet.decode():
-            if isinstance(part, AssSubtitle):
-                text = part.dialogue.decode("utf-8", errors="replace")
-                text_bytes += len(text)
-                yield start_s, end_s, shown_text(text), ()
-        if text_bytes > MAX_BYTES:
-            raise CaptionError(f"{where}: more than {MAX_BYTES:,} bytes, too large for captions")
+        zero_s, text_bytes, cues = player_zero_s(container), 0, list[Cue]()
+        for packet in container.demux(stream):
+            if packet.pts is None:
+                continue
+            start_s = float(packet.pts * packet.time_base) - zero_s
+            end_s = start_s + float((packet.duration or 0) * packet.time_base)
+            for part in packet.decode():
+                if isinstance(part, AssSubtitle):
+                    text = part.dialogue.decode("utf-8", errors="replace")
+                    text_bytes += len(text)
+                    cues.append(Cue(start_s, end_s, shown_text(text)))
+            if text_bytes > MAX_BYTES:
+                raise CaptionError(f"{where}: over {MAX_BYTES:,} bytes, too large for captions")
+        return TimedText(captions_of(cues, where), stream.language)
 
 
 def _code(tag: str | None) -> str:

@@ -1,4 +1,4 @@
-"""From cues as they are shown to captions that can be learned from: cleaned, each word once.
+"""Cleaning captions: from what a player shows to plain texts that can be learned from.
 
 A caption that is longer than the model's texts is split, so that no word is lost. Captions that
 roll up (each cue repeats the line before it) are undone, and files of one word a cue joined.
@@ -74,16 +74,13 @@ def caption(start_s: float, end_s: float, text: str, words: Sequence[Word] = ())
     cleaned = clean(text)
     if not _NOTE.sub("", cleaned).strip(" -–—"):
         return None
-    end_s = max(start_s, end_s)
-    fits = [word.text for word in words] == cleaned.split()
-    return Caption(start_s, end_s, cleaned, tuple(_within(words, start_s, end_s)) if fits else ())
-
-
-def _within(words: Iterable[Word], start_s: float, end_s: float) -> Iterator[Word]:
-    """Words in [start_s, end_s], none before the one that it follows."""
-    for word in words:
-        start_s = min(max(start_s, word.start_s), end_s)
-        yield Word(start_s, min(max(start_s, word.end_s), end_s), word.text)
+    end_s, kept = max(start_s, end_s), list[Word]()
+    if [word.text for word in words] == cleaned.split():
+        earliest_s = start_s
+        for word in words:
+            earliest_s = min(max(earliest_s, word.start_s), end_s)
+            kept.append(Word(earliest_s, min(max(earliest_s, word.end_s), end_s), word.text))
+    return Caption(start_s, end_s, cleaned, tuple(kept))
 
 
 def words_of(pieces: Iterable[tuple[float, float, str]]) -> tuple[Word, ...]:
@@ -108,10 +105,16 @@ def words_of(pieces: Iterable[tuple[float, float, str]]) -> tuple[Word, ...]:
 def tidy(captions: Iterable[Caption]) -> list[Caption]:
     """The captions in order of time, each word once, none longer than MAX_WORDS words."""
     ordered = _in_order(captions)
-    if _rolls_up(ordered):
+    # They roll up when most begin with what the one before them ended with.
+    pairs = [pair for pair in pairwise(ordered) if _abut(*pair)]
+    repeats = sum(_overlap(one.text.split(), after.text.split()) >= 2 for one, after in pairs)
+    if repeats >= 2 and repeats > len(ordered) / 2:
         ordered = list(_unrolled(ordered))
     ordered = _in_order(piece for one in ordered for piece in _split(one))
-    return list(_joined(ordered)) if _is_word_by_word(ordered) else ordered
+    # Some speech recognisers write about a word in each cue.
+    if len(ordered) > 2 and median(len(one.text.split()) for one in ordered) < 2:
+        return list(_joined(ordered))
+    return ordered
 
 
 def _in_order(captions: Iterable[Caption]) -> list[Caption]:
@@ -143,13 +146,6 @@ def _moved(one: Caption, shift_s: float, end_s: float) -> Caption:
     return Caption(time(one.start_s), time(one.end_s), one.text, words)
 
 
-def _rolls_up(captions: Sequence[Caption]) -> bool:
-    """Whether most cues begin with what the one before them ended with."""
-    pairs = [pair for pair in pairwise(captions) if _abut(*pair)]
-    repeats = sum(_overlap(one.text.split(), after.text.split()) >= 2 for one, after in pairs)
-    return repeats >= 2 and repeats > len(captions) / 2
-
-
 def _abut(one: Caption, after: Caption) -> bool:
     return after.start_s - one.end_s <= _ABUTTING_S
 
@@ -173,15 +169,15 @@ def _unrolled(captions: Sequence[Caption]) -> Iterator[Caption]:
         if not new.words:  # they appear with their cue
             new = Caption(one.start_s, one.end_s, new.text)
         if waiting is not None:
-            yield _ended(waiting, max(waiting.start_s, min(waiting.end_s, new.start_s)))
+            end_s = max(waiting.start_s, min(waiting.end_s, new.start_s))
+            words = tuple(
+                Word(min(word.start_s, end_s), min(word.end_s, end_s), word.text)
+                for word in waiting.words
+            )
+            yield Caption(waiting.start_s, end_s, waiting.text, words)
         waiting = new
     if waiting is not None:
         yield waiting
-
-
-def _ended(one: Caption, end_s: float) -> Caption:
-    words = tuple(Word(min(w.start_s, end_s), min(w.end_s, end_s), w.text) for w in one.words)
-    return Caption(one.start_s, end_s, one.text, words)
 
 
 def _slice(one: Caption, first: int, last: int | None) -> Caption | None:
@@ -221,16 +217,17 @@ def _split(one: Caption) -> Iterator[Caption]:
         yield from _split(piece)
 
 
-def _is_word_by_word(captions: Sequence[Caption]) -> bool:
-    """Whether it is a file with about a word in each cue, as some speech recognisers write."""
-    return len(captions) > 2 and median(len(one.text.split()) for one in captions) < 2
-
-
 def _joined(captions: Iterable[Caption]) -> Iterator[Caption]:
     """Neighbours joined up to the end of a sentence, a pause, or the length of a text."""
     waiting: Caption | None = None
     for one in captions:
-        if waiting is not None and _belong_together(waiting, one):
+        if (
+            waiting is not None
+            and _abut(waiting, one)
+            and not _SENTENCE_END.search(waiting.text)
+            and one.end_s - waiting.start_s <= MAX_S
+            and len(waiting.text.split()) + len(one.text.split()) <= MAX_WORDS
+        ):
             words = waiting.words + one.words if waiting.words and one.words else ()
             text = f"{waiting.text} {one.text}"
             waiting = Caption(waiting.start_s, max(waiting.end_s, one.end_s), text, words)
@@ -240,12 +237,3 @@ def _joined(captions: Iterable[Caption]) -> Iterator[Caption]:
         waiting = one
     if waiting is not None:
         yield waiting
-
-
-def _belong_together(one: Caption, after: Caption) -> bool:
-    return (
-        _abut(one, after)
-        and not _SENTENCE_END.search(one.text)
-        and after.end_s - one.start_s <= MAX_S
-        and len(one.text.split()) + len(after.text.split()) <= MAX_WORDS
-    )

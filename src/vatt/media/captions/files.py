@@ -1,4 +1,7 @@
-"""Caption files: SubRip, WebVTT and ASS (through pysubs2), the JSON of Whisper and of YouTube."""
+"""Reading caption files, by format: SubRip, WebVTT, ASS, and the JSON of Whisper and YouTube.
+
+A new format is a reader from its text to cues, and a line in `_READERS`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +20,6 @@ import pysubs2
 from vatt.errors import MediaError
 from vatt.media.captions.clean import Caption, Word, caption, tidy, words_of
 
-_FORMATS = {".srt": "srt", ".vtt": "vtt", ".ass": "ass", ".ssa": "ass"}
-SUFFIXES = (*_FORMATS, ".json3", ".json")  # in order of preference
 MAX_BYTES = 32 * 2**20
 _BLANK_LINES = re.compile(r"\n{3,}")
 _VTT_NOTES = re.compile(r"^(NOTE|STYLE|REGION)\b.*\n(.+\n)*", re.MULTILINE)  # not for the viewer
@@ -34,7 +35,9 @@ class CaptionError(MediaError):
     """Captions cannot be read; the message has the file and what is wrong in it."""
 
 
-class _Cue(NamedTuple):
+class Cue(NamedTuple):
+    """A text with its start and end as a file has them; its words, if it has their times."""
+
     start_s: float
     end_s: float
     text: str
@@ -56,21 +59,12 @@ def read_captions(path: Path) -> TimedText:
         CaptionError: the file cannot be read, is too large, its letters are of no known encoding,
             or it is not of the format its name says.
     """
-    text = _read_text(path)
-    language: str | None = None
-    if path.suffix.lower() in _FORMATS:
-        cues: Iterable[_Cue] = _subtitle_cues(path, text)
-        if header := _VTT_LANGUAGE.match(text.replace("\r\n", "\n")):
-            language = header[1]
-    else:
-        cues, language = _json_cues(path, text)
+    cues, language = _READERS[path.suffix.lower()](path, _read_text(path))
     return TimedText(captions_of(cues, str(path)), language)
 
 
-def captions_of(
-    cues: Iterable[tuple[float, float, str, Sequence[Word]]], where: str
-) -> list[Caption]:
-    """Captions of cues (start, end, text, words).
+def captions_of(cues: Iterable[Cue], where: str) -> list[Caption]:
+    """The captions that cues say.
 
     Raises:
         CaptionError: their times are no numbers.
@@ -120,12 +114,22 @@ def _read_text(path: Path) -> str:
         return content.decode(guess.encoding, errors="replace")
 
 
-def _subtitle_cues(path: Path, text: str) -> Iterator[_Cue]:
-    form = _FORMATS[path.suffix.lower()]
+# ── formats ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _subtitles(path: Path, text: str) -> tuple[Iterable[Cue], str | None]:
+    """SubRip, WebVTT and ASS, by pysubs2; WebVTT may say when each word is spoken."""
+    form = {".srt": "srt", ".vtt": "vtt"}.get(path.suffix.lower(), "ass")
+    language = _VTT_LANGUAGE.match(text.replace("\r\n", "\n"))
     text = _BLANK_LINES.sub("\n\n", text.replace("\r\n", "\n"))  # pysubs2 is slow at many
+
+    def mark(time: re.Match[str]) -> str:
+        *hours, minutes, seconds = time[1].split(":")
+        minutes_in_all = 60 * sum(map(int, hours)) + int(minutes)
+        return f"\ue000{60_000 * minutes_in_all + round(1000 * float(seconds))}\ue001"
+
     if form == "vtt":
-        text = _VTT_NOTES.sub("", text + "\n")
-        text = _VTT_TIME.sub(lambda found: f"\ue000{_milliseconds(found[1])}\ue001", text)
+        text = _VTT_TIME.sub(mark, _VTT_NOTES.sub("", text + "\n"))
     try:
         with warnings.catch_warnings(action="ignore"):  # about margins and styles
             # Tags are left to us: pysubs2 takes the square of the number of those never closed.
@@ -136,36 +140,41 @@ def _subtitle_cues(path: Path, text: str) -> Iterator[_Cue]:
         raise CaptionError(f"{path}: not a .{form} file: {error}") from error
     if not events and text.strip().removeprefix("WEBVTT").strip():
         raise CaptionError(f"{path}: found no timed text, expected a .{form} file")
+    cues = []
     for event in events:
-        if not event.is_comment:
-            yield _cue(event.start / 1000, event.end / 1000, shown_text(event.text))
+        if event.is_comment:
+            continue
+        start_s, end_s = event.start / 1000, event.end / 1000
+        first, *rest = _MARK.split(shown_text(event.text))
+        texts, marks = [first, *rest[1::2]], [int(mark) / 1000 for mark in rest[::2]]
+        words = _spoken([start_s, *marks], end_s, texts) if rest else ()
+        cues.append(Cue(start_s, end_s, "".join(texts), words))
+    return cues, language[1] if language else None
 
 
-def _milliseconds(time: str) -> int:
-    *hours, minutes, seconds = time.split(":")
-    return 60_000 * (60 * sum(map(int, hours)) + int(minutes)) + round(1000 * float(seconds))
+def _spoken(starts_s: Sequence[float], end_s: float, texts: Iterable[str]) -> tuple[Word, ...]:
+    """The words of texts that are spoken one after the other, from these times on."""
+    ends_s = [*starts_s[1:], max(end_s, starts_s[-1])]
+    return words_of(zip(starts_s, ends_s, texts, strict=True))
 
 
-def _cue(start_s: float, end_s: float, text: str) -> _Cue:
-    """A cue in whose text marks say when the words after them are spoken."""
-    first, *rest = _MARK.split(text)
-    if not rest:
-        return _Cue(start_s, end_s, text)
-    times = [start_s, *(int(mark) / 1000 for mark in rest[::2])]
-    texts = [first, *rest[1::2]]
-    pieces = zip(times, [*times[1:], max(end_s, times[-1])], texts, strict=True)
-    return _Cue(start_s, end_s, "".join(texts), words_of(pieces))
-
-
-def _json_cues(path: Path, text: str) -> tuple[list[_Cue], str | None]:
+def _json(path: Path, text: str) -> tuple[Iterable[Cue], str | None]:
+    """The JSON of Whisper and WhisperX ("segments"), whisper.cpp ("transcription") or YouTube."""
     try:
         values = json.loads(text)
         if "segments" in values:
-            return list(map(_whisper_cue, values["segments"])), _language(values)
-        if "transcription" in values:  # whisper.cpp
-            cues = [_whisper_cpp_cue(one) for one in values["transcription"]]
+            return list(map(_whisper, values["segments"])), _language(values)
+        if "transcription" in values:
+            cues = [
+                Cue(
+                    float(one["offsets"]["from"]) / 1000,
+                    float(one["offsets"]["to"]) / 1000,
+                    _string(one["text"]),
+                )
+                for one in values["transcription"]
+            ]
             return cues, _language(values.get("result", {}))
-        return list(_youtube_cues(values["events"])), None
+        return _youtube(values["events"]), None
     except (
         ValueError,
         TypeError,
@@ -191,7 +200,7 @@ def _string(value: object) -> str:
     return value
 
 
-def _whisper_cue(segment: Mapping[str, Any]) -> _Cue:
+def _whisper(segment: Mapping[str, Any]) -> Cue:
     words = [one for one in segment.get("words") or () if "start" in one and "end" in one]
     # Whisper's begin with a space, WhisperX's do not.
     spaced = any(_string(one["word"])[:1].isspace() for one in words)
@@ -199,39 +208,39 @@ def _whisper_cue(segment: Mapping[str, Any]) -> _Cue:
         (float(one["start"]), float(one["end"]), f"{'' if spaced else ' '}{one['word']}")
         for one in words
     ]
-    return _Cue(
+    return Cue(
         float(segment["start"]), float(segment["end"]), _string(segment["text"]), words_of(pieces)
     )
 
 
-def _whisper_cpp_cue(segment: Mapping[str, Any]) -> _Cue:
-    times = segment["offsets"]
-    return _Cue(float(times["from"]) / 1000, float(times["to"]) / 1000, _string(segment["text"]))
-
-
-def _youtube_cues(events: Iterable[Mapping[str, Any]]) -> Iterator[_Cue]:
+def _youtube(events: Iterable[Mapping[str, Any]]) -> list[Cue]:
     """Cues that end where the next of their window begins: lines stay on while it rolls up."""
+    cues = []
     begins: dict[object, float] = {}  # window → when its next line begins
     for event in reversed(list(events)):
-        parts = [
-            (float(part.get("tOffsetMs", 0)) / 1000, _string(part.get("utf8", "")))
-            for part in event.get("segs", ())
-        ]
-        if not "".join(text for _, text in parts).strip():
+        offsets_s, texts = [], []
+        for part in event.get("segs", ()):
+            offsets_s.append(float(part.get("tOffsetMs", 0)) / 1000)
+            texts.append(_string(part.get("utf8", "")))
+        if not "".join(texts).strip():
             continue  # a window opens, or a line break that rolls it
         start_s = float(event.get("tStartMs", 0)) / 1000
         end_s = start_s + float(event.get("dDurationMs", 0)) / 1000
         if (window := event.get("wWinId")) is not None:
             end_s = min(end_s, max(start_s, begins.get(window, end_s)))
             begins[window] = start_s
-        yield _youtube_cue(start_s, end_s, parts)
+        starts_s = [start_s + offset_s for offset_s in offsets_s]
+        words = _spoken(starts_s, end_s, texts) if any(offsets_s) else ()
+        cues.append(Cue(start_s, end_s, "".join(texts), words))
+    return cues
 
 
-def _youtube_cue(start_s: float, end_s: float, parts: Sequence[tuple[float, str]]) -> _Cue:
-    text = "".join(text for _, text in parts)
-    if not any(offset_s for offset_s, _ in parts):
-        return _Cue(start_s, end_s, text)
-    starts = [start_s + offset_s for offset_s, _ in parts]
-    ends = [*starts[1:], max(end_s, starts[-1])]
-    pieces = zip(starts, ends, (text for _, text in parts), strict=True)
-    return _Cue(start_s, end_s, text, words_of(pieces))
+_READERS: Mapping[str, Callable[[Path, str], tuple[Iterable[Cue], str | None]]] = {
+    ".srt": _subtitles,
+    ".vtt": _subtitles,
+    ".ass": _subtitles,
+    ".ssa": _subtitles,
+    ".json3": _json,
+    ".json": _json,
+}
+SUFFIXES = tuple(_READERS)  # in order of preference

@@ -159,14 +159,11 @@ def _blocks(audio: AudioReader) -> Iterator[tuple[float, NDArray[np.float32]]]:
     start, rest = 0, np.zeros(0, np.int16)
     while not audio.ended:
         block = np.concatenate([rest, audio.read_until(start + _BLOCK_S * RATE_HZ)])
-        cut = len(block) if audio.ended else _quietest(block)
+        cut = len(block)
+        if not audio.ended:  # in the middle of the quietest fifth of a second of the end
+            first = max(len(block) - _SEARCH_S * RATE_HZ, 0)
+            windows = block[first:][: (len(block) - first) // _QUIET * _QUIET].reshape(-1, _QUIET)
+            loudness = np.abs(windows.astype(np.int32)).mean(axis=1)
+            cut = first + int(loudness.argmin()) * _QUIET + _QUIET // 2
         yield start / RATE_HZ, block[:cut].astype(np.float32) / np.float32(2**15)
         start, rest = start + cut, block[cut:]
-
-
-def _quietest(block: NDArray[np.int16]) -> int:
-    """The middle of the quietest fifth of a second in the last half minute."""
-    first = max(len(block) - _SEARCH_S * RATE_HZ, 0)
-    windows = block[first:][: (len(block) - first) // _QUIET * _QUIET].reshape(-1, _QUIET)
-    loudness = np.abs(windows.astype(np.int32)).mean(axis=1)
-    return first + int(loudness.argmin()) * _QUIET + _QUIET // 2
