@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from av.container import InputContainer
 
 from tests.media.clips import Recipe, numbers, write
 from vatt.ingest.item import Making, Prepared, prepare_item
 from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.clean import Caption
+from vatt.media.container import MediaSource, open_container
 from vatt.media.media_file import decode_frames
 from vatt.media.stored_form import StoredForm
 from vatt.shards.record import PartOf, SampleRecord
@@ -141,3 +143,18 @@ def test_a_video_that_is_never_on_screen_is_named_and_not_stored_as_nothing(tmp_
     assert isinstance(failure, Skipped)
     assert failure.cause == "damaged"
     assert "none of its frames is ever shown" in failure.reason
+
+
+def test_a_video_is_opened_once_for_its_frames_and_once_for_its_audio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+
+    def counted(source: MediaSource, *, quickly: bool = False) -> InputContainer:
+        opened.append(source)
+        return open_container(source, quickly=quickly)
+
+    monkeypatch.setattr("vatt.media.media_file.open_container", counted)
+    path = write(tmp_path / "a.mkv", PLAIN)
+    ((_, video),) = prepared(item(path), tmp_path, copy=False).parts
+    assert opened == [path, path, video]  # and what was encoded is looked at

@@ -4,7 +4,7 @@ from numpy.testing import assert_array_equal
 
 from tests.media.clips import Recipe, write
 from tests.media.reading import encode
-from vatt.media.media_file import decode_audio, decode_frames, open_media
+from vatt.media.media_file import decode_audio, decode_frames, open_media, probe
 from vatt.media.stored_form import StoredForm
 
 RATE = 48_000
@@ -84,3 +84,33 @@ def test_other_sound_is_left_to_decoding_the_whole_track(tmp_path, ending, codec
         track = media.audio(sample_rate_hz=RATE)
     assert track is not None
     assert len(track) == pytest.approx(2 * RATE, abs=2000)
+
+
+def test_a_file_is_read_in_any_order_as_alone(tmp_path):
+    path = write(tmp_path / "a.mkv", Recipe(frames=60, flash=17, options={"bf": "3", "g": "12"}))
+    times_s, size = np.array([4.2, 0.1, 5.9]), (24, 32)
+    with open_media(path) as media:
+        first, audio = media.frames(times_s, size=size), media.audio(sample_rate_hz=16_000)
+        packets, again = media.packets(), media.frames(times_s, size=size)
+        every, starts_s, end_s = media.all_frames(size)
+        facts, counted = media.facts, media.count_frames()
+    assert_array_equal(first, decode_frames(path, times_s, size=size))
+    assert_array_equal(again, first)
+    assert_array_equal(every[[42, 1, 59]], first)
+    assert_array_equal(audio, decode_audio(path, sample_rate_hz=16_000))
+    assert facts == probe(path)
+    assert len(every) == len(starts_s) == counted == packets.frames == 60
+    assert end_s == pytest.approx(packets.end_s)
+
+
+def test_audio_read_before_the_frames_leaves_them_as_they_are(stored):
+    times_s = np.array([2.3, 0.4])
+    with open_media(stored, quickly=True) as media:
+        media.audio_at(RATE, RATE)
+        frames = media.frames(times_s, size=(24, 32))
+        audio = media.audio_at(RATE, RATE)
+        assert_array_equal(media.frames(times_s, size=(24, 32)), frames)
+    assert_array_equal(frames, decode_frames(stored, times_s, size=(24, 32)))
+    track = decode_audio(stored, sample_rate_hz=RATE)
+    assert track is not None
+    assert_array_equal(audio, track[RATE : 2 * RATE])

@@ -2,7 +2,7 @@
 
 Colours follow the stream's tags (BT.601, BT.709, BT.2020; full or limited range). HDR (PQ, HLG)
 and wide gamut are mapped to BT.709 by libswscale's perceptual intent. What is transparent is
-shown over black. Interlaced frames are made whole by FFmpeg's `bwdif`.
+shown over black. Interlaced frames are made progressive by FFmpeg's `bwdif`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from av.video.reformatter import (
 from numpy.typing import NDArray
 
 BT709, BT601, BT2020, _BT2020_CONSTANT = 1, 6, 9, 10  # matrices as H.273, and FFmpeg, number them
-_MATRICES = {BT709, 4, 5, BT601, 7, BT2020}  # that libswscale knows; 5 is BT.601, too
+SDR_MATRICES = (BT709, BT601, 5)  # 5 is BT.601 too, of 625 lines
+_MATRICES = {*SDR_MATRICES, 4, 7, BT2020}  # that libswscale knows
 _CURVES, _PRIMARIES = {*ColorTrc}, {*ColorPrimaries}
 _HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
-_GRAPH_TIME = Fraction(1, 1000)  # any: pictures pass through one by one
+_GRAPH_TIME = Fraction(1, 1000)  # any: frames pass through one by one
 
 
 class Orientation(NamedTuple):
-    """How a stored picture is set upright: mirrored left to right first, then turned."""
+    """How a stored frame is set upright: mirrored left to right first, then turned."""
 
     mirrored: bool
     quarter_turns: int  # counter-clockwise, 0 to 3
@@ -51,10 +52,10 @@ def orientation(frame: VideoFrame) -> Orientation:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
         return Orientation(mirrored=False, quarter_turns=0)
-    # A point (x, y) of the picture, y downwards, is shown at (a x + c y, b x + d y).
+    # A point (x, y) of the frame, y downwards, is shown at (a x + c y, b x + d y).
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
     mirrored = a * d - b * c < 0
-    right, down = (-a, -b) if mirrored else (a, b)  # where the picture's right side goes
+    right, down = (-a, -b) if mirrored else (a, b)  # where the frame's right side goes
     return Orientation(mirrored, round(math.atan2(-down, right) / (math.pi / 2)) % 4)
 
 
@@ -65,13 +66,13 @@ def color_matrix(frame: VideoFrame) -> int:
     """
     if frame.colorspace in _MATRICES:
         return frame.colorspace
-    if frame.colorspace == _BT2020_CONSTANT:  # nobody has it; its neighbour comes near
+    if frame.colorspace == _BT2020_CONSTANT:  # libswscale lacks it; BT.2020 comes near
         return BT2020
     return BT709 if frame.width >= 1280 or frame.height > 576 else BT601
 
 
 def _settle_tags(frame: VideoFrame) -> None:
-    """Give a frame tags that libswscale understands: strangers' files hold any number."""
+    """Give a frame tags that libswscale understands: files hold any number."""
     frame.colorspace = color_matrix(frame)
     if frame.color_trc not in _CURVES:
         frame.color_trc = ColorTrc.UNSPECIFIED
@@ -168,29 +169,29 @@ def _graph(frame: VideoFrame, steps: Iterable[tuple[str, str]]) -> Graph:
 
 
 def deinterlaced(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-    """The frames with those that are interlaced made whole, at their own times.
+    """The frames, of which interlaced ones are made progressive, at their own times.
 
-    Each is made from itself and its neighbours. Progressive frames come through untouched.
+    Each of these is made from itself and its neighbours. Progressive frames stay as they are.
     """
-    weaver: _Weaver | None = None
+    deinterlacer: _Deinterlacer | None = None
     before: VideoFrame | None = None
     for frame in frames:
         _settle_tags(frame)
-        if weaver is not None and not weaver.fits(frame):
-            yield from weaver.finish()
-            weaver, before = None, None
-        if weaver is None and frame.interlaced_frame:
-            weaver = _Weaver(frame, after=before)
+        if deinterlacer is not None and not deinterlacer.fits(frame):
+            yield from deinterlacer.finish()
+            deinterlacer, before = None, None
+        if deinterlacer is None and frame.interlaced_frame:
+            deinterlacer = _Deinterlacer(frame, after=before)
         before = frame
-        if weaver is None:
+        if deinterlacer is None:
             yield frame
         else:
-            yield from weaver.add(frame)
-    if weaver is not None:
-        yield from weaver.finish()
+            yield from deinterlacer.add(frame)
+    if deinterlacer is not None:
+        yield from deinterlacer.finish()
 
 
-class _Weaver:
+class _Deinterlacer:
     """`bwdif` for frames of one form."""
 
     def __init__(self, frame: VideoFrame, *, after: VideoFrame | None) -> None:
@@ -218,16 +219,16 @@ class _Weaver:
     def _ready(self) -> Iterator[VideoFrame]:
         while self._waiting:
             try:
-                whole = self._graph.vpull()
+                progressive = self._graph.vpull()
             except (av.BlockingIOError, av.EOFError):
                 return
             source = self._waiting.popleft()
             if self._skipped:
                 self._skipped -= 1
                 continue
-            whole.pts, whole.time_base = source.pts, source.time_base
-            whole.duration = source.duration
-            yield whole if source.interlaced_frame else source
+            progressive.pts, progressive.time_base = source.pts, source.time_base
+            progressive.duration = source.duration
+            yield progressive if source.interlaced_frame else source
 
 
 def _form(frame: VideoFrame) -> tuple[object, ...]:

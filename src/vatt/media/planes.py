@@ -19,8 +19,8 @@ from vatt.contracts import Layout
 from vatt.errors import MediaError
 from vatt.media.container import describe
 from vatt.media.frame_filters import (
-    BT601,
     BT709,
+    SDR_MATRICES,
     FrameConverter,
     color_matrix,
     is_vivid,
@@ -30,7 +30,6 @@ from vatt.media.video import TimedFrame, VideoReader
 
 LARGEST_SHORT_SIDE = 512  # larger frames are scaled down to it
 _MAX_BYTES = 4 * 2**30  # of one call
-_DIRECT_MATRICES = (BT709, BT601, 5)  # 5 is BT.601 too, of 625 lines
 
 
 class Box(NamedTuple):
@@ -182,17 +181,13 @@ class PlaneCopier:
         height, width = first.height, first.width
         self._convert: Callable[[VideoFrame], VideoFrame]
         if _is_direct(first):
-            matrix = color_matrix(first)
-            self.form = Layout(height, width, matrix == BT709, _is_full(first))
+            self.form = Layout(height, width, color_matrix(first) == BT709, _is_full(first))
             self._convert = self._like_the_first
         else:
-            if orientation(first).quarter_turns % 2:
-                height, width = width, height
-            scale = min(1.0, LARGEST_SHORT_SIDE / min(height, width))
-            self.form = Layout(
-                round(height * scale), round(width * scale), bt709=True, full_range=False
-            )
-            self._convert = FrameConverter((self.form.height, self.form.width), "yuv420p")
+            turned = orientation(first).quarter_turns % 2
+            size = at_most_largest(*((width, height) if turned else (height, width)))
+            self.form = Layout(*size, bt709=True, full_range=False)
+            self._convert = FrameConverter(size, "yuv420p")
         self._reformatter = VideoReformatter()
 
     def copy(
@@ -229,7 +224,7 @@ def _is_direct(frame: VideoFrame) -> bool:
     return (
         frame.format.name in ("yuv420p", "yuvj420p")
         and min(frame.height, frame.width) <= LARGEST_SHORT_SIDE
-        and color_matrix(frame) in _DIRECT_MATRICES
+        and color_matrix(frame) in SDR_MATRICES
         and not is_vivid(frame)
         and orientation(frame) == (False, 0)
     )

@@ -29,7 +29,7 @@ from vatt.errors import MediaError
 from vatt.media.audio import AudioReader
 from vatt.media.container import audio_stream, describe, media_errors, video_stream
 from vatt.media.facts import MediaFacts, VideoFacts
-from vatt.media.frame_filters import BT601, BT709, FrameConverter, color_matrix, is_vivid
+from vatt.media.frame_filters import BT709, SDR_MATRICES, FrameConverter, color_matrix, is_vivid
 from vatt.media.media_file import MediaFile, probe
 from vatt.media.video import on_screen
 
@@ -49,7 +49,6 @@ X264 = {
 }
 _MIN_FPS, _MAX_FPS = Fraction(1, 10), Fraction(240)  # beyond is what a damaged header says
 _MAX_LOST_S = 0.5  # of a video's declared duration; edit lists and rounding take less
-_COPIED_MATRICES = (BT601, 5, BT709)  # 5 is BT.601 too, for 625 lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +137,7 @@ def _decodes_as_it_is(media: MediaFile) -> bool:
     for timed in reader.frames():
         if (
             reader.interlaced
-            or color_matrix(timed.frame) not in _COPIED_MATRICES
+            or color_matrix(timed.frame) not in SDR_MATRICES
             or timed.frame.color_range not in (ColorRange.UNSPECIFIED, ColorRange.MPEG)
             or is_vivid(timed.frame)
         ):
@@ -276,7 +275,7 @@ class _PartFile:
                 self._audio.bit_rate = _AUDIO_BITS_PER_S
         self.end = k + 1
         frame.pts, frame.time_base, frame.duration = k - self.first, 1 / self._fps, 1
-        frame.pict_type = PictureType.NONE  # the source's groups of pictures are not ours
+        frame.pict_type = PictureType.NONE  # key frames are where this encoder wants them
         self._output.mux(self._video.encode(frame))
         if self._audio is not None:
             start = audio.position - self._sample(self.first)
