@@ -1,4 +1,4 @@
-"""What a model costs before it has any weights: parameters, tokens, operations, memory.
+"""Parameters, tokens and operations of a model, counted without making its weights.
 
 Nothing here is a formula for a whole network. A *blueprint* is the real module with tensors that
 have a shape and no numbers; it runs forward as always, and what it does is counted call by call.
@@ -123,7 +123,7 @@ class FlopCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Compute as without us, and count it."""
+        """Run the operation, and count it."""
         out = func(*args, **(kwargs or {}))
         first = out[0] if isinstance(out, tuple | list) and out else out
         if not isinstance(first, self._of):
@@ -196,7 +196,7 @@ REDUCTIONS = {
 
 
 def _element_by_element(func: Any, args: Sequence[Any], out: Tensor) -> int:
-    """Operations of what is no product: none for moving, comparing and counting with integers."""
+    """Operations of anything but a product; copies, comparisons and integers count as none."""
     if not (out.is_floating_point() or out.is_complex()):
         return 0
     if func in PER_ELEMENT:
@@ -210,7 +210,7 @@ def _element_by_element(func: Any, args: Sequence[Any], out: Tensor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """A model whose tensors have shapes and no numbers: any size fits in no memory.
+    """A model whose tensors have shapes and no numbers, so that it takes no memory at any size.
 
     model: the real module, in evaluation mode.
     mode: makes and keeps its kind of tensors.

@@ -1,4 +1,4 @@
-"""How much memory training takes, from what the model itself keeps for its backward pass."""
+"""Memory of training: weights, gradients, optimiser, and what the backward pass keeps."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def saved_bytes(forward: Callable[[], object], model: nn.Module) -> tuple[int, i
 
 
 class _AttentionWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows what softmax gives, through dropout, to the product with the values."""
+    """Finds attention weights: the outputs of softmax, and of dropout after it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -88,7 +88,7 @@ class _AttentionWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Compute as without us, and note where attention weights are."""
+        """Run the operation, and note which storages hold attention weights."""
         out = func(*args, **(kwargs or {}))
         of_weights = func is not aten.bmm.default and any(
             isinstance(arg, Tensor) and _storage(arg) in self.storages for arg in args

@@ -87,7 +87,7 @@ def paper_rows() -> list[PaperRow]:
 
 
 def _model(size: TransformerConfig) -> ModelConfig:
-    """The official model with a video backbone of this size, Base for sound, Small for text."""
+    """The official model with a video backbone of this size, Base for audio, Small for text."""
     return as_official(ModelConfig(video=VideoConfig(transformer=size)))
 
 
@@ -116,7 +116,7 @@ def _classifier_flops(plan: Blueprint, size: tuple[int, int], drop: float) -> Fl
 
 
 def _multimodal_flops(drop: float) -> Flops:
-    """Table 13: video, sound and one text to both common spaces, in training at every rate."""
+    """Table 13: video, audio and one text to both common spaces, in training at every rate."""
     plan = blueprint(_model(MEDIUM))
     with _computing_as_official(plan, drop, training=True) as counter:
         plan.model(plan.inputs(PRETRAINING))
