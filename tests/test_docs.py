@@ -161,17 +161,27 @@ def test_settings_named_in_the_text_exist():
         assert set(named) <= known, page
 
 
-def test_tables_of_settings_name_settings_of_the_command():
+def default_shown(value: object) -> str | None:
+    """A number or switch as the pages write it; None for defaults that they write in words."""
+    match value:
+        case bool():
+            return "on" if value else "off"
+        case int() | float():
+            return f"{value:g}"
+    return None
+
+
+def test_tables_of_settings_have_the_names_and_defaults_of_the_command():
     for name, command in cli.COMMANDS.items():
         page = ROOT / "docs" / f"{name.replace(' ', '-')}.md"
-        if page.exists():
-            known = {f.name for f in fields(getattr(import_module(command.module), command.config))}
-            for table in re.findall(r"^\| setting \|.*\n\|[-|]+\n((?:\|.*\n)+)", TEXTS[page], re.M):
-                named = re.findall(
-                    r"`([a-z_]+)`", "\n".join(re.findall(r"^\|([^|]+)", table, re.M))
-                )
-                assert named
-                assert set(named) <= known, page.name
+        tables = re.findall(r"^\| setting \|.*\n\|[-|]+\n((?:\|.*\n)+)", TEXTS.get(page, ""), re.M)
+        config = getattr(import_module(command.module), command.config)
+        known = {field.name: field.default for field in fields(config)}
+        for row in "".join(tables).splitlines():
+            _, names, shown, *_ = row.split("|")
+            for setting, text in zip(names.split(","), shown.split(","), strict=False):
+                expected = default_shown(known[setting.strip(" `")])
+                assert expected in (None, text.strip()), (page.name, row)
 
 
 @pytest.mark.slow  # it counts the paper's models
