@@ -211,19 +211,7 @@ AT_HOME: dict[str, tuple[str, str]] = {
 }
 NOT_YET: dict[str, set[str]] = {
     "asking the machine": {"vatt/data/cache.py"},
-    "renaming and flushing": {
-        "vatt/data/cache.py",
-        "vatt/data/vocabulary.py",
-        "vatt/evaluation/features.py",
-        "vatt/evaluation/results.py",
-        "vatt/ingest/foreign_run.py",
-        "vatt/tasks/pretrain.py",
-        "vatt/tasks/report.py",
-        "vatt/training/checkpoint.py",
-        "vatt/training/log.py",
-        "vatt_demo/demo.py",
-        "vatt_demo/record.py",
-    },
+    "renaming and flushing": set(),
     "starting processes": {"vatt/data/cache.py", "vatt_demo/record.py"},
     "html": {
         "vatt/report/audit_page.py",
