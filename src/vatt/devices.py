@@ -1,4 +1,4 @@
-"""What the machine has: cores, the device to compute on, where bfloat16 pays. Nothing else asks it.
+"""What the machine has: cores, memory, the device to compute on, fast bfloat16; asked only here.
 
 PyTorch is imported where it is used: the workers of `vatt prepare` count cores without it.
 """
@@ -24,6 +24,16 @@ def num_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that can be taken without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not Linux
+        return None
+    numbers = dict(line.split(":") for line in lines)
+    return int(numbers["MemAvailable"].split()[0]) * 1024
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vatt.contracts import Layout
 from vatt.data.cache_table import CacheSettings, CacheTable, DecodedVideo, stored_bytes
-from vatt.devices import num_cpus
+from vatt.devices import free_memory, num_cpus
 from vatt.errors import DataError, MediaError
 from vatt.media.media_file import open_media
 from vatt.media.planes import Box, Planes, frame_bytes
@@ -155,11 +155,8 @@ def _check_room(path: Path, needed: int) -> None:
     """Better now than when the last free byte is gone."""
     available = shutil.disk_usage(path.parent).free
     where, instead = str(path.parent), 'data.cache = "none"'
-    memory = Path("/proc/meminfo")
-    if path.is_relative_to("/proc") and memory.exists():
-        numbers = dict(line.split(":") for line in memory.read_text().splitlines())
-        available = int(numbers["MemAvailable"].split()[0]) * 1024
-        where, instead = "memory", 'data.cache = "disk"'
+    if path.is_relative_to("/proc") and (in_memory := free_memory()) is not None:
+        available, where, instead = in_memory, "memory", 'data.cache = "disk"'
     if needed > available:
         raise DataError(
             f"the cache of decoded videos needs {needed / 1e9:.1f} GB, but {where} has "
