@@ -6,8 +6,7 @@ from numpy.testing import assert_array_equal
 
 from tests.data.small_shards import Video, damage, write_shards
 from vatt.data import cache as cache_module
-from vatt.data.cache import VideoCache, open_cache
-from vatt.data.cache_table import CacheSettings, DecodedVideo
+from vatt.data.cache import CacheSettings, DecodedVideo, VideoCache, open_cache
 from vatt.errors import DataError
 from vatt.media.media_file import decode_audio, decode_frames
 from vatt.media.planes import Box
@@ -99,10 +98,10 @@ def test_other_settings_and_other_videos_have_their_own_cache(data, tmp_path):
 
 
 def test_filling_that_is_stopped_leaves_nothing(data, tmp_path, monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache_module, "_decode_one", stop)
+    monkeypatch.setattr(cache_module, "run_in_order", stop)
     with pytest.raises(KeyboardInterrupt):
         open_cache(data, data.rows(), SETTINGS, folder=tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

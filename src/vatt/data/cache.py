@@ -1,6 +1,6 @@
-"""Small data sets decoded once: frames and sound of whole videos, as bytes ready for batches.
+"""Small data sets decoded once: frames and audio of whole videos, as bytes ready for batches.
 
-A cache is one flat file, all frames and then all sound, and a table that says where each video lies
+A cache is one flat file, all frames and then all audio, and a table that says where each video lies
 in it. On disk it is in a folder named after everything that shapes it; in memory it is a file that
 no disk holds. Either way processes share one copy. A video that cannot be decoded whole is left
 out: its clips are then decoded from the shard, as all clips are without a cache.
@@ -17,39 +17,98 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from vatt.contracts import Layout
-from vatt.data.cache_table import CacheSettings, CacheTable, DecodedVideo, stored_bytes
-from vatt.devices import free_memory, num_cpus
+from vatt.devices import free_memory
 from vatt.errors import DataError, MediaError
 from vatt.media.media_file import open_media
-from vatt.media.planes import Box, Planes, frame_bytes
+from vatt.media.planes import Box, Planes, at_most_largest, frame_bytes
+from vatt.media.video import EPSILON_S
 from vatt.shards.read import ShardFolder
 from vatt.storage import atomic_folder
+from vatt.workers.pool import run_in_order
+from vatt.workers.process import Limits, Lost, TimeLimit
 
 logger = logging.getLogger(__name__)
 
 CACHE_VERSION = 2
 BYTES_FILE, TABLE_FILE = "decoded.bin", "table.npz"
-ROWS_PER_TASK = 4
+_LIMITS = Limits(gigabytes=16.0)  # of one video; the cache as a whole is for small data sets
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """What shapes the cached bytes, besides the videos themselves.
+
+    size: (H, W) of RGB frames; None keeps planes at the size of the video.
+    """
+
+    size: tuple[int, int] | None
+    sample_rate_hz: int
+
+
+class DecodedVideo(NamedTuple):
+    """A whole video; views of the cache, not to be written to.
+
+    frames: uint8 RGB [N, H, W, 3], or planes; starts_s: float64 [N], ascending, when each is first
+    shown; end_s: when the last one leaves the screen; track: int16 [S_total] mono, None without
+    audio.
+    """
+
+    frames: NDArray[np.uint8] | Planes
+    starts_s: NDArray[np.float64]
+    end_s: float
+    track: NDArray[np.int16] | None
+
+    def frames_at(
+        self, times_s: NDArray[np.float64], cut: Callable[[int, int], Box]
+    ) -> NDArray[np.uint8] | Planes | None:
+        """What `MediaFile` gives for these times; None if one is past the end."""
+        if times_s.max() + EPSILON_S >= self.end_s:
+            return None
+        shown = np.searchsorted(self.starts_s, times_s + EPSILON_S, side="right") - 1
+        np.maximum(shown, 0, out=shown)
+        if isinstance(self.frames, Planes):
+            form = self.frames.form
+            return self.frames.cut(cut(form.height, form.width), shown)
+        if (np.diff(shown) == 1).all():
+            return self.frames[shown[0] : shown[-1] + 1]  # a view: collating copies it once
+        return self.frames[shown]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTable:
+    """Where each video lies in the file; one entry per video, `starts_s` one per frame.
+
+    Its frames begin at byte `first_byte`, their times at `starts_s[first_frame]`; sample s is at
+    `sound_offset` + 2 s. A video with no frames was left out; -1 samples: it has no audio.
+    layout: int64 [n, 4], see contracts.Layout; not used for RGB.
+    """
+
+    rows: NDArray[np.int64]
+    first_byte: NDArray[np.int64]
+    first_frame: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    layout: NDArray[np.int64]
+    first_sample: NDArray[np.int64]
+    samples: NDArray[np.int64]
+    end_s: NDArray[np.float64]
+    starts_s: NDArray[np.float64]
+    sound_offset: NDArray[np.int64]  # one number
 
 
 class VideoCache:
-    """The decoded videos of some rows of a dataset; can be sent to other processes."""
+    """The decoded videos of some rows of a shard folder; can be sent to other processes."""
 
     def __init__(self, path: Path, settings: CacheSettings, table: CacheTable) -> None:
         """Read what `open_cache` made.
@@ -68,29 +127,28 @@ class VideoCache:
 
     def get(self, row: int) -> DecodedVideo | None:
         """The video of a row; None when it could not be decoded whole."""
-        entry, table = self._entry_of[row], self._table
-        if not table.frames[entry]:
+        entry, table, size = self._entry_of[row], self._table, self._settings.size
+        first, count = int(table.first_frame[entry]), int(table.frames[entry])
+        if not count:
             return None
         if self._mapped is None:
             with self._path.open("rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._mapped = np.frombuffer(content, np.uint8)
-        first, count = table.first_frame[entry], table.frames[entry]
-        starts_s = table.starts_s[first : first + count]
-        frames = self._frames(self._mapped[table.first_byte[entry] :], entry)
-        first, count = table.first_sample[entry], table.samples[entry]
-        samples = self._mapped[int(table.sound_offset[0]) + 2 * first :]
-        track = samples[: 2 * count].view(np.int16) if count >= 0 else None
-        return DecodedVideo(frames, starts_s, float(table.end_s[entry]), track)
-
-    def _frames(self, content: NDArray[np.uint8], entry: int) -> NDArray[np.uint8] | Planes:
-        count, size = int(self._table.frames[entry]), self._settings.size
+        flat = self._mapped[table.first_byte[entry] :]
+        frames: NDArray[np.uint8] | Planes
         if size is not None:
-            return content[: count * size[0] * size[1] * 3].reshape(count, *size, 3)
-        height, width, bt709, full_range = self._table.layout[entry].tolist()
-        form = Layout(height, width, bool(bt709), bool(full_range))
-        flat = content[: count * frame_bytes(height, width)]
-        return Planes(form, Box(0, 0, height, width), flat, count)
+            frames = flat[: count * size[0] * size[1] * 3].reshape(count, *size, 3)
+        else:
+            height, width, bt709, full_range = table.layout[entry].tolist()
+            form = Layout(height, width, bool(bt709), bool(full_range))
+            flat = flat[: count * frame_bytes(height, width)]
+            frames = Planes(form, Box(0, 0, height, width), flat, count)
+        samples = table.samples[entry]
+        audio = self._mapped[int(table.sound_offset[0]) + 2 * table.first_sample[entry] :]
+        track = audio[: 2 * samples].view(np.int16) if samples >= 0 else None
+        starts_s = table.starts_s[first : first + count]
+        return DecodedVideo(frames, starts_s, float(table.end_s[entry]), track)
 
 
 def open_cache(
@@ -101,27 +159,37 @@ def open_cache(
     Args:
         data: where the videos are.
         rows: which of them.
-        settings: size of the frames, rate of the sound.
+        settings: size of the frames, rate of the audio.
         folder: holds caches, each in a folder of its own; None keeps this one in memory for as
             long as it is used.
 
     Raises:
         DataError: disk or memory has no room for it.
     """
-    plan = CacheTable.planned(data, rows, settings)
     if folder is None:
-        with ExitStack() as on_error:
-            path, close = _file_in_memory()
-            on_error.callback(close)
-            cache = VideoCache(path, settings, _fill(path, data, settings, plan))
-            weakref.finalize(cache, on_error.pop_all().close)
+        with ExitStack() as at_end:
+            if hasattr(os, "memfd_create"):  # a file that only memory holds; others can open it
+                handle = os.memfd_create("vatt-cache")
+                at_end.callback(os.close, handle)
+                path = Path(f"/proc/{os.getpid()}/fd/{handle}")
+            else:
+                file = at_end.enter_context(tempfile.NamedTemporaryFile(prefix="vatt-cache-"))
+                path = Path(file.name)
+            cache = VideoCache(path, settings, _fill(path, data, rows, settings))
+            weakref.finalize(cache, at_end.pop_all().close)
             return cache
-    home = folder / _identity(data, rows, settings)
+    shaping = {
+        "version": CACHE_VERSION,
+        "settings": asdict(settings),
+        "decoder": [av.__version__, av.library_versions],
+        "videos": data.column("sha256")[rows].tolist(),
+    }
+    home = folder / hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
     if not home.is_dir():
         try:
             with atomic_folder(home, first_wins=True) as made:
                 (made / BYTES_FILE).touch()
-                table = _fill(made / BYTES_FILE, data, settings, plan)
+                table = _fill(made / BYTES_FILE, data, rows, settings)
                 np.savez(made / TABLE_FILE, **asdict(table))
         except OSError as error:
             raise DataError(
@@ -132,161 +200,124 @@ def open_cache(
         return VideoCache(home / BYTES_FILE, settings, CacheTable(**arrays))
 
 
-def _identity(data: ShardFolder, rows: NDArray[np.int64], settings: CacheSettings) -> str:
-    shaping = {
-        "version": CACHE_VERSION,
-        "settings": asdict(settings),
-        "decoder": [av.__version__, av.library_versions],
-        "videos": data.column("sha256")[rows].tolist(),
-    }
-    return hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:16]
-
-
-def _file_in_memory() -> tuple[Path, Callable[[], None]]:
-    """A file that only memory holds, by a name that other processes can open; and its end."""
-    if hasattr(os, "memfd_create"):
-        file = os.memfd_create("vatt-cache")
-        return Path(f"/proc/{os.getpid()}/fd/{file}"), partial(os.close, file)
-    temporary = tempfile.NamedTemporaryFile(prefix="vatt-cache-")  # noqa: SIM115 (kept open)
-    return Path(temporary.name), temporary.close
-
-
-def _check_room(path: Path, needed: int) -> None:
-    """Better now than when the last free byte is gone."""
-    available = shutil.disk_usage(path.parent).free
-    where, instead = str(path.parent), 'data.cache = "none"'
-    if path.is_relative_to("/proc") and (in_memory := free_memory()) is not None:
-        available, where, instead = in_memory, "memory", 'data.cache = "disk"'
-    if needed > available:
-        raise DataError(
-            f"the cache of decoded videos needs {needed / 1e9:.1f} GB, but {where} has "
-            f"{available / 1e9:.1f} GB free; lower data.decode_size, or set {instead}"
-        )
-
-
-def _fill(path: Path, data: ShardFolder, settings: CacheSettings, plan: CacheTable) -> CacheTable:
-    """Decode all planned videos into the file; the table of what there is then."""
-    size = int(plan.sound_offset[0]) + 2 * plan.num_samples
-    _check_room(path, size)
-    os.truncate(path, size)
-    jobs = [
-        _Job(path, data.folder, settings, _some(plan, slice(first, first + ROWS_PER_TASK)))
-        for first in range(0, len(plan.rows), ROWS_PER_TASK)
-    ]
-    began_s = time.monotonic()
-    frames, samples = np.zeros_like(plan.frames), np.full_like(plan.samples, -1)
-    end_s, starts_s, layout = plan.end_s.copy(), plan.starts_s.copy(), plan.layout.copy()
-    entry_of = {int(row): entry for entry, row in enumerate(plan.rows)}
-    for done in _run(jobs):
-        for video in done:
-            entry = entry_of[video.row]
-            first = plan.first_frame[entry]
-            frames[entry], samples[entry] = len(video.starts_s), video.samples
-            end_s[entry], layout[entry] = video.end_s, video.layout
-            starts_s[first : first + len(video.starts_s)] = video.starts_s
-    logger.info(
-        "decoded %d videos once: %.2f GB in %.0f s",
-        len(frames),
-        size / 1e9,
-        time.monotonic() - began_s,
-    )
-    left_out = int((frames == 0).sum())
-    if left_out:
-        logger.warning(
-            "%d of %d videos could not be decoded whole; not cached", left_out, len(frames)
-        )
-    return replace(
-        plan, frames=frames, layout=layout, samples=samples, end_s=end_s, starts_s=starts_s
-    )
-
-
-def _some(plan: CacheTable, part: slice) -> CacheTable:
-    whole = {"starts_s": np.zeros(0), "sound_offset": plan.sound_offset}
-    return CacheTable(**{name: values[part] for name, values in asdict(plan).items()} | whole)
-
-
-class _Job(NamedTuple):
-    """Some videos for one process: where they come from, where they go."""
-
-    path: Path
-    shards: Path
-    settings: CacheSettings
-    plan: CacheTable
-
-
-class _Filled(NamedTuple):
-    """What was written of one video; no starts when it was left out, -1 samples without sound."""
+class _Room(NamedTuple):
+    """Where one video may be written in the file, and how much of it at most."""
 
     row: int
+    first_byte: int
+    bytes: int
+    frames: int
+    first_audio_byte: int
+    samples: int
+
+
+class _Written(NamedTuple):
+    """What was written of one video; -1 samples: it has no audio."""
+
     starts_s: NDArray[np.float64]
     end_s: float
     samples: int
-    layout: tuple[int, ...] = (0,) * 4
+    layout: tuple[int, ...]
 
 
-def _run(jobs: list[_Job]) -> Iterator[list[_Filled]]:
-    """Run the jobs, over all cores this process may use, with a progress bar."""
-    columns = [
-        TextColumn("decoding once"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("", total=sum(len(job.plan.rows) for job in jobs))
-        if len(jobs) == 1:
-            yield _decode(jobs[0])
-            return
-        cores = num_cpus()
-        pool = ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn"))
-        try:
-            for future in as_completed([pool.submit(_decode, job) for job in jobs]):
-                done = future.result()
-                progress.advance(bar, len(done))
-                yield done
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _fill(
+    path: Path, data: ShardFolder, rows: NDArray[np.int64], settings: CacheSettings
+) -> CacheTable:
+    """Decode the videos into the file, over all cores; the table of what is there then.
+
+    Each has room for the frames and samples that the index promises, and a little more.
+    """
+    duration_s, fps = data.column("duration_s")[rows], data.column("fps")[rows]
+    frames = np.ceil(duration_s * fps).astype(np.int64) + 2
+    samples = np.ceil(duration_s * settings.sample_rate_hz).astype(np.int64) + 1
+    if settings.size is not None:
+        room = frames * settings.size[0] * settings.size[1] * 3
+    else:
+        sizes = zip(data.column("height")[rows], data.column("width")[rows], strict=True)
+        each = [frame_bytes(*at_most_largest(int(height), int(width))) for height, width in sizes]
+        room = frames * np.array(each, np.int64)
+    audio_first = -(-int(room.sum()) // 2) * 2  # even: samples have two bytes
+    table = CacheTable(
+        rows=rows,
+        first_byte=np.cumsum(room) - room,
+        first_frame=np.cumsum(frames) - frames,
+        frames=np.zeros_like(frames),
+        layout=np.zeros((len(rows), 4), np.int64),
+        first_sample=np.cumsum(samples) - samples,
+        samples=np.full_like(samples, -1),
+        end_s=np.zeros(len(rows)),
+        starts_s=np.zeros(int(frames.sum())),
+        sound_offset=np.array([audio_first]),
+    )
+    size = audio_first + 2 * int(samples.sum())
+
+    available, where = shutil.disk_usage(path.parent).free, str(path.parent)
+    in_memory = path.is_relative_to("/proc")
+    if in_memory and (memory := free_memory()) is not None:
+        available, where = memory, "memory"
+    if size > available:  # better now than when the last free byte is gone
+        raise DataError(
+            f"the cache of decoded videos needs {size / 1e9:.1f} GB, but {where} has "
+            f"{available / 1e9:.1f} GB free; lower data.decode_size, or set data.cache = "
+            + ('"disk"' if in_memory else '"none"')
+        )
+    os.truncate(path, size)
+
+    first_audio_byte = audio_first + 2 * table.first_sample
+    columns = (rows, table.first_byte, room, frames, first_audio_byte, samples)
+    rooms = [_Room(*numbers) for numbers in np.stack(columns, axis=1).tolist()]
+    job = partial(_decode_into, path=path, folder=data.folder, settings=settings)
+    began_s = time.monotonic()
+    with closing(run_in_order(job, rooms, limits=_LIMITS, progress="decoding once")) as outcomes:
+        for entry, (_, video) in enumerate(outcomes):
+            if isinstance(video, Lost):
+                continue
+            first, count = table.first_frame[entry], len(video.starts_s)
+            table.frames[entry], table.samples[entry] = count, video.samples
+            table.end_s[entry], table.layout[entry] = video.end_s, video.layout
+            table.starts_s[first : first + count] = video.starts_s
+    seconds, left_out = time.monotonic() - began_s, int((table.frames == 0).sum())
+    logger.info("decoded %d videos once: %.2f GB in %.0f s", len(rows), size / 1e9, seconds)
+    if left_out:
+        logger.warning(
+            "%d of %d videos could not be decoded whole; not cached", left_out, len(rows)
+        )
+    return table
 
 
-def _decode(job: _Job) -> list[_Filled]:
-    data = _opened(job.shards)
-    with job.path.open("r+b") as file:
-        done = []
-        for entry, row in enumerate(job.plan.rows.tolist()):
-            try:
-                done.append(_decode_one(job, data, row, entry, file))
-            except (MediaError, DataError):  # told, with its cause, when a clip of it is asked for
-                done.append(_Filled(row, np.zeros(0), 0.0, -1))
-    return done
-
-
-def _decode_one(job: _Job, data: ShardFolder, row: int, entry: int, file: BinaryIO) -> _Filled:
-    settings, plan = job.settings, job.plan
-    rate = settings.sample_rate_hz
-    with open_media(data.source(row), quickly=True) as media:
-        frames: NDArray[np.uint8] | Planes
-        if settings.size is None:
-            frames, starts_s, end_s = media.all_planes()
-        else:
-            frames, starts_s, end_s = media.all_frames(settings.size)
-        track: NDArray[np.int16] | None
-        if media.has_audio_at(rate):
-            track = media.audio_at(0, round(float(data.column("duration_s")[row]) * rate))
-        else:
-            track = media.audio(sample_rate_hz=rate)
+def _decode_into(
+    room: _Room, time_limit: TimeLimit, *, path: Path, folder: Path, settings: CacheSettings
+) -> _Written | Lost:
+    """Write one video into its room; the cause of a failure is told when a clip is asked for."""
+    data, rate = _opened(folder), settings.sample_rate_hz
+    duration_s = float(data.column("duration_s")[room.row])
+    time_limit.allow(60.0 + 10.0 * duration_s)
+    frames: NDArray[np.uint8] | Planes
+    track: NDArray[np.int16] | None
+    try:
+        with open_media(data.source(room.row), quickly=True) as media:
+            if settings.size is None:
+                frames, starts_s, end_s = media.all_planes()
+            else:
+                frames, starts_s, end_s = media.all_frames(settings.size)
+            if media.has_audio_at(rate):
+                track = media.audio_at(0, round(duration_s * rate))
+            else:
+                track = media.audio(sample_rate_hz=rate)
+    except (MediaError, DataError) as error:
+        return Lost("unreadable", str(error))
     layout = frames.form if isinstance(frames, Planes) else (0,) * 4
     content = frames.flat if isinstance(frames, Planes) else frames
     samples = -1 if track is None else len(track)
-    height, width = data.column("height")[row], data.column("width")[row]
-    room = plan.frames[entry] * stored_bytes(settings, int(height), int(width))
-    if content.size > room or len(starts_s) > plan.frames[entry] or samples > plan.samples[entry]:
-        raise DataError(f"{data.folder}: row {row}: larger or longer than the index says")
-    file.seek(int(plan.first_byte[entry]))
-    file.write(content.data)
-    if track is not None:
-        file.seek(int(plan.sound_offset[0]) + 2 * int(plan.first_sample[entry]))
-        file.write(track.data)
-    return _Filled(row, starts_s, end_s, samples, layout)
+    if content.size > room.bytes or len(starts_s) > room.frames or samples > room.samples:
+        return Lost("unreadable", "larger or longer than the index says")
+    with path.open("r+b") as file:
+        file.seek(room.first_byte)
+        file.write(content.data)
+        if track is not None:
+            file.seek(room.first_audio_byte)
+            file.write(track.data)
+    return _Written(starts_s, end_s, samples, layout)
 
 
 @lru_cache(maxsize=1)

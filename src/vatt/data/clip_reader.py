@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from vatt.contracts import Augmentation, Clip, ClipSpec, Layout
 from vatt.data.annotations import AnnotationReader
-from vatt.data.cache import VideoCache, open_cache
-from vatt.data.cache_table import CacheSettings
+from vatt.data.cache import CacheSettings, VideoCache, open_cache
 from vatt.data.clip_timing import audio_span, clip_times, fill_waveform, fits
 from vatt.data.data_config import DataConfig
 from vatt.data.resize import needed, within
@@ -105,7 +104,7 @@ class ClipReader:
         video = self._caches[row].get(row) if row in self._caches else None
         frames = None if video is None else video.frames_at(times_s, cut)
         if video is not None and frames is not None:
-            audio = video.audio(first, length)
+            audio = None if video.track is None else video.track[first : first + length]
         else:
             try:
                 with open_media(self.data.source(row), quickly=True) as media:
