@@ -29,7 +29,7 @@ from vatt.errors import MediaError
 from vatt.media.container import MediaSource, audio_stream, describe, video_stream
 
 MAX_DURATION_S = 4 * 3600.0  # held in memory by `read_track`: 1.4 GB at 48 kHz
-_DRIFT_S = 0.005  # audio whose timestamps stray further from its sample count is placed anew
+_DRIFT_S = 0.005  # a timestamp further than this from the count of samples begins a new run
 _RESAMPLED_AT_ONCE = 2**16  # samples
 BLOCK_S, WARM_UP_S = 1, 0.1  # of `read_audio_blocks`
 _LONGEST_FRAME = 2048  # samples of an AAC frame
@@ -55,7 +55,7 @@ def read_track(
     pieces += track.finish()
     if not pieces:
         return None
-    zero_s = clock.start_s if clock.start_s is not None else pieces[0].stretch_s
+    zero_s = clock.start_s if clock.start_s is not None else pieces[0].run_start_s
     placed = list(_placed(pieces, zero_s, sample_rate_hz))
     end = placed[-1][0] + len(placed[-1][1]) if placed else 0
     if clock.end_s is not None:
@@ -147,9 +147,9 @@ class AudioReader:
 
 
 class _Piece(NamedTuple):
-    """Resampled audio: `samples` begin `offset` samples after a stretch that starts at a time."""
+    """Resampled audio: `samples` begin `offset` samples after the start of a run without gaps."""
 
-    stretch_s: float
+    run_start_s: float
     offset: int
     samples: NDArray[np.int16]
 
@@ -157,10 +157,10 @@ class _Piece(NamedTuple):
 def _placed(
     pieces: Iterable[_Piece], zero_s: float, rate: int
 ) -> Iterator[tuple[int, NDArray[np.int16]]]:
-    """(first sample, samples) in ascending order, from 0 on; what would be heard twice is cut."""
+    """(first sample, samples) in ascending order, from 0 on; what overlaps earlier ones is cut."""
     heard = 0
     for piece in pieces:
-        start = round((piece.stretch_s - zero_s) * rate) + piece.offset
+        start = round((piece.run_start_s - zero_s) * rate) + piece.offset
         late = max(heard - start, 0)
         if late < len(piece.samples):
             yield start + late, piece.samples[late:]
@@ -168,7 +168,7 @@ def _placed(
 
 
 class _Track:
-    """Decoded audio in stretches without gaps, each resampled on its own."""
+    """Decoded audio in runs without gaps, each resampled on its own."""
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate = sample_rate_hz
@@ -176,7 +176,7 @@ class _Track:
         self._waiting = AudioFifo()  # fewer, longer frames: half the time of the whole decoding
         self._form: tuple[str, str, int] | None = None
         self._next_s = 0.0
-        self._stretch_s, self._given = 0.0, 0
+        self._run_start_s, self._given = 0.0, 0
 
     def add(self, frame: AudioFrame) -> Iterator[_Piece]:
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -185,15 +185,15 @@ class _Track:
             yield from self.finish()
             self._form, self._next_s = form, start_s
             self._resampler = AudioResampler(format="s16", layout="mono", rate=self._rate)
-            self._stretch_s, self._given = start_s, 0
+            self._run_start_s, self._given = start_s, 0
         self._next_s += frame.samples / frame.sample_rate
-        frame.pts = None  # the resampler counts samples; the stretch knows its time
+        frame.pts = None  # the resampler counts samples; the time of the run is kept here
         self._waiting.write(frame)
         if self._waiting.samples >= _RESAMPLED_AT_ONCE:
             yield from self._resampled(self._waiting.read())
 
     def finish(self) -> Iterator[_Piece]:
-        """What is left of the stretch."""
+        """What is left of the run."""
         if self._resampler is not None:
             if (rest := self._waiting.read()) is not None:
                 yield from self._resampled(rest)
@@ -204,7 +204,7 @@ class _Track:
         assert self._resampler is not None
         for piece in self._resampler.resample(frame):
             samples = piece.to_ndarray()[0]
-            yield _Piece(self._stretch_s, self._given, samples)
+            yield _Piece(self._run_start_s, self._given, samples)
             self._given += len(samples)
 
 
@@ -227,9 +227,9 @@ def read_audio_blocks(
     """Mono samples of a track that `has_audio_blocks`, without resampling.
 
     It is decoded in blocks of one second, each by a decoder of its own that starts a little
-    earlier. So a sample is a function of the file alone, whatever stretch it was read in; where
+    earlier. So a sample depends on the file alone, not on where reading began; where
     decoding has no longer memory than the warm-up, as AAC without noise substitution, it is also
-    the sample that decoding the whole track gives.
+    the sample that decoding the whole track gives (`read_track`).
 
     Args:
         container: open; it is left elsewhere than it was.
@@ -255,7 +255,7 @@ def read_audio_blocks(
         near = [packet for pts, packet in packets if begin - warm_up <= pts < begin + block]
         decoded = [frame for packet in near for frame in decoder.decode(packet)]
         frames = [frame for frame in decoded if frame.pts is not None and frame.pts >= begin]
-        for time, frame in _joined(frames):
+        for time, frame in _merged(frames):
             for piece in resampler.resample(frame):
                 samples = piece.to_ndarray()[0]
                 from_, to = max(time - first, 0), min(time - first + len(samples), count)
@@ -264,8 +264,8 @@ def read_audio_blocks(
     return waveform
 
 
-def _joined(frames: Sequence[AudioFrame]) -> Iterator[tuple[int, AudioFrame]]:
-    """Frames that follow each other as one, with its time: a tenth of the work of many."""
+def _merged(frames: Sequence[AudioFrame]) -> Iterator[tuple[int, AudioFrame]]:
+    """Frames without gaps between them merged, each with its time: resampling takes a tenth."""
     waiting, start, expected = AudioFifo(), 0, None
     for frame in frames:
         time, frame.pts = frame.pts, None

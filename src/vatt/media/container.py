@@ -20,7 +20,7 @@ from vatt.errors import MediaError
 
 
 class FilePart(NamedTuple):
-    """A file inside another one, as the members of a tar file lie there."""
+    """A file inside another one, such as a member of a tar file: `size` bytes from `offset` on."""
 
     path: Path
     offset: int
@@ -38,15 +38,15 @@ _FORMATS = (
     "aac,ac3,eac3,dts,amr,aiff,caf,au,gif,mxf,nut,rm,ivf,dv,nsv,wtv,swf,yuv4mpegpipe,wv,tta,ape,"
     "h264,hevc,m4v,mpegvideo,mjpeg,apng,obu,av1,gxf,voc,webp"
 )
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # full, or not ours to fill
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # full, or not writable
 _OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": _FORMATS}
-# MP4 headers say all there is to know: looking into the packets as well takes 3 ms for each file.
+# The header of an MP4 file is enough; FFmpeg also reads packets, which takes 3 ms for each file.
 _QUICKLY = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 _QUICK_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
 
 
 def describe(source: MediaSource) -> str:
-    """How errors call a source: its path, or the size of its content."""
+    """What error messages call a source: its path, or the size of its content."""
     if isinstance(source, FilePart):
         return f"{source.path} at byte {source.offset:,}"
     return str(source) if isinstance(source, Path) else f"video of {len(source):,} bytes"

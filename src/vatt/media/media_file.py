@@ -1,4 +1,4 @@
-"""One open media file: its facts, its frames at given times, its audio; start reading here.
+"""One open media file: its facts, its frames at given times, its planes, its audio.
 
 `with open_media(path) as media:` opens it once; `media.facts`, `media.frames(…)`,
 `media.planes(…)` and `media.audio(…)` read it. `probe`, `decode_frames` and `decode_audio` do one
@@ -66,8 +66,8 @@ class MediaFile:
         """The file at its start: the handle it was opened with, or a new one once that is in use.
 
         Frames and audio are read side by side by two handles: wherever the file keeps its audio,
-        neither has to be held in memory while the other is read. A handle that was read is not
-        sought back to the start, because not every format comes back to the same frame.
+        neither has to be held in memory while the other is read. A handle that is in use does not
+        seek back to the start, because not every format comes back to the same frame.
         """
         handle, self._unread = self._unread, None
         if handle is None:
@@ -86,7 +86,7 @@ class MediaFile:
             return read_facts(self.container, None)
 
     def packets(self) -> PacketFacts:
-        """What its packets say, all of which are read."""
+        """How it is stored, by all of its packets."""
         with media_errors(self.source):
             return read_packets(self.handle(), self.source)
 
@@ -157,7 +157,7 @@ class MediaFile:
             return np.stack(frames), np.array(starts_s), reader.end_s
 
     def count_frames(self) -> int:
-        """How many frames can be decoded: all are."""
+        """The number of frames, all of which are decoded."""
         with media_errors(self.source):
             return sum(1 for _ in self.video().frames())
 
@@ -208,7 +208,7 @@ class MediaFile:
         """`count` mono samples from number `first` on, without decoding the track before them.
 
         They are at the rate for which `has_audio_at`; zeros where there is no audio. A sample is
-        the same in whatever stretch it is read.
+        the same wherever reading begins.
         """
         with media_errors(self.source):
             container = self.container if self._reader.begun else self.handle()

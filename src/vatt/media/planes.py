@@ -47,12 +47,12 @@ class Box(NamedTuple):
 
     @property
     def luma(self) -> tuple[slice, slice]:
-        """Where it is in luma planes."""
+        """Its rows and columns in luma planes."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     @property
     def chroma(self) -> tuple[slice, slice]:
-        """Where it is in chroma planes."""
+        """Its rows and columns in chroma planes, of half the size."""
         rows = slice(self.top // 2, half(self.bottom))
         return rows, slice(self.left // 2, half(self.right))
 
@@ -69,7 +69,7 @@ def at_most_largest(height: int, width: int) -> tuple[int, int]:
 
 
 def half(side: int) -> int:
-    """Side of the chroma planes."""
+    """The side of a chroma plane beside a luma plane of this side."""
     return (side + 1) // 2
 
 
@@ -86,7 +86,7 @@ class Planes(NamedTuple):
 
     @classmethod
     def empty(cls, frames: int, form: Layout, box: Box) -> Planes:
-        """Room for frames."""
+        """Planes to be filled: `frames` frames of `form`, cut to `box`."""
         size = frames * frame_bytes(*box.size)
         if size > _MAX_BYTES:
             raise MediaError(
@@ -177,7 +177,7 @@ class PlaneCopier:
     """Copies boxes of decoded frames; all come out in the form of the first one."""
 
     def __init__(self, first: VideoFrame) -> None:
-        """Fix the form, by the first frame."""
+        """Copy frames in the form of `first`: its size, its colours."""
         height, width = first.height, first.width
         self._convert: Callable[[VideoFrame], VideoFrame]
         if _is_direct(first):

@@ -45,7 +45,7 @@ def _packets(
     copy = output.add_stream_from_template(stream)
 
     def packets() -> Iterator[Packet[Stream]]:
-        early: list[Packet[Stream]] = []  # Matroska does not say when the first are decoded
+        early: list[Packet[Stream]] = []  # the first of Matroska have no decoding time
         for packet in container.demux(stream):
             if packet.dts is None and packet.size:
                 early.append(packet)

@@ -36,7 +36,7 @@ from vatt.media.video import on_screen
 SAMPLE_RATE_HZ = 48_000
 PART_S = 300.0  # longer videos are cut into parts of this length
 SHORTEST_PART = 0.1  # of a part's length: a shorter rest stays with the part before it
-MAX_DURATION_S = 24 * 3600.0  # more is what damaged times say
+MAX_DURATION_S = 24 * 3600.0  # longer ones have damaged times
 _AUDIO_BITS_PER_S = 96_000
 # fastdecode: read in 0.4 of the time for a tenth more bytes. x264's macroblock tree gave other
 # bytes for the same frames about once in a hundred times; without it they are always the same.
@@ -47,7 +47,7 @@ X264 = {
     "bf": "0",
     "x264-params": "mbtree=0",
 }
-_MIN_FPS, _MAX_FPS = Fraction(1, 10), Fraction(240)  # beyond is what a damaged header says
+_MIN_FPS, _MAX_FPS = Fraction(1, 10), Fraction(240)  # others are those of damaged headers
 _MAX_LOST_S = 0.5  # of a video's declared duration; edit lists and rounding take less
 
 
@@ -153,7 +153,7 @@ def _decodes_as_it_is(media: MediaFile) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A stored file and the stretch of the source's video clock that it holds.
+    """A stored file, its facts, and the times of the source's video clock that it holds.
 
     Its own clock starts with its first frame: what is at t in the source is at t - start_s in it.
     """
@@ -187,7 +187,7 @@ def encode_parts(
         OSError: the disk is full.
     """
     reader, facts = media.video(), media.facts
-    assert facts.video is not None  # else there were no reader
+    assert facts.video is not None  # it has a reader
     fps, size = stored_fps(facts.video, form), stored_size(facts.video, form)
     length, expected = max(1, round(part_s * fps)), facts.duration_s * float(fps)  # in frames
 

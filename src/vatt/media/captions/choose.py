@@ -36,7 +36,7 @@ from vatt.media.media_file import MediaFile
 ANY = "any"
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 _NOT_PLAIN = Disposition.forced | Disposition.comment | Disposition.hearing_impaired
-_PLAIN = ("default", "orig", "auto", "asr")  # tags of a file's name that say nothing against it
+_PLAIN = ("default", "orig", "auto", "asr")  # tags of a file's name that do not make it special
 _SPECIAL = ("forced", "sdh", "cc", "commentary")  # not only what is said, or not all of it
 _TEXT_CODECS = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
 
@@ -70,7 +70,7 @@ class FoundCaptions:
     """The captions of one video, in player time, and where they are from.
 
     source: "talk.en.vtt", "stream 2 (subrip)", "pocketsphinx"; "" when there are none.
-    language: a code such as "en"; "" when nobody says.
+    language: a code such as "en"; "" when it is unknown.
     others: what was not taken, each with its reason when it could not be.
     problem: why there are none; "" when there are.
     """
@@ -83,7 +83,7 @@ class FoundCaptions:
 
 
 class _Candidate(NamedTuple):
-    """Captions that could be taken; `rank` None when the choice is against their language."""
+    """Captions that could be taken; `rank` None when their language is not wanted."""
 
     rank: tuple[float, ...] | None
     name: str
@@ -130,7 +130,7 @@ def _found(found: FoundCaptions | None, others: Sequence[str], problem: str) -> 
 def _first(
     candidates: Iterable[_Candidate], others: list[str], choice: CaptionChoice
 ) -> FoundCaptions | None:
-    """The best candidate that can be read and has text; what became of the others is noted."""
+    """The best candidate that can be read and has text; `others` gets what was not taken."""
     found: FoundCaptions | None = None
     for one in sorted(candidates, key=lambda one: (one.rank is None, one.rank or (), one.name)):
         if one.rank is None:
@@ -173,7 +173,7 @@ def _sidecars(video: Path, choice: CaptionChoice) -> Iterator[_Candidate]:
 
 @lru_cache(maxsize=16)
 def _caption_files(folder: Path, changed: int) -> list[str]:
-    """Names in order: a folder of a million videos is not listed for each of them."""
+    """Sorted names; cached, so that a folder of a million videos is not listed for each of them."""
     del changed  # part of the key only
     return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
@@ -188,7 +188,7 @@ def _rank(
     wanted = [ANY if one == ANY else _code(one) for one in choice.languages]
     if language in wanted:
         first = float(wanted.index(language))
-    elif not language:  # nobody says: whoever put it there will know
+    elif not language:  # unknown: after the wanted languages
         first = len(wanted) - 0.5
     elif ANY in wanted:
         first = float(wanted.index(ANY)) + 0.5

@@ -17,9 +17,9 @@ MAX_WORDS = 16  # of a text that the model reads (§4.1)
 MAX_S = 10.0  # of a caption that is joined of several
 _ABUTTING_S = 0.5  # cues with a longer pause between them do not belong together
 _MARKUP = re.compile(r"</?[A-Za-z0-9][^<>]{0,200}>|\{\\[^{}]{0,200}\}")  # <i>, <v Ann>, {\an8}
-# Of no character; Python's int refuses thousands of digits.
+# No character has such a number; Python refuses to read one of thousands of digits.
 _LONG_NUMBER = re.compile(r"&#(?:\d{9,}|[xX][\da-fA-F]{9,});?")
-_BLANK = re.compile(  # spaces, notes of music, and what is not seen, halves of characters included
+_BLANK = re.compile(  # spaces, musical notes, invisible characters, halves of surrogate pairs
     r"[\s♪♫♬\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ud800-\udfff]+"
 )
 _PASSES = 4  # &amp;lt;i&amp;gt; takes two
@@ -63,7 +63,7 @@ def _plain(text: str) -> str:
         text = _BLANK.sub(" ", text)
         if text == before:
             return text
-    return _BLANK.sub(" ", _OPENING.sub(" ", text))  # nobody writes so
+    return _BLANK.sub(" ", _OPENING.sub(" ", text))  # still markup after all passes: no text
 
 
 def caption(start_s: float, end_s: float, text: str, words: Sequence[Word] = ()) -> Caption | None:
@@ -113,7 +113,7 @@ def tidy(captions: Iterable[Caption]) -> list[Caption]:
     ordered = _in_order(piece for one in ordered for piece in _split(one))
     # Some speech recognisers write about a word in each cue.
     if len(ordered) > 2 and median(len(one.text.split()) for one in ordered) < 2:
-        return list(_joined(ordered))
+        return list(_joined_words(ordered))
     return ordered
 
 
@@ -217,7 +217,7 @@ def _split(one: Caption) -> Iterator[Caption]:
         yield from _split(piece)
 
 
-def _joined(captions: Iterable[Caption]) -> Iterator[Caption]:
+def _joined_words(captions: Iterable[Caption]) -> Iterator[Caption]:
     """Neighbours joined up to the end of a sentence, a pause, or the length of a text."""
     waiting: Caption | None = None
     for one in captions:

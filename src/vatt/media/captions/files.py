@@ -93,7 +93,7 @@ def shown_text(text: str) -> str:
 
 
 def _read_text(path: Path) -> str:
-    if not path.is_file():  # to open a pipe would wait for ever
+    if not path.is_file():  # opening a pipe would block
         raise CaptionError(f"{path}: not a file, or no longer there")
     try:
         with path.open("rb") as file:
@@ -132,7 +132,7 @@ def _subtitles(path: Path, text: str) -> tuple[Iterable[Cue], str | None]:
         text = _VTT_TIME.sub(mark, _VTT_NOTES.sub("", text + "\n"))
     try:
         with warnings.catch_warnings(action="ignore"):  # about margins and styles
-            # Tags are left to us: pysubs2 takes the square of the number of those never closed.
+            # `clean` removes tags: pysubs2 takes quadratic time in those that are never closed.
             events = pysubs2.SSAFile.from_string(
                 text, format_=form, keep_unknown_html_tags=True
             ).events
@@ -163,7 +163,7 @@ def _json(path: Path, text: str) -> tuple[Iterable[Cue], str | None]:
     try:
         values = json.loads(text)
         if "segments" in values:
-            return list(map(_whisper, values["segments"])), _language(values)
+            return list(map(_whisper_cue, values["segments"])), _language(values)
         if "transcription" in values:
             cues = [
                 Cue(
@@ -200,7 +200,7 @@ def _string(value: object) -> str:
     return value
 
 
-def _whisper(segment: Mapping[str, Any]) -> Cue:
+def _whisper_cue(segment: Mapping[str, Any]) -> Cue:
     words = [one for one in segment.get("words") or () if "start" in one and "end" in one]
     # Whisper's begin with a space, WhisperX's do not.
     spaced = any(_string(one["word"])[:1].isspace() for one in words)

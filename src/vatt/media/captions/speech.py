@@ -21,7 +21,7 @@ from vatt.media.media_file import MediaFile
 
 POCKETSPHINX, FASTER_WHISPER = "pocketsphinx", "faster-whisper"
 RATE_HZ = 16_000
-_LONGEST_S = 20.0  # of an utterance; a longer one is cut
+_LONGEST_S = 20.0  # of an utterance; longer ones are cut
 _BLOCK_S, _SEARCH_S = 300, 30  # Whisper hears so much at once, cut where its end is quietest
 _QUIET = RATE_HZ // 5
 
@@ -79,24 +79,24 @@ def _package(engine: str) -> Any:
 
 
 @functools.cache
-def _decoder() -> Any:
+def _pocketsphinx_decoder() -> Any:
     return _package(POCKETSPHINX).Decoder(samprate=RATE_HZ, loglevel="FATAL")
 
 
 @functools.cache
-def _whisper(folder: str) -> Any:
+def _whisper_model(folder: str) -> Any:
     model = _package(FASTER_WHISPER).WhisperModel
     return model(folder, compute_type="auto", cpu_threads=1, local_files_only=True)
 
 
 def _by_pocketsphinx(audio: AudioReader) -> Iterator[Caption]:
-    decoder, ends = _decoder(), _package(POCKETSPHINX).Endpointer(sample_rate=RATE_HZ)
+    decoder, ends = _pocketsphinx_decoder(), _package(POCKETSPHINX).Endpointer(sample_rate=RATE_HZ)
     size = ends.frame_bytes // 2
     started_s: float | None = None  # of the utterance
     heard_s = 0.0
     for number in itertools.count():
         frame = audio.read_until((number + 1) * size)
-        if len(frame) < size:  # the end; what is left is shorter than a syllable
+        if len(frame) < size:  # the rest is shorter than a syllable
             break
         speech = ends.process(frame.tobytes())
         if speech is None:
@@ -122,7 +122,7 @@ def _utterance(decoder: Any, started_s: float) -> Iterator[Caption]:
         Word(
             started_s + part.start_frame / 100,
             started_s + (part.end_frame + 1) / 100,
-            part.word.partition("(")[0],  # "the(2)": a second way to say it
+            part.word.partition("(")[0],  # "the(2)": another pronunciation
         )
         for part in decoder.seg()
         if part.word[0] not in "<["  # <s>, <sil>, [NOISE]
@@ -138,7 +138,7 @@ def _by_whisper(audio: AudioReader, folder: str) -> TimedText:
     language: str | None = None
     captions: list[Caption] = []
     for start_s, waveform in _blocks(audio):
-        segments, info = _whisper(folder).transcribe(
+        segments, info = _whisper_model(folder).transcribe(
             waveform, language=language, word_timestamps=True, vad_filter=True
         )
         for segment in segments:
