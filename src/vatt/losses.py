@@ -20,7 +20,7 @@ from vatt.errors import ConfigError
 LossForm = Literal["paper", "official", "symmetric"]
 Normaliser = Literal["global", "local"]
 
-MASKED = -1e9  # a score nobody sees: exp(-1e9) is 0, and unlike -inf it makes no NaN
+MASKED = -1e9  # masks a score: exp(-1e9) is 0, and unlike -inf it makes no NaN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -135,7 +135,25 @@ def test_attention_by_hand_equals_the_fused_kernel():
     bias = torch.randn(4, 9, 9)
     for one in (None, bias):
         expected = F.scaled_dot_product_attention(q, k, v, one, scale=0.3)
-        assert_close(attend(q, k, v, bias=one, scale=0.3, dropout=0.0), expected)
+        for fused in (None, False, True):
+            found = attend(q, k, v, bias=one, scale=0.3, dropout=0.0, fused=fused)
+            assert_close(found, expected)
+
+
+def test_fused_attention_masks_keys_and_gives_the_gradients_of_the_products_written_out():
+    q, k, v = torch.randn(3, 2, 4, 9, 6).unbind()
+    keys = torch.rand(2, 9) > 0.4
+    keys[:, 0] = True
+    learned = torch.randn(4, 9, 9)
+    masking = torch.zeros(2, 9).masked_fill(~keys, -1e9)[:, None, None, :]
+    found = []
+    for fused in (False, True):
+        inputs = [tensor.clone().requires_grad_() for tensor in (q, k, v, learned)]
+        bias = inputs[3] + masking
+        out = attend(*inputs[:3], bias=bias, scale=0.3, dropout=0.0, fused=fused)
+        found.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+        assert not found[-1][2][~keys[:, None].expand(2, 4, 9)].any()  # of masked keys
+    assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_acts_in_training_alone():

@@ -53,12 +53,13 @@ class AxisPositions(nn.Module):
 
     def forward(self, grid: Sequence[int]) -> Tensor:
         """Position vectors [N, D] of a grid of patches, last axis fastest."""
-        total = torch.zeros(())
+        total: Tensor | None = None
         for axis, (table, size) in enumerate(zip(self.tables, grid, strict=True)):
             shape = [1] * len(grid) + [table.shape[1]]
             shape[axis] = size
             rows = resample(table, size, self.resampling).view(shape)
-            total = rows if axis == 0 else total + rows
+            total = rows if total is None else total + rows
+        assert total is not None
         if self.transposed:
             total = total.transpose(0, 1)
         total = total.reshape(-1, total.shape[-1])
@@ -69,26 +70,28 @@ def resample(table: Tensor, size: int, method: Resampling) -> Tensor:
     """A position table [n, D] stretched to `size` rows; the table itself when n = size."""
     if len(table) == size:
         return table
-    weights = resampling_weights(len(table), size, method)
+    weights = resampling_weights(len(table), size, method, table.dtype, table.device)
     with torch.autocast(table.device.type, enabled=False):
-        return weights.to(table.dtype).to(table.device) @ table
+        return weights @ table
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # also of the copy: copying at every step would make a GPU wait
 @torch.inference_mode(False)  # cached: what an evaluation makes, training may use
-def resampling_weights(n: int, size: int, method: Resampling) -> Tensor:
-    """The matrix [size, n] that resamples any table of n rows, float64."""
+def resampling_weights(
+    n: int, size: int, method: Resampling, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The matrix [size, n] that resamples any table of n rows; computed on the CPU in float64."""
+    return _resampling_weights(n, size, method).to(dtype).to(device)
+
+
+def _resampling_weights(n: int, size: int, method: Resampling) -> Tensor:
     if n == 1:
         return torch.ones(size, 1, dtype=torch.float64)
     unit_tables = torch.eye(n, dtype=torch.float64)
     if method == "bicubic":
         image = unit_tables[None, :, :, None]
         return F.interpolate(image, (size, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
-    return _polyharmonic(n, size)
-
-
-def _polyharmonic(n: int, size: int) -> Tensor:
-    """Cubic polyharmonic spline with a linear term through points i/n, read at j/size."""
+    # Cubic polyharmonic spline with a linear term through points i/n, read at j/size.
     known = torch.arange(n, dtype=torch.float64) / n
     asked = torch.arange(size, dtype=torch.float64) / size
     linear = torch.stack([known, torch.ones_like(known)], 1)
@@ -116,18 +119,23 @@ class RelativeBias(nn.Module):
 
     def forward(self, num_tokens: int) -> Tensor:
         """Bias [heads, N, N] of every query (rows) for every key (columns)."""
-        index = relative_buckets(num_tokens, self.buckets, self.max_distance)
-        bias: Tensor = self.table[index.to(self.table.device)]
+        device = self.table.device
+        bias: Tensor = self.table[
+            relative_buckets(num_tokens, self.buckets, self.max_distance, device)
+        ]
         return bias.permute(2, 0, 1)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # cached: what an evaluation makes, training may use
-def relative_buckets(num_tokens: int, buckets: int, max_distance: int) -> Tensor:
+def relative_buckets(
+    num_tokens: int, buckets: int, max_distance: int, device: torch.device | None = None
+) -> Tensor:
     """T5's bidirectional buckets of key − query, int64 [N, N].
 
     Half of the buckets are for keys after the query. In each half, small distances have a bucket
-    each, larger ones share logarithmically growing ones up to `max_distance`.
+    each, larger ones share logarithmically growing ones up to `max_distance`. Computed on the CPU,
+    whatever the device: a logarithm rounded another way would be another bucket.
     """
     half, exact = buckets // 2, buckets // 4
     place = torch.arange(num_tokens)
@@ -135,4 +143,5 @@ def relative_buckets(num_tokens: int, buckets: int, max_distance: int) -> Tensor
     distance = relative.abs()
     growth = torch.log(distance.clamp(min=1) / exact) / math.log(max_distance / exact)
     large = (exact + (growth * (half - exact)).long()).clamp(max=half - 1)
-    return torch.where(distance < exact, distance, large) + half * (relative > 0)
+    found = torch.where(distance < exact, distance, large) + half * (relative > 0)
+    return found.to(device)

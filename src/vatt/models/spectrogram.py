@@ -61,17 +61,27 @@ def log_mel(waveform: Tensor, sample_rate_hz: int, config: SpectrogramConfig) ->
         window = torch.hann_window(length, periodic=True, device=waveform.device)
         magnitude = torch.fft.rfft(frames * window, n=size).abs()
         matrix = mel_matrix(
-            size // 2 + 1, sample_rate_hz, config.bands, config.lowest_hz, config.highest_hz
+            size // 2 + 1,
+            sample_rate_hz,
+            config.bands,
+            config.lowest_hz,
+            config.highest_hz,
+            magnitude.device,
         )
-        mel = torch.log1p(10_000.0 * (magnitude @ matrix.to(magnitude)))
+        mel = torch.log1p(10_000.0 * (magnitude @ matrix))
         low, high = mel.amin((1, 2), keepdim=True), mel.amax((1, 2), keepdim=True)
         return (mel - low) / (high - low).clamp(min=1e-8)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # also of the copy: copying at every step would make a GPU wait
 @torch.inference_mode(False)  # cached: what an evaluation makes, training may use
 def mel_matrix(
-    num_bins: int, sample_rate_hz: int, bands: int, lowest_hz: float, highest_hz: float
+    num_bins: int,
+    sample_rate_hz: int,
+    bands: int,
+    lowest_hz: float,
+    highest_hz: float,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Triangles equally wide on the HTK mel scale, float32 [bins, bands]; the zero bin is empty."""
 
@@ -86,4 +96,4 @@ def mel_matrix(
     falling = (edges[2:] - mel) / (edges[2:] - edges[1:-1])
     matrix = torch.minimum(rising, falling).clamp(min=0.0)
     matrix[0] = 0.0
-    return matrix.float()
+    return matrix.float().to(device)

@@ -90,16 +90,15 @@ class PatchTokens(nn.Module):
             of = self.positions.num_buckets if self.drop_count == "buckets" else num_tokens
             kept = keep_tokens(draw, num_tokens, rate, of=of, stream=stream, scope=scope)
             positions = positions[kept]
-        tokens = self._project(take_patches(signal, self.patch, kept)) + positions
+        tokens = F.linear(take_patches(signal, self.patch, kept), *self.folded_projection())
+        if self.pre_projection is not None:
+            tokens = F.gelu(self.pre_projection(tokens))
+        tokens = tokens + positions
         tokens = F.dropout(tokens, self.dropout, self.training)
         return torch.cat([self.agg.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], 1)
 
-    def _project(self, rows: Tensor) -> Tensor:
-        tokens = F.linear(rows, *self._folded())
-        return tokens if self.pre_projection is None else F.gelu(self.pre_projection(tokens))
-
-    def _folded(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of the projection that take signals as they are, not standardised."""
+    def folded_projection(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the projection with the standardisation of the signal in them."""
         weight, bias = self.projection.weight, self.projection.bias
         if not self.standardised:
             return weight, bias
@@ -146,14 +145,19 @@ def take_patches(signal: Tensor, patch: Sequence[int], kept: Tensor | None) -> T
             never copied: along the last axis a patch is contiguous, and such runs are gathered.
     """
     B, C, axes = len(signal), signal.shape[-1], len(patch)
-    signal = _to_autocast_dtype(signal)
+    kind = signal.device.type
+    if torch.is_autocast_enabled(kind):
+        # The cast that the projection would make, early: half the bytes to gather.
+        signal = signal.to(torch.get_autocast_dtype(kind))
     if kept is None:
         for axis, p in enumerate(patch):
             signal = torch.unflatten(signal, 1 + 2 * axis, (-1, p))
         order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
         return signal.permute(order).flatten(1, axes).flatten(2)
     grid = tuple(size // p for size, p in zip(signal.shape[1:-1], patch, strict=True))
-    where = torch.unravel_index(kept, grid)
+    # torch.unravel_index would do, but copies the grid to the device, which makes a GPU wait.
+    patches_after = [math.prod(grid[axis + 1 :]) for axis in range(axes)]
+    where = [kept // after % size for after, size in zip(patches_after, grid, strict=True)]
     run = torch.arange(B, device=kept.device)[:, None, None]
     for axis, p in enumerate(patch[:-1]):
         inside = torch.arange(p, device=kept.device)
@@ -163,12 +167,6 @@ def take_patches(signal: Tensor, patch: Sequence[int], kept: Tensor | None) -> T
     run = run * grid[-1] + where[-1][..., None]
     runs = signal.reshape(-1, patch[-1] * C).index_select(0, run.flatten())
     return runs.view(B, kept.shape[1], -1)
-
-
-def _to_autocast_dtype(signal: Tensor) -> Tensor:
-    """The cast that the projection would make under autocast, early: half the bytes to gather."""
-    kind = signal.device.type
-    return signal.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else signal
 
 
 def keep_tokens(

@@ -87,14 +87,29 @@ def dense(in_width: int, out_width: int, *, bias: bool) -> nn.Linear:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None, scale: float, dropout: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bias: Tensor | None,
+    scale: float,
+    dropout: float,
+    fused: bool | None = None,
 ) -> Tensor:
-    """Softmax attention, [B, heads, N, head width] each, with `bias` added to the scores.
+    """Softmax attention.
 
-    On CPUs the products are written out: in bfloat16 and for sequences this short, forward and
-    backward of PyTorch's fused kernel take several times longer (benchmarks/attention.py).
+    Args:
+        q: queries [B, heads, N, head width].
+        k: keys, likewise.
+        v: values, likewise.
+        bias: added to the scores; broadcasts to [B, heads, N, N].
+        scale: of the scores, before the bias.
+        dropout: share of the attention weights that are dropped.
+        fused: whether PyTorch's fused kernel computes it; left out: everywhere but on a CPU, where
+            in bfloat16 and for sequences this short its forward and backward take several times
+            longer than the products written out (benchmarks/attention.py).
     """
-    if q.device.type != "cpu":
+    if q.device.type != "cpu" if fused is None else fused:
         mask = None if bias is None else bias.to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
     scores = (q * scale) @ k.transpose(-2, -1)
@@ -202,7 +217,10 @@ class Transformer(nn.Module):
         Returns:
             z_out, [B, N, D] (or [B, 1, D]).
         """
-        masking = None if key_mask is None else _masking_bias(key_mask)
+        masking: Tensor | None = None
+        if key_mask is not None:  # added to a score it leaves nothing of it: exp(-1e9) is 0
+            masking = torch.zeros(key_mask.shape, device=key_mask.device)
+            masking = masking.masked_fill(~key_mask, -1e9)[:, None, None, :]
         first = masking if bias is None else bias if masking is None else bias + masking
         later = first if bias_layers == "all" else masking
         z = tokens
@@ -217,8 +235,3 @@ def norm(config: TransformerConfig) -> nn.Module:
     """The norm of the residual stream: layer norm, or T5's RMS norm."""
     kind = RMSNorm if config.style == "t5" else nn.LayerNorm
     return kind(config.width, eps=NORM_EPSILON)
-
-
-def _masking_bias(key_mask: Tensor) -> Tensor:
-    bias = torch.zeros(key_mask.shape, dtype=torch.float32, device=key_mask.device)
-    return bias.masked_fill(~key_mask, -1e9)[:, None, None, :]

@@ -46,7 +46,7 @@ class Vatt(nn.Module):
         self.config = config
         self.video_tokens = video_tokens(config)
         self.audio_tokens = audio_tokens(config)
-        self.text_tokens = _text_tokens(config)
+        self.text_tokens = text_tokens(config)
         text = config.text
         self.relative_bias = (
             RelativeBias(
@@ -57,7 +57,14 @@ class Vatt(nn.Module):
             if text.kind == "t5" and text.positions == "relative"
             else None
         )
-        self.backbones = _backbones(config)
+        self.backbones = nn.ModuleDict()
+        if config.shared:
+            self.backbones["shared"] = Transformer(config.video.transformer)
+        else:
+            self.backbones["video"] = Transformer(config.video.transformer)
+            self.backbones["audio"] = Transformer(config.audio.transformer)
+            if text.kind == "t5":
+                self.backbones["text"] = Transformer(text.transformer)
         widths = {
             "video": config.video.transformer.width,
             "audio": config.audio.transformer.width,
@@ -194,20 +201,6 @@ def _finish(out: Tensor, post_projection: nn.Module | None) -> Tensor:
     return features if post_projection is None else F.gelu(post_projection(features))
 
 
-def _backbones(config: ModelConfig) -> nn.ModuleDict:
-    if config.shared:
-        return nn.ModuleDict({"shared": Transformer(config.video.transformer)})
-    backbones = nn.ModuleDict(
-        {
-            "video": Transformer(config.video.transformer),
-            "audio": Transformer(config.audio.transformer),
-        }
-    )
-    if config.text.kind == "t5":
-        backbones["text"] = Transformer(config.text.transformer)
-    return backbones
-
-
 def _positions(config: ModelConfig, buckets: tuple[int, ...], width: int) -> AxisPositions:
     return AxisPositions(
         buckets, width, form=config.position_form, resampling=config.position_resampling
@@ -254,7 +247,8 @@ def audio_tokens(config: ModelConfig) -> PatchTokens:
     )
 
 
-def _text_tokens(config: ModelConfig) -> WordTokens | LinearText:
+def text_tokens(config: ModelConfig) -> WordTokens | LinearText:
+    """What makes tokens of word ids or, of text of kind "linear", already its features."""
     text = config.text
     if text.kind == "linear":
         return LinearText(
