@@ -221,8 +221,15 @@ class Batch:
         return cls(**values)
 
     def to(self, device: torch.device) -> Batch:
-        """Same batch on `device`; copies are asynchronous from pinned memory."""
-        return self._each_tensor(lambda tensor: tensor.to(device, non_blocking=True))
+        """Same batch on `device`; copies are asynchronous from pinned memory.
+
+        What decides which work is done (layout, crop, flip, colour) stays on the host, where
+        asking for a value does not wait for the device; `data.augment.apply` copies it.
+        """
+        there = self._each_tensor(lambda tensor: tensor.to(device, non_blocking=True))
+        return replace(
+            there, layout=self.layout, crop=self.crop, flip=self.flip, colour=self.colour
+        )
 
     def pin_memory(self) -> Batch:
         """Same batch in pinned memory; torch's loader calls this in a thread of its own."""

@@ -73,7 +73,7 @@ def own_slots(total: int) -> range:
 
 def barrier() -> None:
     """Wait until all ranks are here."""
-    if world_size() > 1:
+    if dist.is_initialized():
         dist.barrier()
 
 
@@ -116,7 +116,7 @@ def gather(mine: Tensor) -> Tensor:
     Returns:
         [G, …], G = B × ranks. `mine` itself in a single process.
     """
-    if world_size() == 1:
+    if not dist.is_initialized():
         return mine
     if mine.dtype == torch.bool:  # gloo cannot send booleans
         return gather(mine.to(torch.uint8)).bool()
@@ -125,7 +125,7 @@ def gather(mine: Tensor) -> Tensor:
 
 def gather_json(mine: Any) -> list[Any]:
     """A JSON value of every rank, in rank order."""
-    if world_size() == 1:
+    if not dist.is_initialized():
         return [mine]
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     text = torch.tensor(list(json.dumps(mine).encode()), dtype=torch.uint8, device=device)
@@ -136,6 +136,6 @@ def gather_json(mine: Any) -> list[Any]:
 
 def sum_over_ranks(mine: Tensor) -> Tensor:
     """Sum of a tensor of equal shape over ranks, with gradient; itself in a single process."""
-    if world_size() == 1:
+    if not dist.is_initialized():
         return mine
     return cast(Tensor, _Sum.apply(mine))  # type: ignore[no-untyped-call]

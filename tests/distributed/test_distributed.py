@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from tests.distributed.collectives import rows
 from tests.distributed.ranks import run_ranks
+from tests.distributed.world_of_one import check_collectives, joined
 from vatt import distributed
 from vatt.training.parallel import parallelize
 
@@ -41,6 +42,12 @@ def test_sum_and_its_gradient_are_of_all_ranks(found):
     for result in found:
         assert_close(result["total"], total)
         assert_close(result["summed_gradient"], 6 * 2 * total)
+
+
+@pytest.mark.distributed
+def test_a_world_of_one_gathers_sums_and_trains_as_a_process_alone(tmp_path):
+    with joined("gloo", tmp_path):
+        check_collectives(torch.device("cpu"))
 
 
 def test_one_process_needs_no_process_group():

@@ -46,7 +46,10 @@ def count_reads() -> Iterator[list[str]]:
 
     class Operators(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func in WAITING:
+            masks = func is torch.ops.aten.index.Tensor and any(
+                index is not None and index.dtype == torch.bool for index in args[1]
+            )
+            if func in WAITING or masks:
                 note(func)
             return func(*args, **(kwargs or {}))
 

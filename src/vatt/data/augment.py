@@ -7,7 +7,7 @@ before (`draw`); `apply` is a function of the batch alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -152,7 +152,7 @@ def add_noise(
 
 @torch.no_grad()
 def apply(batch: Batch, spec: ClipSpec, *, antialias: bool = True) -> Inputs:
-    """Turn a batch into the model's inputs, on the batch's device.
+    """Turn a batch into the model's inputs, on the device of its frames.
 
     Frames are cropped, resized, flipped and coloured, in this order; frames and waveform end in
     [-1, 1]. Parts that no clip of the batch asks for are skipped, at the same result.
@@ -179,17 +179,24 @@ def _frames(batch: Batch, spec: ClipSpec, *, antialias: bool) -> Tensor:
     """A few clips at a time: what is worked on stays in the cache of a CPU."""
     device, B = batch.frames.device, len(batch)
     planes = batch.frames.ndim == 1
-    layout = batch.layout.tolist() if planes else []
+    # What decides which work is done is on the host; only then does the device get it (Batch.to).
+    layout = batch.layout.tolist()
+    crops = any(box != [0.0, 0.0, 1.0, 1.0] for box in batch.crop.tolist())
+    flips = any(batch.flip.tolist())
+    _, saturates, contrasts, turns = (
+        any(value != unchanged for value in column)
+        for column, unchanged in zip(
+            zip(*batch.colour.tolist(), strict=True), UNCHANGED, strict=True
+        )
+    )
+    batch = replace(
+        batch,
+        layout=batch.layout.to(device, non_blocking=True),
+        crop=batch.crop.to(device, non_blocking=True),
+        flip=batch.flip.to(device, non_blocking=True),
+        colour=batch.colour.to(device, non_blocking=True),
+    )
     result = torch.empty((B, spec.frames, spec.height, spec.width, 3), device=device)
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device)
-    used = torch.stack(
-        [
-            (batch.crop != whole).any(),
-            batch.flip.any(),
-            *(batch.colour != torch.tensor(UNCHANGED, device=device)).any(dim=0),
-        ]
-    ).tolist()  # one question to the device, not six
-    crops, flips, _, saturates, contrasts, turns = used
     for first in range(0, B, CLIPS_AT_ONCE):
         part = slice(first, first + CLIPS_AT_ONCE)
         values = result[part]
@@ -266,6 +273,6 @@ def turn_hue(values: Tensor, share: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(green == brightest, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
     )
-    channel = torch.tensor([5.0, 3.0, 1.0], device=values.device)
+    channel = torch.arange(5.0, 0.0, -2.0, device=values.device)  # 5, 3, 1
     place = torch.remainder(channel + sextant + 6.0 * share, 6.0)
     return brightest - spread * torch.minimum(place, 4.0 - place).clamp_(0.0, 1.0)

@@ -32,7 +32,7 @@ def resize_rgb(batch: Batch, part: slice, *, out: Tensor, antialias: bool) -> No
     """
     frames = batch.frames[part]
     H, W, C = frames.shape[2:]
-    sizes = torch.tensor([[H, W]], device=out.device).expand(len(frames), 2)
+    sizes = torch.stack([torch.full((len(frames),), n, device=out.device) for n in (H, W)], 1)
     rows, columns = _axes(batch, part, sizes, (H, W), out.shape[2:4], antialias=antialias)
     lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
     out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))

@@ -10,8 +10,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vatt import distributed
-
 
 def parallelize(model: nn.Module) -> nn.Module:
     """The model to call in training; called once, before an objective is made of it.
@@ -20,7 +18,7 @@ def parallelize(model: nn.Module) -> nn.Module:
     up too: the usual averaging of DistributedDataParallel is replaced. In a single process it is
     the model itself.
     """
-    if distributed.world_size() == 1:
+    if not dist.is_initialized():
         return model
     # Batch norm sums over ranks itself, so buffers are equal already; PyTorch 2.13 renamed this.
     known = inspect.signature(DistributedDataParallel).parameters

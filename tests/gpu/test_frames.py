@@ -1,0 +1,43 @@
+"""Frames that are cropped, resized and coloured on the GPU are those of the CPU."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.data.test_planes import CROP, SPEC, clip_of
+from vatt.contracts import Augmentation, Batch, Layout
+from vatt.data.augment import apply
+
+pytestmark = pytest.mark.gpu
+
+COLOURED = Augmentation(
+    crop=CROP, flip=True, brightness=0.1, saturation=1.3, contrast=0.7, hue=0.1, gain=0.5
+)
+CLIPS = [
+    (Layout(48, 64, True, False), Augmentation()),
+    (Layout(30, 90, False, True), COLOURED),
+    (Layout(51, 33, True, True), Augmentation(crop=CROP)),
+]
+
+
+def planes() -> Batch:
+    return Batch.collate([clip_of(*one, seed) for seed, one in enumerate(CLIPS)])
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_planes_become_the_frames_of_the_cpu(cuda, antialias):
+    expected = apply(planes(), SPEC, antialias=antialias)
+    found = apply(planes().to(cuda), SPEC, antialias=antialias)
+    assert found.frames.device == cuda
+    # Products of rows and columns are summed in another order; hue divides by small differences.
+    assert_close(found.frames.cpu(), expected.frames, rtol=0, atol=1e-3)
+    assert_close(found.audio.cpu(), expected.audio)
+
+
+def test_a_pinned_batch_is_prepared_without_waiting_for_the_gpu(cuda, no_waiting):
+    apply(planes().to(cuda), SPEC)  # what is done once, such as making a cuBLAS handle
+    pinned = planes().pin_memory()
+    no_waiting()
+    found = apply(pinned.to(cuda), SPEC)
+    torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found.frames, apply(planes().to(cuda), SPEC).frames)
