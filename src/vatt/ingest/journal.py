@@ -81,22 +81,15 @@ def locked(folder: Path, share: Share | None) -> Iterator[None]:
         BusyError: another one is at work there.
     """
     with ExitStack() as stack:
-        stack.enter_context(_lock(folder / ".lock", alone=share is None))
-        if share:
-            stack.enter_context(_lock(folder / f".lock{label(share)}", alone=True))
-        yield
-
-
-@contextmanager
-def _lock(path: Path, *, alone: bool) -> Iterator[None]:
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(storage.locked(path, shared=not alone))
-        except BlockingIOError:
-            raise BusyError(
-                f"{path.parent}: another `vatt prepare` is at work there ({path.name} is locked); "
-                "wait until it has ended, or share the work by --task 1/2 and --task 2/2"
-            ) from None
+        for path in dict.fromkeys((folder / ".lock", folder / f".lock{label(share)}")):
+            shared = share is not None and path.name == ".lock"
+            try:
+                stack.enter_context(storage.locked(path, shared=shared))
+            except BlockingIOError:
+                raise BusyError(
+                    f"{folder}: another `vatt prepare` is at work there ({path.name} is locked); "
+                    "wait until it has ended, or share the work by --task 1/2 and --task 2/2"
+                ) from None
         yield
 
 

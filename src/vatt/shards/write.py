@@ -1,4 +1,4 @@
-"""Writing shards and the index over them: whole or absent."""
+"""Write shards and the index over them, each file atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,9 +40,12 @@ class ShardWriter:
         assert SHARD_NAME.fullmatch(path.name), path.name
         self.path = path
         self.rows: list[dict[str, Any]] = []  # of the index, one for each video so far
-        self._atomic = ExitStack()
-        self._file = self._atomic.enter_context(atomic_file(path)).open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 closed in __exit__
+        with ExitStack() as opened:
+            self._file = opened.enter_context(opened.enter_context(atomic_file(path)).open("wb"))
+            self._tar = opened.enter_context(
+                tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+            )
+            self._opened = opened.pop_all()
 
     @property
     def size(self) -> int:
@@ -70,14 +73,11 @@ class ShardWriter:
         padding = -size % tarfile.BLOCKSIZE
         return self._file.tell() - size - padding
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
-        if kind is None:
-            self._tar.close()
-        self._file.close()
-        self._atomic.__exit__(kind, *rest)
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)
 
 
 def write_index(
