@@ -45,9 +45,10 @@ def open_index(folder: Path) -> ShardFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardSubject:
-    """A shard to check: what its rows of the index say, column by column.
+    """A shard to check, and its rows of the index.
 
-    beside: the records lie in a file beside the shards.
+    beside: the records lie in a file beside the shards, as those of others' tars do.
+    places: column → a value for each row.
     """
 
     folder: Path
@@ -103,7 +104,9 @@ def check_shard(subject: ShardSubject, _: TimeLimit) -> list[Finding]:
     ]
     broken = any(one.cause in (DAMAGED, COMPRESSED) for one in refused)
     findings += _first(subject, "wrong place", _misplaced(subject, members, broken=broken))
-    if not subject.beside:  # of others' tars, what is no video or was refused has no row
+    if (
+        not subject.beside
+    ):  # in others' tars, refused members and those that are no videos have no row
         claimed = {*subject.places["video_offset"], *subject.places["json_offset"]}
         extra = (
             (Path(one.name).stem, one.name) for at, one in members.items() if at not in claimed
@@ -122,7 +125,7 @@ def _misplaced(
         parts += [] if subject.beside else [("record", "json", *places[2:])]
         for part, ending, offset, size in parts:
             if broken and offset > last:
-                continue  # behind the damage: its bytes are checked all the same
+                continue  # no headers behind the damage; check_videos compares the bytes
             member = members.get(offset)
             name = PurePosixPath(member.name).name if member else ""
             named = name.partition(".")[0] == PurePosixPath(key).name
@@ -135,7 +138,7 @@ def _misplaced(
 def _first(
     subject: ShardSubject, kind: str, faults: Iterator[tuple[str, str]]
 ) -> Iterator[Finding]:
-    """The first few of many: a shard of another index must not give thousands of findings."""
+    """The first few of many: a shard that belongs to another index has thousands."""
     for key, detail in islice(faults, _SHOWN):
         yield _finding(subject, kind, key=key, detail=detail)
     if more := sum(1 for _ in faults):
@@ -169,7 +172,7 @@ def wrong_totals(data: ShardFolder) -> Iterator[Finding]:
 
 
 def repeated_keys(data: ShardFolder) -> Iterator[Finding]:
-    """Keys that more than one row has."""
+    """A finding for each key that more than one row has."""
     for one in pc.value_counts(data.index["key"]).to_pylist():
         if (count := one["counts"]) > 1:
             yield Finding(

@@ -1,4 +1,4 @@
-"""Looking at one shard, or at one video in it: everything that an audit asks of it alone."""
+"""Checks of one video: its bytes, record, packets, frames, audio and captions."""
 
 from __future__ import annotations
 
@@ -26,54 +26,54 @@ from vatt.shards.read import ShardFolder
 from vatt.shards.record import SampleRecord
 from vatt.workers.process import TimeLimit
 
-MOMENTS = 5  # first, last and three between: what is looked at when not all frames are decoded
-PICTURE = (90, 120)  # height and width of what is looked at
+MOMENTS = 5  # frames that are decoded of each video: first, last and three between
+PICTURE = (90, 120)  # height and width of these frames
 _SOUND_HZ = 16_000
 _LEAST_LETTERS, _SURE = 60, 0.9  # of a text whose language is guessed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """From which values on something is a finding."""
+    """Thresholds: from which values on something is a finding."""
 
     silent_dbfs: float = -60.0
-    """Sound whose RMS stays below this, in decibels of full scale, is silent."""
+    """Audio whose RMS is below this, in decibels of full scale, is silent."""
     black_below: float = 24.0
-    """Pictures whose brightest hundredth stays below this, out of 255, are black."""
+    """Frames whose 99th percentile of brightness is below this, out of 255, are black."""
     frozen_below: float = 1.0
-    """A video whose moments differ by less than this, in grey levels on average, is frozen."""
+    """A video whose frames differ by less than this, in grey levels on average, is frozen."""
     frozen_after_s: float = 1.0
     """Shorter videos are never called frozen."""
     duration_gap_s: float = 0.2
-    """How far the end of the picture may be from where the index has it."""
+    """How much the end of the last frame may differ from the duration in the index."""
     sound_gap_s: float = 0.5
-    """How much later than the picture the sound may start, or earlier end."""
+    """How much later than the video the audio may start, or earlier end."""
     caption_gap_s: float = 0.5
-    """How far captions may reach out of their video."""
+    """How far captions may extend beyond their video."""
     min_covered: float = 0.1
     """Share of a video with captions below which these are called sparse."""
     max_gop: int = 64
-    """More frames than this between key frames make a video slow to read, if nothing promises
-    fewer."""
+    """With more frames between key frames a video is slow to read; folders of `vatt prepare` have
+    a limit of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVideo:
-    """A video to look at: its row of the index, and what the folder says of itself."""
+    """A video to check: its row of the index, and the `dataset.json` of its folder."""
 
     folder: Path
     row: Mapping[str, Any]
     info: Mapping[str, Any]
 
     def dataset(self) -> ShardFolder:
-        """The folder as if it held this video alone."""
+        """A folder with this video alone."""
         table = pa.Table.from_pylist([dict(self.row)], schema=WRITTEN_SCHEMA)
         return ShardFolder(self.folder, table, self.info)
 
 
 @dataclass(slots=True, kw_only=True)
 class Look:
-    """What looking at a video gave; `decoded` counts frames."""
+    """What the check of a video gave; `decoded` counts frames."""
 
     findings: list[Finding] = field(default_factory=list)
     fingerprint: Fingerprint | None = None
@@ -84,7 +84,7 @@ class Look:
 
 
 def look(subject: StoredVideo, time_limit: TimeLimit, checks: Checks, *, deep: bool) -> Look:
-    """Check one video: bytes, record, packets, pictures, sound and captions."""
+    """Check one video; `deep` decodes every frame."""
     seen = Look()
     try:
         for kind, detail, weight in _faults(subject, time_limit, checks, seen, deep=deep):
@@ -92,7 +92,7 @@ def look(subject: StoredVideo, time_limit: TimeLimit, checks: Checks, *, deep: b
     except MediaError as error:
         seen.findings.append(found(subject, "undecodable", str(error)))
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        # A record may hold anything, also words where numbers belong.
+        # A record may hold anything, such as words where numbers belong.
         detail = f"makes no sense ({type(error).__name__}: {error})"
         seen.findings.append(found(subject, "bad record", detail))
     return seen
@@ -153,7 +153,10 @@ def _faults(
 def _index_faults(row: Mapping[str, Any], record: SampleRecord, text: bytes) -> Iterator[Fault]:
     video_at, text_at = (row["video_offset"], row["video_size"]), (row["json_offset"], text)
     expected = index_row(row["shard"], record, video_at, text_at)
-    for name, value in row.items():  # null: written by a version that did not have it
+    for (
+        name,
+        value,
+    ) in row.items():  # null: written by an older version, which did not have the column
         if value is not None and value != expected.get(name, value):
             yield "index differs", f"{name}: index {value!r}, record {expected[name]!r}", 0.0
 
@@ -176,7 +179,7 @@ def _caption_faults(record: SampleRecord, checks: Checks, seen: Look) -> Iterato
 
 
 def covered_s(captions: Sequence[Caption], end_s: float) -> float:
-    """For how many seconds of a video there is a caption."""
+    """Seconds of a video with a caption; overlaps count once."""
     total, until = 0.0, 0.0
     for caption in sorted(captions, key=lambda caption: caption.start_s):
         start, end = max(caption.start_s, until), min(caption.end_s, end_s)
@@ -186,7 +189,7 @@ def covered_s(captions: Sequence[Caption], end_s: float) -> float:
 
 
 def language(text: str) -> str:
-    """The likely language of a text (ISO 639-1); empty when that is not sure enough to say."""
+    """The likely language of a text (ISO 639-1); empty when the guess is not sure enough."""
     identifier = _identifier()
     if identifier is None or sum(map(str.isalpha, text)) < _LEAST_LETTERS:
         return ""
@@ -226,7 +229,7 @@ def _packet_faults(
     if packets.audio_s is not None:
         late_s, early_s = packets.audio_s[0], packets.end_s - packets.audio_s[1]
         if max(late_s, early_s) > checks.sound_gap_s:
-            detail = f"starts {late_s:,.2f} s after the picture, ends {early_s:,.2f} s before it"
+            detail = f"starts {late_s:,.2f} s after the video, ends {early_s:,.2f} s before it"
             yield "sound gap", detail, max(late_s, early_s)
 
 
@@ -248,13 +251,13 @@ def _picture_and_sound_faults(
     if brightest < checks.black_below:
         yield "black", f"brightest {brightest:.0f} of 255", -brightest
     elif moved < checks.frozen_below and packets.end_s >= checks.frozen_after_s:
-        yield "frozen", f"moments differ by {moved:.2f} grey levels", packets.end_s
+        yield "frozen", f"frames differ by {moved:.2f} grey levels", packets.end_s
     if packets.audio_s is not None and (loudness := _dbfs(track)) < checks.silent_dbfs:
         yield "silent", f"{loudness:.0f} dB of full scale", -loudness
 
 
 def moments(last_s: float) -> NDArray[np.float64]:
-    """Which moments of a video are looked at, in seconds."""
+    """Times in seconds of the frames that are decoded."""
     return np.linspace(0.0, last_s, MOMENTS)
 
 
@@ -265,7 +268,7 @@ def _dbfs(track: NDArray[np.int16] | None) -> float:
 
 
 def film(subject: StoredVideo, _: TimeLimit) -> NDArray[np.uint8]:
-    """The moments of a video that were looked at, to show them; none when it does not decode."""
+    """The frames of a video that were checked, to show them; none when it does not decode."""
     data = subject.dataset()
     try:
         with open_media(data.read_video(0)) as media:

@@ -14,7 +14,7 @@ from vatt.audit.fingerprints import Fingerprint, Likeness, alike, groups
 class Entry:
     """What a video is compared by.
 
-    source: what it was cut from: the same text for all parts of one file; empty: not known.
+    source: the same text for all videos made of one file or address; empty if not known.
     """
 
     folder: str
@@ -27,7 +27,7 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What findings call it."""
+        """How findings name the video."""
         return f"{self.folder}: {self.key} ({self.split})"
 
 
@@ -58,7 +58,7 @@ def _same(entries: Sequence[Entry], attribute: str) -> list[list[int]]:
 
 
 def _parts_of_one(entries: Sequence[Entry], one: int, two: int) -> bool:
-    """Neighbouring parts of a long video may well look alike; a leak between them has its kind."""
+    """Parts of a long video may look alike; a leak between them is of kind `same source`."""
     return bool(entries[one].source) and entries[one].source == entries[two].source
 
 

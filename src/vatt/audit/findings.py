@@ -1,4 +1,4 @@
-"""What an audit can find: each kind with its weight, what it means, and what to do."""
+"""The kinds of findings: how severe each is, what it means, and what to do about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing found: where, and in which words.
+    """Something found: of which kind, where, and the detail in words.
 
     key: the video; empty when it is about a whole shard or folder.
     weight: sorts the findings of a kind, the worst first.
@@ -56,7 +56,7 @@ KINDS = {
     "index differs": Kind("error", "the index and the video's own record disagree", _INDEX),
     "same key twice": Kind("error", "two videos have the same key", _INDEX),
     "undecodable": Kind(
-        "error", "picture or sound cannot be decoded", f"prepare the source again, {_BESIDE}"
+        "error", "frames or audio cannot be decoded", f"prepare the source again, {_BESIDE}"
     ),
     "lost decoder": Kind(
         "error",
@@ -72,29 +72,31 @@ KINDS = {
     ),
     "stored form": Kind(
         "warning",
-        "a prepared video has not the form that dataset.json promises",
+        "a prepared video does not have the form that dataset.json promises",
         "prepare it again without --copy",
     ),
     "sound gap": Kind(
         "warning",
-        "the sound starts well after the picture or ends well before it",
+        "the audio starts well after the first frame or ends well before the last one",
         f"look at the source: was it cut wrongly? {_BESIDE.capitalize()}",
     ),
     "silent": Kind(
         "warning",
-        "there is a sound track, but nothing to hear",
-        "set data.silent_below so that training counts it as a video without sound",
+        "there is an audio track, but it is silent",
+        "set data.silent_below so that training counts it as a video without audio",
     ),
-    "black": Kind("warning", "nothing to see in any of the moments looked at", _BESIDE[3:]),
-    "frozen": Kind("warning", "the picture never changes", _BESIDE[3:]),
+    "black": Kind("warning", "all frames that were looked at are black", _BESIDE[3:]),
+    "frozen": Kind("warning", "all frames that were looked at are equal", _BESIDE[3:]),
     "caption times": Kind(
-        "warning", "captions lie outside of their video", "check that the captions are its own"
+        "warning", "captions lie outside of their video", "check that the captions belong to it"
     ),
     "same content": Kind(
-        "warning", "videos are equal byte for byte", "keep one of them: the others add weight only"
+        "warning",
+        "videos are equal byte for byte",
+        "keep one of them: the others only give it more weight",
     ),
     "near-duplicate": Kind(
-        "warning", "videos look and sound alike", "look at the pictures; keep one of a group"
+        "warning", "videos look and sound alike", "look at them on the page; keep one of a group"
     ),
     "leak: same content": Kind("warning", "the same file is in two splits", _SPLITS),
     "leak: near-duplicate": Kind("warning", "videos of two splits look and sound alike", _SPLITS),
@@ -109,7 +111,7 @@ KINDS = {
         "key frames are far apart, or frames reordered: reading at random decodes many frames",
         "if training waits for data, run `vatt prepare` on the originals",
     ),
-    "no captions": Kind("note", "no text belongs to a video", "fine for video and sound alone"),
+    "no captions": Kind("note", "a video has no captions", "fine for video and audio alone"),
     "sparse captions": Kind(
         "note", "captions cover little of a video", "check the caption files, or use --asr"
     ),

@@ -1,7 +1,8 @@
 """Which videos look and sound alike: 64-bit fingerprints, compared only within buckets.
 
-A picture's fingerprint (dHash) says where brightness rises from left to right on a grid of 8 × 9
-cells; a sound's where loudness moves between bands and moments. Both survive scaling and encoding.
+The fingerprint of a frame (dHash) says where brightness rises from left to right on a grid of 8 × 9
+cells; that of audio, where loudness changes between frequency bands from one part to the next. Both
+survive scaling and encoding.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 _CELLS = 8
-_THIRD = 21  # bits of a fingerprint that two alike ones share exactly, somewhere
-_FLAT = 2.0  # grey levels of standard deviation: a picture below it has no fingerprint
-_QUIET = 1e-4  # of full scale: sound below it has none
+_THIRD = 21  # bits: two similar fingerprints have at least one third in common exactly
+_FLAT = 2.0  # grey levels of standard deviation: a frame below it has no fingerprint
+_QUIET = 1e-4  # of full scale: audio below it has none
 _WIDEST_BUCKET = 64  # more videos than this in one bucket are compared with their neighbours only
 _BANDS_HZ = np.geomspace(100, 4000, _CELLS + 2)
 
@@ -27,7 +28,7 @@ class Fingerprint:
     """What a video looks and sounds like.
 
     pictures: of frames at the same shares of every video's duration; None where one is flat.
-    sound: of the whole track; None without sound or when it is silent.
+    sound: of the whole audio track; None without one or when it is silent.
     """
 
     pictures: tuple[int | None, ...]
@@ -36,19 +37,19 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likeness:
-    """How alike two videos have to be, in bits out of 64 that may differ."""
+    """How similar two videos must be to count as near-duplicates."""
 
     picture_bits: float = 10.0
-    """Bits out of 64 that may differ between two pictures, on average over those compared
+    """Bits out of 64 that may differ between two frames, on average over those compared
     (unrelated ones differ in 32)."""
     sound_bits: int = 14
-    """Bits out of 64 that may differ between two sound tracks (unrelated ones differ in 32)."""
+    """Bits out of 64 that may differ between two audio tracks (unrelated ones differ in 32)."""
 
 
 def fingerprint(
     frames: NDArray[np.uint8], waveform: NDArray[np.int16] | None, *, sample_rate_hz: int
 ) -> Fingerprint:
-    """The fingerprint of a video by some of its frames [T, H, W, 3] and all of its sound [S]."""
+    """The fingerprint of a video by some of its frames [T, H, W, 3] and its whole waveform [S]."""
     return Fingerprint(
         pictures=tuple(_picture_bits(frame) for frame in frames),
         sound=None if waveform is None else _sound_bits(waveform, sample_rate_hz),
@@ -83,12 +84,12 @@ def _packed(bits: NDArray[np.bool_]) -> int:
 def alike(prints: Sequence[Fingerprint | None], likeness: Likeness) -> list[tuple[int, int, float]]:
     """Pairs of videos that look and sound alike.
 
-    Candidates share a third of a picture's fingerprint at the same share of their duration; only
+    Candidates share a third of a frame's fingerprint at the same share of their duration; only
     these are compared, so that the work grows with the number of videos, not of pairs.
 
     Args:
-        prints: all of the same number of moments; None is like nothing.
-        likeness: how alike they have to be.
+        prints: all of the same number of frames; None is similar to nothing.
+        likeness: how similar they must be.
 
     Returns:
         Places in `prints`, the smaller first, and the mean of differing bits; ascending.
@@ -111,7 +112,7 @@ def alike(prints: Sequence[Fingerprint | None], likeness: Likeness) -> list[tupl
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Fingerprints as arrays: pictures uint64 [N, T] and sound uint64 [N], and which there are."""
+    """Fingerprints as arrays: frames uint64 [N, T] and audio uint64 [N], and which there are."""
 
     pictures: NDArray[np.uint64]
     seen: NDArray[np.bool_]
@@ -138,7 +139,7 @@ class _Table:
     def distances(
         self, ones: NDArray[np.intp], twos: NDArray[np.intp], likeness: Likeness
     ) -> NDArray[np.float64]:
-        """Differing bits of a picture, on average; infinite where two are not alike."""
+        """Differing bits of a frame, on average; infinite where two videos are not alike."""
         both = self.seen[ones] & self.seen[twos]
         differ = _count(self.pictures[ones] ^ self.pictures[twos]) * both
         bits: NDArray[np.float64] = differ.sum(axis=1) / both.sum(axis=1)
@@ -149,7 +150,7 @@ class _Table:
 
 
 def _count(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """How many bits are set in each."""
+    """Number of bits set in each word."""
     bits = np.unpackbits(words[..., None].view(np.uint8), axis=-1)
     return np.asarray(bits.sum(axis=-1, dtype=np.int64))
 
@@ -162,7 +163,7 @@ def _candidates(
     narrow = sizes[bucket] <= _WIDEST_BUCKET
     for step in range(1, _WIDEST_BUCKET):  # with the next in the bucket, the next but one …
         same = pieces[step:] == pieces[:-step]
-        if step > 1:  # … but in a wide one only with the next: thousands share an opening title
+        if step > 1:  # in a wide bucket only with the next: thousands may share an opening title
             same &= narrow[step:]
         firsts = np.flatnonzero(same)
         if not len(firsts):
@@ -171,7 +172,7 @@ def _candidates(
 
 
 def groups(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """What is connected by pairs: each group ascending, the largest group first."""
+    """Connected components of `pairs`: each group ascending, the largest group first."""
     places, ends = np.unique(np.array(pairs, np.int64).reshape(-1, 2), return_inverse=True)
     ones, twos = ends.reshape(-1, 2).T
     graph = coo_array((np.ones(len(ones)), (ones, twos)), shape=(len(places), len(places)))

@@ -1,4 +1,4 @@
-"""`vatt audit`: checks everything in prepared folders, and says what to do about what it finds."""
+"""`vatt audit`: check prepared folders for damage, duplicates and leaks; say what to do."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _SHARE_OF_MAIN_LANGUAGE = 0.5  # below it a folder has no main language, and non
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditConfig:
-    """Check prepared folders: bytes, index, pictures, sound, captions, duplicates, leaks."""
+    """Check prepared folders: bytes, index, frames, audio, captions, duplicates, leaks."""
 
     folders: Positional[tuple[Path, ...]]
-    """Folders made by `vatt prepare` or `vatt index-shards`; several are compared, too."""
+    """Folders made by `vatt prepare` or `vatt index-shards`; several are also compared."""
     out: Path | None = None
     """Where audit.json and audit.html go; the first folder, if not set."""
     deep: bool = False
-    """Decode every frame, not only five moments of each video."""
+    """Decode every frame, not only five of each video."""
     videos: int = 0
-    """Look into at most this many videos, drawn by the seed; 0: all. Shards are checked all."""
+    """Check at most this many videos, drawn by the seed; 0: all. All shards are checked."""
     seed: int = 0
     workers: int = 0
     """Processes; 0 takes one per core."""
@@ -89,7 +89,7 @@ class AuditResult:
 
 
 class _Subjects(Sequence[StoredVideo]):
-    """The videos of folders, each made when it is asked for."""
+    """The videos of folders, or a sample of them; rows are read when asked for."""
 
     def __init__(self, folders: Sequence[ShardFolder], most: int, seed: int) -> None:
         self._folders = folders
@@ -266,7 +266,7 @@ Place = tuple[str, str]  # folder and key of a video
 
 
 def _films(config: AuditConfig, audit: _Audit) -> dict[Place, NDArray[np.uint8]]:
-    """Pictures of the worst videos of each kind, and of what they are compared with."""
+    """Frames of the worst videos of each kind, and of what they are compared with."""
     wanted: dict[Place, None] = {}
     for kind in KINDS:
         worst = [one for one in audit.findings if one.kind == kind and one.key]
@@ -274,9 +274,7 @@ def _films(config: AuditConfig, audit: _Audit) -> dict[Place, NDArray[np.uint8]]
             wanted |= dict.fromkeys([(one.folder, one.key), *one.others])
     films: dict[Place, NDArray[np.uint8]] = {}
     subjects = [subject for data in audit.folders for subject in _named(data, wanted)]
-    for subject, frames in run_in_order(
-        film, subjects, workers=config.workers, progress="pictures"
-    ):
+    for subject, frames in run_in_order(film, subjects, workers=config.workers, progress="frames"):
         if isinstance(frames, np.ndarray) and len(frames):
             films[str(subject.folder), subject.row["key"]] = frames
     return films
