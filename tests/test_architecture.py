@@ -210,7 +210,7 @@ AT_HOME: dict[str, tuple[str, str]] = {
     "starting processes": (STARTS, "vatt/workers/"),
 }
 NOT_YET: dict[str, set[str]] = {
-    "asking the machine": {"vatt/data/cache.py"},
+    "asking the machine": set(),
     "renaming and flushing": set(),
     "starting processes": {"vatt/data/cache.py", "vatt_demo/record.py"},
     "html": {
