@@ -1,6 +1,7 @@
 """vatt.load on a real tiny run: files, tensors and strings give the same vectors by any way."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,14 @@ import pytest
 import torch
 
 import vatt
+from vatt.contracts import ClipSpec
 from vatt.data.clip_timing import window_starts
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.media_file import decode_audio, decode_frames
+from vatt.models.classifier import Classifier, ClassifierConfig
+from vatt.models.weights import save_model
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +33,21 @@ def files(tiny) -> list[Path]:
 def test_a_run_and_its_model_folder_are_the_same_model(tiny, model):
     other = vatt.load(str(tiny.run / "model"))
     weights = other.module.state_dict()
-    assert all(torch.equal(w, weights[name]) for name, w in model.vatt.state_dict().items())
+    assert all(torch.equal(w, weights[name]) for name, w in model.module.state_dict().items())
     assert other.spec == model.spec
-    assert not model.vatt.training
+    assert not model.module.training
 
 
 def test_embeddings_are_unit_rows_in_the_spaces_that_apply(model, files):
     videos, sounds = model.encode_video(files), model.encode_audio(files)
     texts = model.encode_text(["it moves left", "it moves right"])
-    heads = model.vatt.config.heads
+    heads = model.module.config.heads
     assert videos.va.shape == sounds.va.shape == (3, heads.va)
     assert videos.vt.shape == (3, heads.vt)
     assert texts.vt.shape == (2, heads.vt)
-    assert sounds.vt is None
-    assert texts.va is None
     for rows in (videos.va, videos.vt, sounds.va, texts.vt):
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
-    assert videos.features.shape[1] == model.vatt.config.video.transformer.width
+    assert videos.features.shape[1] == model.module.config.video.transformer.width
 
 
 def test_a_path_gives_the_mean_of_four_evenly_spread_windows(model, files):
@@ -53,10 +57,10 @@ def test_a_path_gives_the_mean_of_four_evenly_spread_windows(model, files):
     times_s = (starts_s[:, None] + np.arange(spec.frames) / spec.fps).ravel()
     frames = decode_frames(files[0], times_s, size=(spec.height, spec.width))
     windows = torch.from_numpy(frames).view(4, spec.frames, spec.height, spec.width, 3)
-    each = model.vatt.video_features(windows * (2 / 255) - 1)
+    each = model.module.video_features(windows * (2 / 255) - 1)
     found = model.encode_video(files[0])
     torch.testing.assert_close(found.features, each.mean(0, keepdim=True), atol=1e-5, rtol=1e-4)
-    va, vt = model.vatt.heads.video(each)
+    va, vt = model.module.heads.video(each)
     for rows, expected in ((found.va, va), (found.vt, vt)):
         unit = torch.nn.functional.normalize(expected.mean(0, keepdim=True))
         torch.testing.assert_close(rows, unit, atol=1e-5, rtol=1e-4)
@@ -68,7 +72,7 @@ def test_the_sound_of_a_path_is_of_the_same_four_moments(model, files):
     assert track is not None
     firsts = [round(start * spec.sample_rate_hz) for start in window_starts(6.0, spec, 4)]
     windows = np.stack([track[first : first + spec.samples] for first in firsts]) / 2**15
-    each = model.vatt.audio_features(torch.from_numpy(windows).float())
+    each = model.module.audio_features(torch.from_numpy(windows).float())
     found = model.encode_audio(files[:1])
     torch.testing.assert_close(found.features, each.mean(0, keepdim=True), atol=1e-5, rtol=1e-4)
 
@@ -195,7 +199,7 @@ def test_a_wide_video_is_cut_to_the_models_aspect_not_squeezed(model, tmp_path):
         vectors.append(model.encode_video(tmp_path / f"{name}.mp4").features)
     assert spec.width / spec.height == pytest.approx(128 / 96)
     torch.testing.assert_close(vectors[0], vectors[1], atol=0.05, rtol=0.05)
-    with pytest.raises(MediaError, match="has no sound"):
+    with pytest.raises(MediaError, match="has no audio"):
         model.encode_audio(tmp_path / "wide.mp4")
 
 
@@ -210,3 +214,57 @@ def test_a_folder_of_a_newer_format_is_refused(tiny, tmp_path):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no model here"):
         vatt.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def classifier_folder(tiny, model, tmp_path_factory) -> Path:
+    """A classifier of three kinds of audio, with the sizes of the tiny run."""
+    folder = tmp_path_factory.mktemp("classifier")
+    torch.manual_seed(0)
+    config = ClassifierConfig(modality="audio", classes=3, model=model.module.config)
+    save_model(folder, Classifier(config), model.spec)
+    return folder
+
+
+def test_a_classifier_gives_the_mean_logits_of_four_clips_of_a_file(classifier_folder, files):
+    classifier = vatt.load_classifier(classifier_folder, "cpu")
+    spec: ClipSpec = classifier.spec
+    track = decode_audio(files[0], sample_rate_hz=spec.sample_rate_hz)
+    assert track is not None
+    firsts = [round(start * spec.sample_rate_hz) for start in window_starts(6.0, spec, 4)]
+    clips = torch.from_numpy(np.stack([track[at : at + spec.samples] for at in firsts])).float()
+    each = classifier.classify(clips / 2**15, sample_rate_hz=spec.sample_rate_hz)
+    assert each.logits.shape == (4, 3)
+    found = classifier.classify(files[:1])
+    torch.testing.assert_close(found.logits, each.logits.mean(0, keepdim=True))
+    torch.testing.assert_close(found.features, each.features.mean(0, keepdim=True))
+
+
+def test_models_and_classifiers_are_not_taken_for_each_other(tiny, classifier_folder):
+    with pytest.raises(CheckpointError, match=r"classifier of audio.* vatt\.load_classifier"):
+        vatt.load(classifier_folder)
+    with pytest.raises(CheckpointError, match=r"is a pre-trained model.* vatt\.load$"):
+        vatt.load_classifier(tiny.run)
+
+
+def test_features_can_be_trained_on(model):
+    features = model.encode_text("low tone").features
+    layer = torch.nn.Linear(features.shape[1], 2)
+    layer(features).sum().backward()
+    assert layer.weight.grad is not None
+
+
+@pytest.mark.slow  # the type checker reads the types of torch
+def test_the_python_code_of_the_readme_passes_a_strict_type_checker(tmp_path):
+    from mypy import api
+
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    files = [tmp_path / f"readme_{number}.py" for number in range(len(blocks))]
+    for file, block in zip(files, blocks, strict=True):
+        file.write_text(block)
+    config = ["--strict", "--config-file", str(ROOT / "pyproject.toml")]
+    out, err, status = api.run(
+        [*config, "--cache-dir", str(ROOT / ".mypy_cache"), *map(str, files)]
+    )
+    assert status == 0, out + err
+    assert f"no issues found in {len(files)} source file" in out

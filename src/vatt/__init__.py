@@ -10,10 +10,10 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vatt.encoder import Encoder, load
+    from vatt.encoder import ClipClassifier, Encoder, load, load_classifier
 
 __version__ = "0.1.0"
-__all__ = ["Encoder", "load"]
+__all__ = ["ClipClassifier", "Encoder", "load", "load_classifier"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,12 +1,15 @@
-"""A trained model from Python: files, tensors or strings in, features and embeddings out."""
+"""Trained models from Python: files, tensors or strings in; features, embeddings or logits out.
+
+`load` opens a pre-trained model, `load_classifier` a classifier.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,56 +17,86 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vatt.contracts import ClipSpec
+from vatt.contracts import AudioKind, ClipSpec
 from vatt.data.clip_timing import clip_samples, clip_times, window_starts
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import pick_device
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.audio import resample
-from vatt.media.facts import VideoFacts
 from vatt.media.media_file import decode_audio, decode_frames, probe
-from vatt.models.classifier import Classifier, ClassifierConfig
-from vatt.models.model_config import ModelConfig
+from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_any
 
 Name: TypeAlias = str | os.PathLike[str]
-WINDOWS = 4  # of a file, evenly spread (§4.3)
+Signal: TypeAlias = Name | Sequence[Name] | Tensor | NDArray[np.floating]
+CLIPS_OF_FILE = 4  # evenly spread (§4.3)
 CLIPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """What the model makes of N videos, sounds or texts.
+class EncodedVideo:
+    """N videos.
 
     features: float [N, D], output of the backbone.
-    va: float [N, E_va], unit rows to compare video with audio; None for text.
-    vt: float [N, E_vt], unit rows to compare video with text; None for audio.
-    logits: float [N, classes], of a classifier, which has neither `va` nor `vt`.
+    va: float [N, E_va], unit rows, to compare with audio.
+    vt: float [N, E_vt], unit rows, to compare with text.
     """
 
     features: Tensor
-    va: Tensor | None = None
-    vt: Tensor | None = None
-    logits: Tensor | None = None
+    va: Tensor
+    vt: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAudio:
+    """N audio tracks.
+
+    features: float [N, D], output of the backbone.
+    va: float [N, E_va], unit rows, to compare with video.
+    """
+
+    features: Tensor
+    va: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """N texts.
+
+    features: float [N, D], output of the backbone.
+    vt: float [N, E_vt], unit rows, to compare with video.
+    """
+
+    features: Tensor
+    vt: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """N videos or audio tracks.
+
+    features: float [N, D], output of the backbone.
+    logits: float [N, classes]; of video take the softmax (one class is true), of audio the sigmoid
+        (several can be).
+    """
+
+    features: Tensor
+    logits: Tensor
 
 
 class Encoder:
-    """A model with all it needs to read files and strings; `load` makes one.
+    """A pre-trained model with all it needs to read files and strings; `load` makes one.
 
     Attributes:
-        module: the network itself, in evaluation mode: a pre-trained model or a classifier.
+        module: the network itself, in evaluation mode.
         spec: length, rate and size of the clips it was trained on.
         tokenizer: words → ids; None when the model folder has no tokenizer.json.
         folder: where it was loaded from.
     """
 
     def __init__(
-        self,
-        module: Vatt | Classifier,
-        spec: ClipSpec,
-        tokenizer: WordTokenizer | None,
-        folder: Path,
+        self, module: Vatt, spec: ClipSpec, tokenizer: WordTokenizer | None, folder: Path
     ) -> None:
         self.module = module.eval()
         self.spec = spec
@@ -71,72 +104,53 @@ class Encoder:
         self.folder = folder
 
     @property
-    def vatt(self) -> Vatt:
-        """The network of a pre-trained model.
-
-        Raises:
-            CheckpointError: it is a classifier.
-        """
-        if isinstance(self.module, Classifier):
-            raise CheckpointError(
-                f"{self.folder}: is a classifier of {self.module.config.modality}, expected a "
-                "pre-trained model with both common spaces"
-            )
-        return self.module
-
-    @property
     def device(self) -> torch.device:
         """Where the network is; results are there too."""
         return next(self.module.parameters()).device
 
-    def encode_video(
-        self, videos: Name | Sequence[Name] | Tensor | NDArray[np.floating]
-    ) -> Encoded:
+    def encode_video(self, videos: Signal) -> EncodedVideo:
         """Encode videos.
 
         Args:
-            videos: paths, of which each gives the mean of 4 windows spread over the file; or float
+            videos: paths, of which each gives the mean of 4 clips spread over the file; or float
                 frames [B, T, H, W, 3] in [-1, 1], of any length and size.
 
         Raises:
             MediaError: a file cannot be decoded.
             ConfigError: frames of another shape, type or range.
         """
-        if isinstance(videos, Tensor | np.ndarray):
-            frames = _checked(videos, "frames", "[B, T, H, W, 3]")
-            return _joined(map(self._run_video, torch.split(frames, CLIPS_AT_ONCE)))
-        windows = (self._run_video(self._windows_of_video(path)) for path in _paths(videos))
-        return _joined(map(_mean, windows))
 
-    def encode_audio(
-        self,
-        sounds: Name | Sequence[Name] | Tensor | NDArray[np.floating],
-        *,
-        sample_rate_hz: int | None = None,
-    ) -> Encoded:
-        """Encode sounds.
+        def network(frames: Tensor) -> tuple[Tensor, ...]:
+            features = self.module.video_features(frames)
+            return features, *self.module.heads.video(features)
+
+        features, va, vt = _run(network, _read_video(videos, self.spec), self.device)
+        return EncodedVideo(features, normalize(va, dim=1), normalize(vt, dim=1))
+
+    def encode_audio(self, audio: Signal, *, sample_rate_hz: int | None = None) -> EncodedAudio:
+        """Encode audio tracks.
 
         Args:
-            sounds: paths, of which each gives the mean of 4 windows spread over the file; or mono
+            audio: paths, of which each gives the mean of 4 clips spread over the file; or mono
                 waveforms, float [B, S] in [-1, 1], of any length; or, for a spectrogram model,
                 log-mel values float [B, F, M] in [0, 1].
             sample_rate_hz: of waveforms; they are resampled to the model's rate.
 
         Raises:
-            MediaError: a file cannot be decoded or has no sound.
+            MediaError: a file cannot be decoded or has no audio.
             ConfigError: waveforms of another shape, type or range, or without their rate.
         """
-        if isinstance(sounds, Tensor | np.ndarray):
-            if sounds.ndim == 3 and self._model_config.audio.kind == "spectrogram":
-                heard = _checked(sounds, "spectrogram", "[B, F, M]")
-            else:
-                heard = _checked(sounds, "waveform", "[B, S]")
-                heard = self._at_model_rate(heard, sample_rate_hz)
-            return _joined(map(self._run_audio, torch.split(heard, CLIPS_AT_ONCE)))
-        windows = (self._run_audio(self._windows_of_sound(path)) for path in _paths(sounds))
-        return _joined(map(_mean, windows))
 
-    def encode_text(self, texts: str | Sequence[str] | Tensor | NDArray[np.integer]) -> Encoded:
+        def network(waveforms: Tensor) -> tuple[Tensor, ...]:
+            features = self.module.audio_features(waveforms)
+            has_audio = torch.ones(len(features), dtype=torch.bool, device=features.device)
+            return features, self.module.heads.audio(features, has_audio)
+
+        inputs = _read_audio(audio, self.spec, self.module.config.audio.kind, sample_rate_hz)
+        features, va = _run(network, inputs, self.device)
+        return EncodedAudio(features, normalize(va, dim=1))
+
+    def encode_text(self, texts: str | Sequence[str] | Tensor | NDArray[np.integer]) -> EncodedText:
         """Encode texts.
 
         Args:
@@ -147,84 +161,15 @@ class Encoder:
             CheckpointError: strings, but the model has no vocabulary.
             ConfigError: word ids of another shape or type, or beyond the vocabulary.
         """
-        ids = self._word_ids(texts)
-        return _joined(map(self._run_text, torch.split(ids, 16 * CLIPS_AT_ONCE)))
 
-    @property
-    def _model_config(self) -> ModelConfig:
-        config = self.module.config
-        return config.model if isinstance(config, ClassifierConfig) else config
+        def network(ids: Tensor) -> tuple[Tensor, ...]:
+            features = self.module.text_features(ids)
+            text_mask = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
+            return features, self.module.heads.text(features[:, None], text_mask)[:, 0]
 
-    @torch.inference_mode()
-    def _run_video(self, frames: Tensor) -> Encoded:
-        if isinstance(self.module, Classifier):
-            return self._run_classifier("video", frames)
-        features = self.module.video_features(frames.to(self.device))
-        va, vt = self.module.heads.video(features)
-        return Encoded(features.float(), va=va.float(), vt=vt.float())
-
-    @torch.inference_mode()
-    def _run_audio(self, waveforms: Tensor) -> Encoded:
-        if isinstance(self.module, Classifier):
-            return self._run_classifier("audio", waveforms)
-        features = self.module.audio_features(waveforms.to(self.device))
-        heard = torch.ones(len(features), dtype=torch.bool, device=features.device)
-        return Encoded(features.float(), va=self.module.heads.audio(features, heard).float())
-
-    @torch.inference_mode()
-    def _run_text(self, ids: Tensor) -> Encoded:
-        features = self.vatt.text_features(ids.to(self.device))
-        real = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
-        rows = self.vatt.heads.text(features[:, None], real)[:, 0]
-        return Encoded(features.float(), vt=rows.float())
-
-    def _run_classifier(self, modality: Literal["video", "audio"], signal: Tensor) -> Encoded:
-        assert isinstance(self.module, Classifier)
-        if self.module.config.modality != modality:
-            raise ConfigError(
-                f"{self.folder}: is a classifier of {self.module.config.modality}, found {modality}"
-            )
-        features = self.module.features(signal.to(self.device))
-        return Encoded(features.float(), logits=self.module.classify(features).float())
-
-    def _windows_of_video(self, path: Path) -> Tensor:
-        """Frames [4, T, H, W, 3] in [-1, 1] of the largest centred box of the model's aspect."""
-        facts = probe(path)
-        if facts.video is None:
-            raise MediaError(f"{path}: has no picture; encode_audio reads its sound")
-        spec, duration_s = self.spec, facts.duration_s
-        times_s = [
-            clip_times(spec, start_s, duration_s)
-            for start_s in window_starts(duration_s, spec, WINDOWS).tolist()
-        ]
-        size = _covering(spec, facts.video)
-        frames = torch.from_numpy(decode_frames(path, np.concatenate(times_s), size=size))
-        top, left = (size[0] - spec.height) // 2, (size[1] - spec.width) // 2
-        boxes = frames[:, top : top + spec.height, left : left + spec.width]
-        return boxes.float().mul_(2 / 255).sub_(1).reshape(WINDOWS, spec.frames, *boxes.shape[1:])
-
-    def _windows_of_sound(self, path: Path) -> Tensor:
-        """Waveforms [4, S] in [-1, 1] of the moments that `_windows_of_video` sees."""
-        spec = self.spec
-        track = decode_audio(path, sample_rate_hz=spec.sample_rate_hz)
-        if track is None:
-            raise MediaError(f"{path}: has no sound")
-        facts = probe(path)
-        duration_s = facts.duration_s if facts.video else len(track) / spec.sample_rate_hz
-        starts_s = window_starts(duration_s, spec, WINDOWS).tolist()
-        heard = [clip_samples(track, spec, start_s, duration_s) for start_s in starts_s]
-        return torch.from_numpy(np.stack(heard)).float().div_(2**15)
-
-    def _at_model_rate(self, waveforms: Tensor, sample_rate_hz: int | None) -> Tensor:
-        if sample_rate_hz is None:
-            raise ConfigError("encode_audio: say the waveform's rate: sample_rate_hz=48_000")
-        if sample_rate_hz == self.spec.sample_rate_hz:
-            return waveforms
-        rows = [
-            resample(row, from_hz=sample_rate_hz, to_hz=self.spec.sample_rate_hz)
-            for row in waveforms.cpu().numpy()
-        ]
-        return torch.from_numpy(np.stack(rows))
+        parts = torch.split(self._word_ids(texts), 16 * CLIPS_AT_ONCE)
+        features, vt = _run(network, (_Input(ids) for ids in parts), self.device)
+        return EncodedText(features, normalize(vt, dim=1))
 
     def _word_ids(self, texts: str | Sequence[str] | Tensor | NDArray[np.integer]) -> Tensor:
         if not isinstance(texts, Tensor | np.ndarray):
@@ -235,7 +180,7 @@ class Encoder:
                 )
             strings = [texts] if isinstance(texts, str) else list(texts)
             return torch.from_numpy(self.tokenizer.encode(strings, self.spec.words))
-        ids, size = torch.as_tensor(texts), self.vatt.config.text.vocabulary
+        ids, size = torch.as_tensor(texts), self.module.config.text.vocabulary
         if ids.ndim != 2 or ids.is_floating_point():
             raise ConfigError(
                 f"word ids: found {ids.dtype} {list(ids.shape)}, expected integers [B, L]"
@@ -247,22 +192,86 @@ class Encoder:
         return ids.long()
 
 
+class ClipClassifier:
+    """A classifier of videos or of audio with all it needs to read files; see `load_classifier`.
+
+    Attributes:
+        module: the network itself, in evaluation mode; `module.config.modality` is what it takes.
+        spec: length, rate and size of the clips it was trained on.
+        folder: where it was loaded from.
+    """
+
+    def __init__(self, module: Classifier, spec: ClipSpec, folder: Path) -> None:
+        self.module = module.eval()
+        self.spec = spec
+        self.folder = folder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; results are there too."""
+        return next(self.module.parameters()).device
+
+    def classify(self, clips: Signal, *, sample_rate_hz: int | None = None) -> Classified:
+        """Features and logits of videos or of audio tracks, whichever the classifier takes.
+
+        Args:
+            clips: paths, of which each gives the mean of 4 clips spread over the file (mean logits,
+                as in the official evaluation); or what `Encoder.encode_video` or
+                `Encoder.encode_audio` takes.
+            sample_rate_hz: of waveforms; they are resampled to the model's rate.
+
+        Raises:
+            MediaError: a file cannot be decoded, or lacks what the classifier takes.
+            ConfigError: tensors of another modality, shape, type or range.
+        """
+
+        def network(signal: Tensor) -> tuple[Tensor, ...]:
+            features = self.module.features(signal)
+            return features, self.module.classify(features)
+
+        config = self.module.config
+        if config.modality == "video":
+            inputs = _read_video(clips, self.spec)
+        else:
+            inputs = _read_audio(clips, self.spec, config.model.audio.kind, sample_rate_hz)
+        return Classified(*_run(network, inputs, self.device))
+
+
 def load(path: Name, device: str | torch.device | None = None) -> Encoder:
-    """Load a trained model.
+    """Load a pre-trained model.
 
     Args:
         path: a run folder, the model/ folder in it, or the folder of a converted checkpoint.
         device: where to compute; a CUDA device when there is one, else the CPU.
 
     Raises:
-        CheckpointError: there is no model, it is damaged, or of a newer format.
+        CheckpointError: there is no model, it is a classifier, damaged, or of a newer format.
     """
     folder = model_folder(path)
-    where = pick_device("auto") if device is None else torch.device(device)
-    module, spec = load_any(folder, where)
+    module, spec = load_any(folder, torch.device(device or pick_device("auto")))
+    if isinstance(module, Classifier):
+        raise CheckpointError(
+            f"{folder}: is a classifier of {module.config.modality}, expected a pre-trained model; "
+            "open it with vatt.load_classifier"
+        )
     words = folder / "tokenizer.json"
     tokenizer = WordTokenizer.load(words) if words.is_file() else None
     return Encoder(module, spec, tokenizer, folder)
+
+
+def load_classifier(path: Name, device: str | torch.device | None = None) -> ClipClassifier:
+    """Load a classifier; the arguments are those of `load`.
+
+    Raises:
+        CheckpointError: there is no model, it is no classifier, damaged, or of a newer format.
+    """
+    folder = model_folder(path)
+    module, spec = load_any(folder, torch.device(device or pick_device("auto")))
+    if isinstance(module, Vatt):
+        raise CheckpointError(
+            f"{folder}: is a pre-trained model, expected a classifier; open it with vatt.load"
+        )
+    return ClipClassifier(module, spec, folder)
 
 
 def model_folder(path: Name) -> Path:
@@ -281,10 +290,88 @@ def model_folder(path: Name) -> Path:
     return folder
 
 
+class _Input(NamedTuple):
+    """What a network takes at once: several clips, or the clips of one file."""
+
+    values: Tensor
+    of_one_file: bool = False
+
+
+def _run(
+    network: Callable[[Tensor], tuple[Tensor, ...]], inputs: Iterable[_Input], device: torch.device
+) -> list[Tensor]:
+    """All rows of each of the network's outputs; of the clips of one file their mean."""
+    parts: list[list[Tensor]] = []
+    for values, of_one_file in inputs:
+        with torch.inference_mode():
+            rows = [output.float() for output in network(values.to(device))]
+        parts.append([one.mean(0, keepdim=True) if of_one_file else one for one in rows])
+    # Joined outside inference mode: the results may be part of a computation that has gradients.
+    return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
+
+
+def _read_video(videos: Signal, spec: ClipSpec) -> Iterator[_Input]:
+    """Frames [n, T, H, W, 3] in [-1, 1]; of a file, in the largest centred box of the aspect."""
+    if isinstance(videos, Tensor | np.ndarray):
+        frames = _checked(videos, "frames", "[B, T, H, W, 3]")
+        yield from map(_Input, torch.split(frames, CLIPS_AT_ONCE))
+        return
+    for path in _paths(videos):
+        facts = probe(path)
+        if facts.video is None:
+            raise MediaError(f"{path}: has no video; encode_audio reads its audio")
+        video, duration_s = facts.video, facts.duration_s
+        starts_s = window_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
+        times_s = [clip_times(spec, start_s, duration_s) for start_s in starts_s]
+        aspect = float(video.width * video.sample_aspect / video.height)
+        if video.rotation % 180:
+            aspect = 1 / aspect
+        # The smallest frame of the video's own aspect that covers the model's.
+        if aspect >= spec.width / spec.height:
+            size = spec.height, max(spec.width, round(spec.height * aspect))
+        else:
+            size = max(spec.height, round(spec.width / aspect)), spec.width
+        frames = torch.from_numpy(decode_frames(path, np.concatenate(times_s), size=size))
+        top, left = (size[0] - spec.height) // 2, (size[1] - spec.width) // 2
+        boxes = frames[:, top : top + spec.height, left : left + spec.width]
+        clips = boxes.float().mul_(2 / 255).sub_(1)
+        yield _Input(clips.reshape(CLIPS_OF_FILE, spec.frames, *boxes.shape[1:]), of_one_file=True)
+
+
+def _read_audio(
+    audio: Signal, spec: ClipSpec, kind: AudioKind, sample_rate_hz: int | None
+) -> Iterator[_Input]:
+    """Waveforms [n, S] in [-1, 1], or log-mel values; of a file, of the clips of `_read_video`."""
+    if isinstance(audio, Tensor | np.ndarray):
+        if audio.ndim == 3 and kind == "spectrogram":
+            values = _checked(audio, "spectrogram", "[B, F, M]")
+        else:
+            values = _checked(audio, "waveform", "[B, S]")
+            if sample_rate_hz is None:
+                raise ConfigError("waveform: give its rate, as in sample_rate_hz=48_000")
+            if sample_rate_hz != spec.sample_rate_hz:
+                rows = [
+                    resample(row, from_hz=sample_rate_hz, to_hz=spec.sample_rate_hz)
+                    for row in values.cpu().numpy()
+                ]
+                values = torch.from_numpy(np.stack(rows))
+        yield from map(_Input, torch.split(values, CLIPS_AT_ONCE))
+        return
+    for path in _paths(audio):
+        track = decode_audio(path, sample_rate_hz=spec.sample_rate_hz)
+        if track is None:
+            raise MediaError(f"{path}: has no audio")
+        facts = probe(path)
+        duration_s = facts.duration_s if facts.video else len(track) / spec.sample_rate_hz
+        starts_s = window_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
+        clips = np.stack([clip_samples(track, spec, start_s, duration_s) for start_s in starts_s])
+        yield _Input(torch.from_numpy(clips).float().div_(2**15), of_one_file=True)
+
+
 def _paths(names: Name | Sequence[Name]) -> list[Path]:
     listed = [names] if isinstance(names, str | os.PathLike) else list(names)
     if not listed:
-        raise ConfigError("encode: found no paths, expected at least one")
+        raise ConfigError("found no paths, expected at least one")
     return [Path(name) for name in listed]
 
 
@@ -300,33 +387,3 @@ def _checked(values: Tensor | NDArray[np.floating], name: str, shape: str) -> Te
         low, high = float(tensor.min()), float(tensor.max())
         raise ConfigError(f"{name}: found values from {low:g} to {high:g}, expected [-1, 1]")
     return tensor.float()
-
-
-def _covering(spec: ClipSpec, video: VideoFacts) -> tuple[int, int]:
-    """The smallest (H, W) of the video's own aspect that covers the model's frame."""
-    aspect = float(video.width * video.sample_aspect / video.height)
-    if video.rotation % 180:
-        aspect = 1 / aspect
-    if aspect >= spec.width / spec.height:
-        return spec.height, max(spec.width, round(spec.height * aspect))
-    return max(spec.height, round(spec.width / aspect)), spec.width
-
-
-def _mean(windows: Encoded) -> Encoded:
-    """One row for all windows of a file; of logits too, as in the official evaluation."""
-    return _for_each(lambda columns: columns[0].mean(0, keepdim=True), [windows])
-
-
-def _joined(parts: Iterable[Encoded]) -> Encoded:
-    """All rows, those of the common spaces with length one."""
-    encoded = _for_each(torch.cat, list(parts))
-    va, vt = (None if z is None else normalize(z, dim=1) for z in (encoded.va, encoded.vt))
-    return replace(encoded, va=va, vt=vt)
-
-
-def _for_each(function: Callable[[list[Tensor]], Tensor], parts: list[Encoded]) -> Encoded:
-    """What `function` makes of each field that is there."""
-    columns = {item.name: [getattr(part, item.name) for part in parts] for item in fields(Encoded)}
-    return Encoded(
-        **{name: function(found) for name, found in columns.items() if found[0] is not None}
-    )

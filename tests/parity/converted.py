@@ -15,7 +15,7 @@ from vatt.contracts import Inputs
 from vatt.convert.names import oriented
 from vatt.convert.plan import ConversionPlan, plan
 from vatt.convert.tensor_bundle import Bundle
-from vatt.encoder import Encoder
+from vatt.encoder import ClipClassifier, Encoder
 from vatt.models.classifier import Classifier, ClassifierConfig
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
@@ -61,6 +61,11 @@ def encoder(name: str, step: int = 0) -> Encoder:
     return vatt.load(folder(name, step), "cpu")
 
 
+@cache
+def classifier(name: str, step: int = 0) -> ClipClassifier:
+    return vatt.load_classifier(folder(name, step), "cpu")
+
+
 def found_plan(name: str) -> ConversionPlan:
     return plan(Bundle(FOLDER / name / "ckpt-0"), head_widths(HEAD_WIDTHS[name]))
 
@@ -85,20 +90,16 @@ def without_dropout(settings: Settings) -> Settings:
 
 def trainable(name: str, step: int = 0) -> Vatt:
     """A fresh copy in training mode, without dropout."""
-    copy = _trainable(name, step)
+    copy = build(without_dropout(encoder(name, step).module.config))
+    copy.load_state_dict(encoder(name, step).module.state_dict())
     assert isinstance(copy, Vatt)
-    return copy
+    return copy.train()
 
 
 def trainable_classifier(name: str, step: int = 0) -> Classifier:
-    copy = _trainable(name, step)
+    copy = build(without_dropout(classifier(name, step).module.config))
+    copy.load_state_dict(classifier(name, step).module.state_dict())
     assert isinstance(copy, Classifier)
-    return copy
-
-
-def _trainable(name: str, step: int) -> Vatt | Classifier:
-    copy = build(without_dropout(encoder(name, step).module.config))
-    copy.load_state_dict(encoder(name, step).module.state_dict())
     return copy.train()
 
 

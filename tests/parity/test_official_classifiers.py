@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.parity.converted import (
     CLASSIFIERS,
+    classifier,
     encoder,
     found_plan,
     has_checkpoint,
@@ -25,7 +26,6 @@ from tests.parity.layers import signal_taps, spline_tolerance
 from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
 from vatt.convert.plan import tensor
 from vatt.convert.tensor_bundle import Bundle
-from vatt.encoder import Encoded
 from vatt.evaluation.metrics import top_k_accuracy
 from vatt.evaluation.views import mean_over_views
 from vatt.losses import balanced_sigmoid_cross_entropy, softmax_cross_entropy
@@ -43,11 +43,9 @@ def signal(recorded: Recording) -> Tensor:
     return recorded["in/audio"] if "in/audio" in recorded else sounds(recorded)
 
 
-def encoded(name: str, step: int, values: Tensor) -> Encoded:
-    model = encoder(name, step)
-    if "video" in name:
-        return model.encode_video(values)
-    return model.encode_audio(values, sample_rate_hz=model.spec.sample_rate_hz)
+def logits_of(name: str, step: int, values: Tensor) -> Tensor:
+    model = classifier(name, step)
+    return model.classify(values, sample_rate_hz=model.spec.sample_rate_hz).logits
 
 
 def probabilities(name: str, logits: Tensor) -> Tensor:
@@ -66,8 +64,7 @@ def probabilities(name: str, logits: Tensor) -> Tensor:
 def test_public_calls_give_the_official_logits(name, step):
     inputs = arrays(f"{name}/forward_eval_ckpt0.npz")
     recorded = arrays(f"{name}/forward_eval_ckpt{step}.npz")
-    logits = encoded(name, step, signal(inputs)).logits
-    assert logits is not None
+    logits = logits_of(name, step, signal(inputs))
     assert_near(logits, recorded["out/logits"], "out/logits", atol=1e-5, rtol=1e-5)
     shares, key = probabilities(name, logits), "out/probabilities"
     assert_near(shares, recorded[key], key, atol=1e-5, rtol=1e-5)
@@ -76,8 +73,7 @@ def test_public_calls_give_the_official_logits(name, step):
 @pytest.mark.parametrize("name", having("forward_multiview_ckpt0.npz", CLASSIFIERS))
 def test_mean_logits_of_several_views(name):
     recorded = arrays(f"{name}/forward_multiview_ckpt0.npz")
-    each = encoded(name, 0, signal(recorded)).logits
-    assert each is not None
+    each = logits_of(name, 0, signal(recorded))
     logits = mean_over_views(each, int(recorded["num_views"]))
     assert_near(logits, recorded["out/logits"], "out/logits", atol=1e-5, rtol=1e-5)
     shares, key = probabilities(name, logits), "out/probabilities"
@@ -243,10 +239,10 @@ def test_restored_as_the_official_code_restores(name):
     official = trainable_classifier(name)
     started = Classifier(official.config)
     before = started.linear.weight.clone()
-    restore(started, encoder(source, int(step)).vatt)
+    restore(started, encoder(source, int(step)).module)
     assert torch.equal(started.linear.weight, before)  # what the official code skips too
     assert all("classification" in skipped for skipped in facts["skipped_on_restore"])
-    assert_tables(encoder(source, int(step)).vatt, source, started, recorded)
+    assert_tables(encoder(source, int(step)).module, source, started, recorded)
     expected = official.state_dict()
     for key, value in started.state_dict().items():
         if not key.startswith(("linear.", "tokens.positions.tables.")):

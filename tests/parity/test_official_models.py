@@ -26,7 +26,7 @@ from tests.parity.layers import Taps, in_units_of_tables, signal_taps, spline_to
 from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
 from vatt.contracts import Inputs
 from vatt.convert.tensor_bundle import Bundle
-from vatt.encoder import Encoded
+from vatt.encoder import EncodedAudio, EncodedText, EncodedVideo
 from vatt.losses import LossConfig, Losses, contrast
 from vatt.models import tokens as tokens_module
 from vatt.models.tokens import PatchTokens
@@ -45,7 +45,9 @@ HEADS = {
 }
 
 
-def encoded(name: str, step: int, recorded: dict[str, Tensor]) -> dict[str, Encoded]:
+def encoded(
+    name: str, step: int, recorded: dict[str, Tensor]
+) -> dict[str, EncodedVideo | EncodedAudio | EncodedText]:
     model = encoder(name, step)
     return {
         "video": model.encode_video(recorded["in/vision"]),
@@ -81,7 +83,7 @@ def test_public_calls_give_the_official_features_and_embeddings(name, step):
 def test_every_recorded_depth(name, modality):
     recorded = arrays(f"{name}/forward_eval_ckpt0.npz")
     with torch.no_grad():
-        taps = taps_of(encoder(name).vatt, modality, recorded)
+        taps = taps_of(encoder(name).module, modality, recorded)
     assert {f"{modality}/{key}" for key in taps} == {k for k in recorded if k.startswith(modality)}
     for key, value in taps.items():
         key = f"{modality}/{key}"
@@ -106,7 +108,7 @@ def taps_of(module: Vatt, modality: str, recorded: Recording) -> Taps:
 @pytest.mark.parametrize("modality", ["video", "audio"])
 def test_inputs_of_other_sizes(name, modality):
     recorded = arrays(f"{name}/forward_interp_ckpt0.npz")
-    module = encoder(name).vatt
+    module = encoder(name).module
     signal = recorded[f"in/{modality}"]
     tokens = module.video_tokens if modality == "video" else module.audio_tokens
     grid = [n // p for n, p in zip(signal.shape[1:-1], tokens.patch, strict=True)]

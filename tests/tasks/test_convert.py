@@ -191,15 +191,18 @@ def test_a_classifier_is_converted_with_its_velocities(tmp_path, capsys):
     assert rows["optimizer/iter"]["becomes"] == "state.json"
     names = {path.name for path in (tmp_path / "m").iterdir()}
     assert names >= {"model.safetensors", "optimiser.safetensors", "state.json"}
-    model = vatt.load(tmp_path / "m", "cpu")
+    model = vatt.load_classifier(tmp_path / "m", "cpu")
     assert main(["info", str(tmp_path / "m"), "--json"]) == 0
     info = json.loads(capsys.readouterr().out)
     assert info["parts"]["total"]["parameters"] == sum(p.numel() for p in model.module.parameters())
     assert info["vocabulary"] is None
-    with pytest.raises(ConfigError, match="is a classifier of audio, found video"):
-        model.encode_video(torch.zeros(1, 4, 16, 16, 3))
-    with pytest.raises(CheckpointError, match="is a classifier of audio, expected a pre-trained"):
-        model.encode_text(torch.zeros(1, 4, dtype=torch.long))
+    with pytest.raises(ConfigError, match=r"found shape \[1, 4, 16, 16, 3\], expected \[B, S\]"):
+        model.classify(torch.zeros(1, 4, 16, 16, 3), sample_rate_hz=48_000)
+    with pytest.raises(
+        CheckpointError, match=r"of audio, expected a pre-trained .*load_classifier"
+    ):
+        vatt.load(tmp_path / "m", "cpu")
+    assert "vatt.load_classifier(" in (tmp_path / "m" / "README.md").read_text()
 
 
 def test_a_vocabulary_is_no_use_for_a_classifier(tmp_path, capsys):

@@ -21,7 +21,7 @@ def said(capsys, *args: str) -> dict:
 
 def test_a_run_is_described_as_it_was_trained(tiny, capsys):
     found = said(capsys, str(tiny.run))
-    module = vatt.load(tiny.run).vatt
+    module = vatt.load(tiny.run).module
     assert found["parts"]["total"]["parameters"] == sum(p.numel() for p in module.parameters())
     assert found["folder"] == str(tiny.run / "model")
     assert found["vocabulary"] == str(tiny.run / "model" / "tokenizer.json")

@@ -146,7 +146,7 @@ def test_prompts_of_another_form_are_refused(tmp_path, text):
 def test_the_untrained_network_has_the_same_shape_and_its_own_weights(tiny):
     import vatt
 
-    module = vatt.load(tiny.run).vatt
+    module = vatt.load(tiny.run).module
     fresh, again = (untrained(module.config, seed=3) for _ in range(2))
     other = untrained(module.config, seed=4)
     weights = {name: w for name, w in fresh.named_parameters() if w.ndim > 1}

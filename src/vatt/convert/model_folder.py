@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vatt.convert.plan import ConversionPlan, tensor
 from vatt.convert.tensor_bundle import Bundle
+from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import save_settings
 
 CARD = "README.md"
@@ -95,6 +96,7 @@ def model_card(bundle: Bundle, plan: ConversionPlan, *, has_vocabulary: bool) ->
         else "There is no vocabulary: `encode_text` takes word ids only. Convert again with "
         "`--vocabulary FILE` to add the official word list."
     )
+    load = "load_classifier" if isinstance(plan.settings, ClassifierConfig) else "load"
     return "\n".join(
         [
             "---",
@@ -112,7 +114,7 @@ def model_card(bundle: Bundle, plan: ConversionPlan, *, has_vocabulary: bool) ->
             "",
             "```python",
             "import vatt",
-            'model = vatt.load("this/folder")',
+            f'model = vatt.{load}("this/folder")',
             "```",
             "",
             "## Where every variable went",

@@ -118,7 +118,7 @@ class TrainedRun:
     @torch.inference_mode()
     def text_input(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
         """Mean token of each text [N, D] where it enters the backbone; None if there is none."""
-        tokens_of, tokenizer = self.encoder.vatt.text_tokens, self.encoder.tokenizer
+        tokens_of, tokenizer = self.encoder.module.text_tokens, self.encoder.tokenizer
         if tokenizer is None or not isinstance(tokens_of, WordTokens):
             return None
         ids = torch.from_numpy(tokenizer.encode(texts, self.encoder.spec.words))
@@ -134,8 +134,8 @@ class TrainedRun:
         loader = make_eval_loader(
             clips, batch_size=CLIPS_AT_ONCE, workers=self.data.workers, device=device
         )
-        random_init = untrained(self.encoder.vatt.config, seed=seed).to(device)
-        arrays = extract(self.encoder.vatt, random_init, loader, spec, self.precision(device))
+        random_init = untrained(self.encoder.module.config, seed=seed).to(device)
+        arrays = extract(self.encoder.module, random_init, loader, spec, self.precision(device))
         failed = len(moments) - len(arrays["positions"])
         if failed > self.data.max_bad_fraction * len(moments):
             raise DataError(

@@ -191,7 +191,6 @@ def _examples(config: ReportConfig, subject: TrainedRun, clips: SplitFeatures) -
         return
     captions = [clips.captions[row] for row in pool.rows]
     vt = subject.encoder.encode_text(captions).vt
-    assert vt is not None
     scores = similarities(vt.cpu().numpy(), clips.of(PRETRAINED, "video_vt")[pool.rows])
     yield "<h2>What it finds for a caption</h2>"
     yield page.paragraphs(
@@ -274,7 +273,6 @@ def _text_spaces(
     captions = [clips.captions[row] for row in rows]
     vt = subject.encoder.encode_text(captions).vt
     words = subject.text_input(captions)
-    assert vt is not None
     if words is not None:
         video = clips.of(PRETRAINED, "video_input")[rows]
         yield Points("video and text: entering", {"video": video, "text": words})

@@ -110,7 +110,7 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
 def before_training(subject: TrainedRun, seed: int) -> Encoder:
     """The same vocabulary and clips with the untrained network."""
     encoder = subject.encoder
-    module = untrained(encoder.vatt.config, seed=seed).to(encoder.device)
+    module = untrained(encoder.module.config, seed=seed).to(encoder.device)
     return Encoder(module, encoder.spec, encoder.tokenizer, encoder.folder)
 
 
@@ -130,7 +130,6 @@ def text_to_video(
     scores = {}
     for network, encoder in encoders.items():
         vt = encoder.encode_text(captions).vt
-        assert vt is not None
         scores[network] = similarities(vt.cpu().numpy(), clips.of(network, "video_vt")[pool.rows])
     return {
         **compared(scores, pool),
@@ -224,7 +223,6 @@ def label_from_text(
 def class_vector(encoder: Encoder, sentences: Sequence[str]) -> NDArray[np.float32]:
     """Mean of the sentences' unit rows [E_vt], of length one again."""
     vt = encoder.encode_text(sentences).vt
-    assert vt is not None
     return unit_rows(vt.mean(0).cpu().numpy())
 
 
