@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,53 +11,51 @@ import pytest
 import torch
 
 from tests.e2e.tiny_clips import SEGMENT_S
-from vatt.contracts import Batch
-from vatt.data.datasets import EvalDataset
-from vatt.devices import autocast
+from vatt.data.datasets import EvalDataset, Window
+from vatt.data.loader import collate
 from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.clips import find_clips
-from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, still
+from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, split_features, still
+from vatt.evaluation.protocols.zero_shot_pool import model_texts
 from vatt.evaluation.trained_run import TrainedRun, open_run
-
-full_precision = partial(autocast, "off")
 
 
 @pytest.fixture
 def subject(tiny, tmp_path) -> TrainedRun:
     run = tmp_path / "run"
     shutil.copytree(tiny.run, run, ignore=shutil.ignore_patterns("results"))
-    return open_run(run, precision=full_precision)
+    return open_run(run, autocast="off")
 
 
-def test_a_clip_lies_in_the_middle_of_each_labelled_stretch(subject):
+def test_a_clip_lies_in_the_middle_of_each_label(subject):
     spec = subject.encoder.spec
-    found = find_clips(subject.dataset("test"), "test", spec)
+    found = find_clips(subject.shards_of("test"), "test", spec)
     assert (len(found), found.num_left_out) == (9, 0)
-    starts = sorted({moment.start_s for moment in found.moments})
+    starts = sorted({clip.start_s for clip in found.clips})
     middles = [start_s + spec.duration_s / 2 for start_s in starts]
     assert middles == pytest.approx([SEGMENT_S * (at + 0.5) for at in range(3)], abs=1e-3)
-    for moment in found.moments:
-        assert f"moves {moment.labels['action']}" in moment.caption
+    for clip in found.clips:
+        assert f"moves {clip.labels['action']}" in clip.caption
 
 
 def test_no_more_videos_are_taken_than_the_asked_clips_need(subject):
-    spec, dataset = subject.encoder.spec, subject.dataset("train")
+    spec, dataset = subject.encoder.spec, subject.shards_of("train")
     some = find_clips(dataset, "train", spec, at_most=4, seed=1)
     assert len(some) == 6
-    assert len({moment.key for moment in some.moments}) == 2
+    assert len({clip.key for clip in some.clips}) == 2
     drawn = {
-        frozenset(m.key for m in find_clips(dataset, "train", spec, at_most=4, seed=s).moments)
+        frozenset(m.key for m in find_clips(dataset, "train", spec, at_most=4, seed=s).clips)
         for s in range(8)
     }
     assert len(drawn) > 1
 
 
 def test_features_are_those_of_the_network_on_the_clip_itself(subject):
-    clips = subject.features("test")
-    moment = clips.moments[4]
+    clips = split_features(subject, "test")
+    clip = clips.clips[4]
     dataset = EvalDataset(
-        subject.dataset("test"),
-        [(moment.row, moment.start_s)],
+        subject.shards_of("test"),
+        [Window(clip.row, clip.start_s)],
         subject.encoder.spec,
         subject.data,
     )
@@ -86,42 +84,42 @@ def test_a_still_clip_has_no_motion_left():
 
 
 def test_features_are_extracted_once_and_again_for_other_weights(subject):
-    first = subject.features("test")
-    (file,) = (subject.run / "results").glob("features-test-*")
+    first = split_features(subject, "test")
+    (file,) = (subject.folder / "results").glob("features-test-*")
     written = file.stat().st_mtime_ns
-    again = subject.features("test")
+    again = split_features(subject, "test")
     assert file.stat().st_mtime_ns == written
     np.testing.assert_array_equal(
         first.of(PRETRAINED, "video_va"), again.of(PRETRAINED, "video_va")
     )
-    other = TrainedRun(subject.run, subject.encoder, subject.data, "0" * 12, subject.precision)
-    other.features("test")
-    assert len(list((subject.run / "results").glob("features-test-*"))) == 2
+    other = replace(subject, model_hash="0" * 12)
+    split_features(other, "test")
+    assert len(list((subject.folder / "results").glob("features-test-*"))) == 2
 
 
 def test_other_videos_under_the_same_names_are_not_taken_for_the_old_ones(subject, tmp_path):
     table = pq.read_table(subject.data.shards[0] / "index.parquet")
-    first = subject.features("test")
+    first = split_features(subject, "test")
     shards = tmp_path / "shards"
     shutil.copytree(subject.data.shards[0], shards)
     other = pa.array(["0" * 64] * len(table))
     table = table.set_column(table.schema.get_field_index("sha256"), "sha256", other)
     pq.write_table(table, shards / "index.parquet")
-    again = open_run(subject.run, precision=full_precision, shards=[shards]).features("test")
-    assert again.moments == first.moments
-    assert len(list((subject.run / "results").glob("features-test-*"))) == 2
+    again = split_features(open_run(subject.folder, autocast="off", shards=[shards]), "test")
+    assert again.clips == first.clips
+    assert len(list((subject.folder / "results").glob("features-test-*"))) == 2
 
 
 def test_a_damaged_feature_file_is_made_again(subject):
-    whole = subject.features("test").of(PRETRAINED, "audio_va")
-    (file,) = (subject.run / "results").glob("features-test-*")
+    whole = split_features(subject, "test").of(PRETRAINED, "audio_va")
+    (file,) = (subject.folder / "results").glob("features-test-*")
     os.truncate(file, file.stat().st_size // 2)
-    np.testing.assert_array_equal(subject.features("test").of(PRETRAINED, "audio_va"), whole)
+    np.testing.assert_array_equal(split_features(subject, "test").of(PRETRAINED, "audio_va"), whole)
 
 
 def test_texts_that_the_model_cannot_tell_apart_are_one_text(subject):
-    clips = subject.features("test")
-    texts = subject.texts_of(clips)
+    clips = split_features(subject, "test")
+    texts = model_texts(subject.encoder, clips.captions)
     assert len(set(texts)) == len(set(clips.captions))
     ids = subject.encoder.tokenizer.encode(["It MOVES, left!", "it moves left"], 8)
     assert (ids[0] == ids[1]).all()
@@ -130,25 +128,25 @@ def test_texts_that_the_model_cannot_tell_apart_are_one_text(subject):
 def test_too_many_undecodable_clips_stop_the_evaluation(subject, tmp_path):
     shards = tmp_path / "shards"
     shutil.copytree(subject.data.shards[0], shards)
-    dataset = open_run(subject.run, precision=full_precision, shards=[shards]).dataset("test")
+    dataset = open_run(subject.folder, autocast="off", shards=[shards]).shards_of("test")
     row = dataset.rows("test")[0]
     tar = shards / str(dataset.index["shard"][row])
     offset, size = dataset.column("video_offset")[row], dataset.column("video_size")[row]
     with tar.open("r+b") as file:
         file.seek(offset)
         file.write(bytes(int(size)))
-    broken = open_run(subject.run, precision=full_precision, shards=[shards])
+    broken = open_run(subject.folder, autocast="off", shards=[shards])
     with pytest.raises(DataError, match="3 of 9 clips of split 'test' cannot be decoded"):
-        broken.features("test")
+        split_features(broken, "test")
 
 
 def test_a_model_folder_alone_needs_shards(tiny):
     with pytest.raises(ConfigError, match="give --shards"):
-        open_run(tiny.run / "model", precision=full_precision)
-    given = open_run(tiny.run / "model", precision=full_precision, shards=[tiny.shards])
-    assert len(find_clips(given.dataset("val"), "val", given.encoder.spec)) == 6
+        open_run(tiny.run / "model", autocast="off")
+    given = open_run(tiny.run / "model", autocast="off", shards=[tiny.shards])
+    assert len(find_clips(given.shards_of("val"), "val", given.encoder.spec)) == 6
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no model here"):
-        open_run(tmp_path, precision=full_precision)
+        open_run(tmp_path, autocast="off")

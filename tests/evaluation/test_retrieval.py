@@ -11,7 +11,7 @@ from vatt.errors import DataError
 from vatt.evaluation.metrics import chance_recalls
 from vatt.evaluation.retrieval import (
     RetrievalPool,
-    WindowAverage,
+    ViewAverage,
     ceiling,
     draw_pool,
     judge,
@@ -97,10 +97,10 @@ def test_the_ceiling_of_four_clips_that_fit_is_one_in_four():
 
 
 @pytest.mark.parametrize("average", ["embeddings", "similarities"])
-def test_retrieval_over_several_windows_is_that_of_the_official_code(average: WindowAverage):
+def test_retrieval_over_several_views_is_that_of_the_official_code(average: ViewAverage):
     key = f"retrieval/average_{average}"
-    texts, windows = RECORDED["retrieval/text"].numpy(), RECORDED["retrieval/video"].numpy()
-    videos = windows.reshape(-1, int(RECORDED["retrieval/num_windows"]), windows.shape[1])
+    texts, views = RECORDED["retrieval/text"].numpy(), RECORDED["retrieval/video"].numpy()
+    videos = views.reshape(-1, int(RECORDED["retrieval/num_windows"]), views.shape[1])
     scores = similarities(texts, videos, average)
     expected = RECORDED[f"{key}/similarity"]
     assert_near(torch.from_numpy(scores), expected, f"{key}/similarity", atol=1e-6, rtol=1e-5)
@@ -110,7 +110,7 @@ def test_retrieval_over_several_windows_is_that_of_the_official_code(average: Wi
     assert found["MedR"] == float(RECORDED[f"{key}/MedianRank"])
 
 
-def test_windows_that_see_the_same_are_as_one_window_in_both_ways():
+def test_views_that_see_the_same_are_as_one_view_in_both_ways():
     rng = np.random.default_rng(0)
     queries, items = rng.normal(size=(6, 4)), rng.normal(size=(5, 1, 4))
     same = np.repeat(items, 3, axis=1).astype(np.float32)
@@ -120,8 +120,8 @@ def test_windows_that_see_the_same_are_as_one_window_in_both_ways():
         np.testing.assert_allclose(found, one_window, atol=1e-6)
 
 
-def test_a_longer_window_counts_more_only_in_the_mean_of_embeddings():
-    windows = np.array([[[9.0, 0.0], [0.0, 1.0]]], np.float32)
+def test_a_longer_view_counts_more_only_in_the_mean_of_embeddings():
+    views = np.array([[[9.0, 0.0], [0.0, 1.0]]], np.float32)
     query = np.array([[1.0, 0.0]], np.float32)
-    assert similarities(query, windows)[0, 0] == pytest.approx(9 / 82**0.5)
-    assert similarities(query, windows, "similarities")[0, 0] == pytest.approx(0.5)
+    assert similarities(query, views)[0, 0] == pytest.approx(9 / 82**0.5)
+    assert similarities(query, views, "similarities")[0, 0] == pytest.approx(0.5)

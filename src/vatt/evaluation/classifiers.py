@@ -1,7 +1,8 @@
 """Classifiers on frozen features: the paper's low-rank one (§4.3), linear SVM, nearest neighbours.
 
-Each is fitted on training rows and its one setting chosen on validation rows; test rows are seen
-once, by the winner. Rare classes weigh as much as frequent ones, as in the accuracy we report.
+Each is fitted on training rows and its one setting chosen on validation rows; test rows are used
+once, with the chosen setting. Rare classes weigh as much as frequent ones, as in the accuracy we
+report.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -116,15 +116,14 @@ def choose(splits: Splits, fits: Iterable[tuple[float | int, Predict]]) -> Verdi
 
 def linear_svm(splits: Splits, costs: tuple[float, ...] = SVM_COSTS) -> Verdict:
     """One-against-rest linear SVM on standardised features; C chosen on validation rows."""
+
+    def fit(cost: float) -> Predict:
+        svm = LinearSVC(C=cost, class_weight="balanced", tol=1e-3, max_iter=10_000, random_state=0)
+        predict: Predict = svm.fit(splits.train.features, splits.train.labels).predict
+        return predict
+
     with ThreadPoolExecutor() as pool:  # the solver releases Python's lock
-        fits = pool.map(partial(_fit_svm, splits.train), costs)
-        return choose(splits, zip(costs, fits, strict=True))
-
-
-def _fit_svm(train: Labelled, cost: float) -> Predict:
-    svm = LinearSVC(C=cost, class_weight="balanced", tol=1e-3, max_iter=10_000, random_state=0)
-    predict: Predict = svm.fit(train.features, train.labels).predict
-    return predict
+        return choose(splits, zip(costs, pool.map(fit, costs), strict=True))
 
 
 def nearest_neighbours(splits: Splits, neighbours: tuple[int, ...] = NEIGHBOURS) -> Verdict:
@@ -132,31 +131,28 @@ def nearest_neighbours(splits: Splits, neighbours: tuple[int, ...] = NEIGHBOURS)
 
     Each vote counts by the rarity of its class, so that frequent classes do not win by number.
     """
-    usable = [k for k in neighbours if k <= len(splits.train.labels)]
-    return choose(splits, ((k, _fit_neighbours(splits.train, k)) for k in usable))
-
-
-def _fit_neighbours(train: Labelled, k: int) -> Predict:
-    search = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
-    search.fit(train.features, train.labels)
+    train = splits.train
     _, counts = np.unique(train.labels, return_counts=True)
 
-    def predict(features: NDArray[np.float32]) -> NDArray[Any]:
-        votes = search.predict_proba(features) / counts
-        named: NDArray[Any] = search.classes_[votes.argmax(axis=1)]
-        return named
+    def fit(k: int) -> Predict:
+        search = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
+        search.fit(train.features, train.labels)
 
-    return predict
+        def predict(features: NDArray[np.float32]) -> NDArray[Any]:
+            votes = search.predict_proba(features) / counts
+            named: NDArray[Any] = search.classes_[votes.argmax(axis=1)]
+            return named
+
+        return predict
+
+    return choose(splits, ((k, fit(k)) for k in neighbours if k <= len(train.labels)))
 
 
 def low_rank(splits: Splits, config: LowRankConfig, *, seed: int) -> Verdict:
     """The paper's classifier C = U V (§4.3); it has no setting to choose."""
-    return choose(splits, [(config.components, _fit_low_rank(splits.train, config, seed))])
-
-
-def _fit_low_rank(train: Labelled, config: LowRankConfig, seed: int) -> Predict:
-    names, targets = np.unique(train.labels, return_inverse=True)
-    features, labels = torch.from_numpy(train.features).float(), torch.from_numpy(targets)
+    names, targets = np.unique(splits.train.labels, return_inverse=True)
+    features = torch.from_numpy(splits.train.features).float()
+    labels = torch.from_numpy(targets)
     weights = len(labels) / (len(names) * torch.bincount(labels).float())
     classifier = train_low_rank(features, labels, weights, config, seed=seed)
 
@@ -165,7 +161,7 @@ def _fit_low_rank(train: Labelled, config: LowRankConfig, seed: int) -> Predict:
         named: NDArray[Any] = names[logits.argmax(dim=1).numpy()]
         return named
 
-    return predict
+    return choose(splits, [(config.components, predict)])
 
 
 def train_low_rank(

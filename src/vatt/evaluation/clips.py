@@ -1,8 +1,8 @@
-"""The moments of a dataset that evaluation looks at: one clip each, with what is true of it."""
+"""Which clips of a split are evaluated: one for each label or caption, with what is known of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from vatt.contracts import ClipSpec, draw_bits
 from vatt.errors import DataError
 from vatt.shards.read import ShardFolder
-from vatt.shards.record import SampleRecord
 
 TOLERANCE_S = 1e-3
 
@@ -20,10 +19,10 @@ TOLERANCE_S = 1e-3
 class EvalClip:
     """One clip of one video.
 
-    row: of the dataset's index.
+    row: of the index.
     start_s: where the clip starts; it ends `ClipSpec.duration_s` later.
-    caption: what is said of it; "" when nothing is.
-    labels: what else is known of it, column by column; "" where it is not known.
+    caption: "" where there is none.
+    labels: column by column; "" where a label is not known.
     """
 
     row: int
@@ -40,26 +39,26 @@ class EvalClip:
 
 @dataclass(frozen=True, slots=True)
 class EvalClips:
-    """What was found in a split, in the order of the index.
+    """The clips of a split, in the order of the index.
 
-    num_left_out: labelled stretches (or captions) around which no clip fits between the cuts.
+    num_left_out: labels (or captions) around which no clip fits between the cuts.
     """
 
     split: str
-    moments: tuple[EvalClip, ...]
+    clips: tuple[EvalClip, ...]
     num_left_out: int
 
     def __len__(self) -> int:
-        return len(self.moments)
+        return len(self.clips)
 
 
 def find_clips(
-    dataset: ShardFolder, split: str, spec: ClipSpec, *, at_most: int | None = None, seed: int = 0
+    shards: ShardFolder, split: str, spec: ClipSpec, *, at_most: int | None = None, seed: int = 0
 ) -> EvalClips:
-    """One clip in the middle of each labelled stretch of a split; without labels, of each caption.
+    """One clip in the middle of each label of a split; of a video without labels, of each caption.
 
     Args:
-        dataset: opened shards.
+        shards: an opened folder.
         split: which of its videos.
         spec: how long a clip is.
         at_most: stop after the video that reaches this many clips; videos come in a random order,
@@ -69,50 +68,35 @@ def find_clips(
     Raises:
         DataError: the split has no videos, or nothing in it is labelled or captioned.
     """
-    rows = np.asarray(dataset.rows(split))
+    rows = np.asarray(shards.rows(split))
     if at_most is not None:
         rows = np.random.default_rng(draw_bits(seed)).permutation(rows)
     found: list[EvalClip] = []
-    left_out = 0
+    num_left_out = 0
     for row in rows.tolist():
-        record = dataset.read_record(row)
-        stretches = _stretches(record)
-        clips = list(_clips(row, record, stretches, spec))
-        found += clips
-        left_out += len(stretches) - len(clips)
+        record = shards.read_record(row)
+        spans: Sequence[Mapping[str, Any]] = record.labels or [
+            {"start_s": caption.start_s, "end_s": caption.end_s, "caption": caption.text}
+            for caption in record.captions
+        ]
+        for span in spans:
+            middle_s = (float(span["start_s"]) + float(span["end_s"])) / 2
+            start_s = place_clip(middle_s, record.facts.duration_s, record.cuts, spec.duration_s)
+            if start_s is None:
+                num_left_out += 1
+                continue
+            labels = {name: str(v) for name, v in span.items() if name not in ("start_s", "end_s")}
+            found.append(EvalClip(row, record.key, start_s, labels.pop("caption", ""), labels))
         if at_most is not None and len(found) >= at_most:
             break
     if not found:
         raise DataError(
-            f"split {split!r}: {len(rows)} videos, but no labelled stretch or caption with room "
-            f"for a clip of {spec.duration_s:.2f} s; evaluate another split, or give `vatt "
-            "prepare` the captions or a manifest with labels"
+            f"split {split!r}: {len(rows)} videos, but no label or caption with room for a clip of "
+            f"{spec.duration_s:.2f} s; evaluate another split, or give `vatt prepare` the captions "
+            "or a manifest with labels"
         )
-    found.sort(key=lambda moment: (moment.row, moment.start_s))
-    return EvalClips(split, tuple(found), left_out)
-
-
-def _stretches(record: SampleRecord) -> list[Mapping[str, Any]]:
-    if record.labels:
-        return list(record.labels)
-    return [
-        {"start_s": caption.start_s, "end_s": caption.end_s, "caption": caption.text}
-        for caption in record.captions
-    ]
-
-
-def _clips(
-    row: int, record: SampleRecord, stretches: Sequence[Mapping[str, Any]], spec: ClipSpec
-) -> Iterable[EvalClip]:
-    for stretch in stretches:
-        middle_s = (float(stretch["start_s"]) + float(stretch["end_s"])) / 2
-        start_s = place_clip(middle_s, record.facts.duration_s, record.cuts, spec.duration_s)
-        if start_s is None:
-            continue
-        labels = {
-            name: str(value) for name, value in stretch.items() if name not in ("start_s", "end_s")
-        }
-        yield EvalClip(row, record.key, start_s, labels.pop("caption", ""), labels)
+    found.sort(key=lambda clip: (clip.row, clip.start_s))
+    return EvalClips(split, tuple(found), num_left_out)
 
 
 def place_clip(

@@ -1,8 +1,8 @@
-"""Numbers that judge a model: pure functions of arrays, safe under ties, refusing NaN.
+"""Metrics: ranks, recalls, accuracies, mAP, AUC, d′. Pure functions of arrays, which refuse NaN.
 
-Ties are broken at random in thought: every rank, recall, top-k accuracy and AUC is the expectation
-over all orders of tied items; average precision takes tied items together. A constant score
-therefore measures exactly chance, where a sort would have measured the order of the files.
+Every rank, recall, top-k accuracy and AUC is its expectation over all orders of tied items; average
+precision takes tied items together. Constant scores therefore measure exactly chance; a sort would
+have measured the order of the files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RECALLS = (1, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Where the best relevant item of each query stands.
+    """The rank of the best relevant item of each query.
 
     better: int [Q], items that score strictly higher than the best relevant one.
     tied: int [Q], items with exactly its score, itself included.
@@ -39,7 +39,7 @@ class Ranks:
     def expected(self) -> Floats:
         """Expected rank [Q] of the first relevant item, counted from 1.
 
-        The wrong ones of the tied items stand before the first right one with probability
+        The wrong ones of the tied items come before the first right one with probability
         1 / (right ones + 1) each: half of them when one item is right.
         """
         wrong = self.tied - self.relevant
@@ -90,7 +90,7 @@ def recalls(ranks: Ranks) -> dict[str, float]:
 
 
 def chance_recalls(num_items: int) -> dict[str, float]:
-    """What `recalls` gives for scores that know nothing, one relevant item of `num_items`."""
+    """What `recalls` gives for constant scores with one relevant item of `num_items`."""
     numbers = {f"R@{k}": 100.0 * min(1.0, k / num_items) for k in RECALLS}
     return numbers | {"MedR": (num_items + 1) / 2}
 

@@ -1,4 +1,4 @@
-"""Retrieval among a pool: who is in it, how well it goes, and how well it could go at best."""
+"""Retrieval among a pool of clips: drawing the pool, similarities, recalls, the best possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vatt.errors import DataError
 from vatt.evaluation.metrics import RECALLS, Ranks, chance_recalls, rank_relevant, recalls
 
 Rows = NDArray[np.int64]
-WindowAverage = Literal["embeddings", "similarities"]
+ViewAverage = Literal["embeddings", "similarities"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +69,26 @@ def num_sharing(texts: Sequence[str]) -> int:
 def similarities(
     queries: NDArray[np.float32],
     items: NDArray[np.float32],
-    average: WindowAverage = "embeddings",
+    average: ViewAverage = "embeddings",
 ) -> NDArray[np.float32]:
     """Cosines [Q, M] of raw vectors.
 
     Args:
         queries: [Q, E].
-        items: [M, E], or [M, W, E] when each was seen through W windows.
-        average: what is averaged over the windows: their raw embeddings, before they are scaled to
+        items: [M, E], or [M, V, E] of V views each.
+        average: what is averaged over the views: their raw embeddings, before they are scaled to
             length one (paper, §4.3), or the cosines of each (the official code's other way).
     """
-    windows = items if items.ndim == 3 else items[:, None]
+    views = items if items.ndim == 3 else items[:, None]
     if average == "embeddings":
-        windows = windows.mean(axis=1, keepdims=True)
-    mean_rows = unit_rows(windows).mean(axis=1)  # a mean of cosines is the product with the mean
+        views = views.mean(axis=1, keepdims=True)
+    mean_rows = unit_rows(views).mean(axis=1)  # a mean of cosines is the product with the mean
     scores: NDArray[np.float32] = unit_rows(queries) @ mean_rows.T
     return scores
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length one; a zero row stays zero."""
+    """Rows scaled to length one; a zero row stays zero."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     unit: NDArray[np.float32] = vectors / np.maximum(lengths, 1e-12)
     return unit
@@ -108,10 +108,10 @@ def judge(scores: NDArray[np.floating], pool: RetrievalPool) -> dict[str, float 
 
 
 def oracle_ranks(said: Sequence[str], facts: Sequence[str]) -> Ranks:
-    """Ranks reached by someone who knows every fact of every clip but nothing else.
+    """Ranks reached by knowing every fact of every clip and nothing else.
 
     A clip fits a text when all that the text says is true of it; among the clips that fit, the
-    oracle can only guess. No model that goes by these facts can be expected to do better.
+    choice is a guess. No model that uses these facts alone can be expected to do better.
 
     Args:
         said: [n] the facts each text states, separated by spaces.

@@ -1,0 +1,1 @@
+"""How a model is evaluated: one module a protocol, named as `protocol` in its result file."""

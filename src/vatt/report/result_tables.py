@@ -1,0 +1,91 @@
+"""Tables of what is in results/: one function for each kind of measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME
+from vatt.evaluation.metrics import RECALLS
+from vatt.report.page import Row, Table
+
+RETRIEVALS = {
+    "text_to_video": "text → video",
+    "audio_to_video": "audio → video",
+    "video_to_audio": "video → audio",
+}
+COLUMNS = (*(f"R@{k}" for k in RECALLS), "MedR")
+CLASSIFIERS = {"svm": "linear SVM", "lrc": "low-rank", "knn": "neighbours"}
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalTable:
+    """Recalls; pools: how many clips were searched."""
+
+    table: Table
+    pools: str
+
+
+def retrieval_table(result: Mapping[str, Any]) -> RetrievalTable | None:
+    """What `vatt zero-shot` measured about retrieval; None if nothing."""
+    found = {title: result[name] for name, title in RETRIEVALS.items() if name in result}
+    if not found:
+        return None
+    groups: list[list[Row]] = []
+    for title, numbers in found.items():
+        prefixes = {title: "", "not trained": "random_init_", "chance": "chance_"}
+        if "ceiling_R@1" in numbers:
+            prefixes["knowing all facts"] = "ceiling_"
+        groups.append(
+            [
+                (name, [f"{numbers[prefix + column]:.1f}" for column in COLUMNS])
+                for name, prefix in prefixes.items()
+            ]
+        )
+    sizes = sorted({(numbers["n"], numbers["n_expected"]) for numbers in found.values()})
+    pools = " or ".join(
+        f"{n} clips" if n == expected else f"{n} clips ({expected} were asked for)"
+        for n, expected in sizes
+    )
+    return RetrievalTable(Table(["", *COLUMNS], groups), pools)
+
+
+def from_text_table(result: Mapping[str, Any]) -> Table | None:
+    """What `vatt zero-shot` measured about classes described by sentences; None if nothing."""
+    groups: list[list[Row]] = [
+        [
+            (f"{name.removesuffix('_from_text')} ({v['n']:,} clips)", [f"{v[PRETRAINED]:.3f}"]),
+            ("not trained", [f"{v[RANDOM_INIT]:.3f}"]),
+            (f"chance, {v['classes']} classes", [f"{v['chance']:.3f}"]),
+        ]
+        for name, v in result.items()
+        if name.endswith("_from_text")
+    ]
+    return Table(["", "accuracy"], groups) if groups else None
+
+
+def linear_table(result: Mapping[str, Any]) -> Table | None:
+    """What `vatt linear-eval` measured; None if nothing."""
+    groups: list[list[Row]] = []
+    for name, numbers in result.items():
+        if not isinstance(numbers, Mapping) or PRETRAINED not in numbers:
+            continue
+        words, detail = name.replace("_", " "), f"{numbers['n_test']:,} clips"
+        if "draws" in numbers:
+            words, _, count = words.rpartition(" ")
+            words += f", {count} labels a class"
+            detail += f", mean of {numbers['draws']} draws"
+        titles = {
+            PRETRAINED: f"{words} ({detail})",
+            RANDOM_INIT: "not trained",
+            STILL_FRAME: "trained, one still frame",
+        }
+        rows: list[Row] = [
+            (title, [f"{numbers[network][key]:.3f}" for key in CLASSIFIERS])
+            for network, title in titles.items()
+            if network in numbers
+        ]
+        constant = [f"{numbers['majority']:.3f}"] * len(CLASSIFIERS)
+        groups.append([*rows, (f"always the most frequent of {numbers['classes']}", constant)])
+    return Table(["", *CLASSIFIERS.values()], groups) if groups else None
