@@ -7,9 +7,8 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vatt.contracts import draw_bits
+from vatt.devices import cpu_threads
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.metrics import balanced_accuracy, refuse_nan
 
@@ -188,7 +188,7 @@ def train_low_rank(
     V = (torch.randn(n, num_classes, generator=rng) * n**-0.5).requires_grad_()
     optimiser = torch.optim.Adam([U, V], lr=config.learning_rate, fused=True)
     kept = max(1, round(config.sampled_fraction * n))
-    with one_thread():
+    with cpu_threads(1):  # products this small take longer on several threads
         for _ in range(config.steps):
             rows = torch.randint(len(features), (config.batch_size,), generator=rng)
             drawn = torch.randperm(n, generator=rng)[:kept]
@@ -199,17 +199,6 @@ def train_low_rank(
             optimiser.step()
     classifier: Tensor = (U @ V).detach()
     return classifier
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Products as small as these only lose time when several threads share them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def majority(splits: Splits) -> float:
