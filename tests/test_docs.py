@@ -23,10 +23,10 @@ import pytest
 from vatt.cli import main as cli
 from vatt.cli import resolve as settings
 from vatt.costs.paper_tables import paper_rows
+from vatt.evaluation.protocols.zero_shot_pool import read_prompts
 from vatt.ingest.manifest import read_manifest
 from vatt.presets import PRESETS, starting_values
 from vatt.tasks.pretrain import PretrainConfig
-from vatt.tasks.zero_shot import read_prompts
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vatt.audit.findings import KINDS, Finding
-from vatt.report.page import Example, Row, Strip, Table, render
+from vatt.report.page import Example, Strip, render
 
 _LISTED = 50  # findings of one kind in words; audit.json has all
 
@@ -35,11 +35,8 @@ def audit_page(
     by_kind: dict[str, list[Finding]] = {}
     for finding in findings:
         by_kind.setdefault(finding.kind, []).append(finding)
-    rows: list[Row] = []
     chapters = []
     for name, found in by_kind.items():
-        kind = KINDS[name]
-        rows.append((name, [kind.severity, f"{len(found):,}", kind.to_do]))
         examples, texts = [], []
         for one in found[:most]:
             strips = [
@@ -52,9 +49,14 @@ def audit_page(
         for one in found[:_LISTED]:
             where = " / ".join(part for part in (one.folder, one.shard, one.key) if part)
             texts.append(": ".join(part for part in (where, one.detail) if part))
-        more = max(0, len(found) - _LISTED)
         chapters.append(
-            {"name": name, "kind": kind, "examples": examples, "findings": texts, "more": more}
+            {
+                "name": name,
+                "kind": KINDS[name],
+                "count": len(found),
+                "examples": examples,
+                "findings": texts,
+            }
         )
     counts = {
         f"{name} checked": f"{number['checked']:,} of {number['expected']:,}"
@@ -65,6 +67,5 @@ def audit_page(
         title="What is in these shards",
         folders=folders,
         totals=counts | {name: f"{value:,}" for name, value in totals.items()},
-        summary=Table(["found", "severity", "how often", "what to do"], [rows]),
         chapters=chapters,
     )
