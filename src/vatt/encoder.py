@@ -23,7 +23,7 @@ from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import pick_device
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.audio import resample
-from vatt.media.media_file import decode_audio, decode_frames, probe
+from vatt.media.media_file import open_media
 from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_any
@@ -317,21 +317,21 @@ def _read_video(videos: Signal, spec: ClipSpec) -> Iterator[_Input]:
         yield from map(_Input, torch.split(frames, CLIPS_AT_ONCE))
         return
     for path in _paths(videos):
-        facts = probe(path)
-        if facts.video is None:
-            raise MediaError(f"{path}: has no video; encode_audio reads its audio")
-        video, duration_s = facts.video, facts.duration_s
-        starts_s = window_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
-        times_s = [clip_times(spec, start_s, duration_s) for start_s in starts_s]
-        aspect = float(video.width * video.sample_aspect / video.height)
-        if video.rotation % 180:
-            aspect = 1 / aspect
-        # The smallest frame of the video's own aspect that covers the model's.
-        if aspect >= spec.width / spec.height:
-            size = spec.height, max(spec.width, round(spec.height * aspect))
-        else:
-            size = max(spec.height, round(spec.width / aspect)), spec.width
-        frames = torch.from_numpy(decode_frames(path, np.concatenate(times_s), size=size))
+        with open_media(path) as media:
+            video, duration_s = media.facts.video, media.facts.duration_s
+            if video is None:
+                raise MediaError(f"{path}: has no video; encode_audio reads its audio")
+            starts_s = window_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
+            times_s = [clip_times(spec, start_s, duration_s) for start_s in starts_s]
+            aspect = float(video.width * video.sample_aspect / video.height)
+            if video.rotation % 180:
+                aspect = 1 / aspect
+            # The smallest frame of the video's own aspect that covers the model's.
+            if aspect >= spec.width / spec.height:
+                size = spec.height, max(spec.width, round(spec.height * aspect))
+            else:
+                size = max(spec.height, round(spec.width / aspect)), spec.width
+            frames = torch.from_numpy(media.frames(np.concatenate(times_s), size=size))
         top, left = (size[0] - spec.height) // 2, (size[1] - spec.width) // 2
         boxes = frames[:, top : top + spec.height, left : left + spec.width]
         clips = boxes.float().mul_(2 / 255).sub_(1)
@@ -358,10 +358,11 @@ def _read_audio(
         yield from map(_Input, torch.split(values, CLIPS_AT_ONCE))
         return
     for path in _paths(audio):
-        track = decode_audio(path, sample_rate_hz=spec.sample_rate_hz)
+        with open_media(path) as media:
+            facts = media.facts
+            track = media.audio(sample_rate_hz=spec.sample_rate_hz)
         if track is None:
             raise MediaError(f"{path}: has no audio")
-        facts = probe(path)
         duration_s = facts.duration_s if facts.video else len(track) / spec.sample_rate_hz
         starts_s = window_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
         clips = np.stack([clip_samples(track, spec, start_s, duration_s) for start_s in starts_s])
