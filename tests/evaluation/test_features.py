@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.e2e.tiny_clips import SEGMENT_S
-from vatt.data.datasets import EvalDataset, Window
-from vatt.data.loader import collate
+from vatt.contracts import Batch
+from vatt.data.datasets import EvalDataset
 from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.clips import find_clips
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, split_features, still
@@ -55,7 +55,7 @@ def test_features_are_those_of_the_network_on_the_clip_itself(subject):
     clip = clips.clips[4]
     dataset = EvalDataset(
         subject.shards_of("test"),
-        [Window(clip.row, clip.start_s)],
+        [(clip.row, clip.start_s)],
         subject.encoder.spec,
         subject.data,
     )
