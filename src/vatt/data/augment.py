@@ -145,9 +145,9 @@ def add_noise(
     waveform: NDArray[np.int16], level: float, rng: np.random.Generator
 ) -> NDArray[np.int16]:
     """Gaussian noise whose deviation is `level` × the peak, so that silence stays silent."""
-    sound = waveform.astype(np.float32)
-    sound += np.float32(level * np.abs(sound).max()) * rng.standard_normal(len(sound), np.float32)
-    return np.clip(np.rint(sound), -(2**15), 2**15 - 1).astype(np.int16)
+    noisy = waveform.astype(np.float32)
+    noisy += np.float32(level * np.abs(noisy).max()) * rng.standard_normal(len(noisy), np.float32)
+    return np.clip(np.rint(noisy), -(2**15), 2**15 - 1).astype(np.int16)
 
 
 @torch.no_grad()

@@ -21,11 +21,11 @@ class DataConfig:
     """planes: luma and chroma go to the device at the stored size, which does the rest. rgb: frames
     are converted and scaled to `decode_size` where they are decoded."""
     decode_size: tuple[int, int] = (256, 320)
-    """Height and width of frames decoded as RGB, before the crop; pictures are stretched to it, and
+    """Height and width of frames decoded as RGB, before the crop; they are stretched to it, and
     crops undo that."""
     frame_step: Literal["time", "stride"] = "time"
     """time: frames 1 / clip.fps apart. stride: every n-th stored frame, where n is the stored rate
-    over clip.fps, rounded down, as the official code takes them; the sound starts with them."""
+    over clip.fps, rounded down, as the official code takes them; the audio starts with them."""
     short_clip: Literal["repeat", "skip"] = "repeat"
     """What to do where a video, or a part between cuts, is shorter than a clip."""
     max_caption_gap_s: float | None = None
@@ -33,12 +33,12 @@ class DataConfig:
     few_captions: Literal["mask", "repeat"] = "mask"
     """What to do where there are fewer than clip.texts captions: mask the rest, or repeat them."""
     silent_below: float = 0.0
-    """Clips whose peak, in [0, 1], is below this count as clips without sound."""
+    """Clips whose peak, in [0, 1], is below this count as clips without audio."""
     batch_size: int = 2048  # clips of one step, over all ranks (§4.3)
     workers: int | None = None
     """Processes that read clips, per rank: 0 is the training process itself, none one per core."""
     cache: Literal["none", "memory", "disk"] = "none"
-    """Decode every video once and keep frames and sound; for small data sets."""
+    """Decode every video once and keep frames and audio; for small data sets."""
     cache_dir: Path | None = None  # of cache = "disk"; `cache` inside each shard folder if not set
     max_bad_fraction: float = 0.05  # of the videos may fail before training stops
 

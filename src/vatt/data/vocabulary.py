@@ -29,37 +29,28 @@ def vocabulary(
     path = folder / "tokenizer.json"
     if distributed.is_main() and not path.exists():
         if start_from is None:
-            tokenizer = WordTokenizer.build(_captions(data), max_words=max_words)
+            texts = [
+                caption.text
+                for shards in map(ShardFolder.open, data.shards)
+                for row in shards.rows(data.split).tolist()
+                for caption in shards.read_record(row).captions
+            ]
+            if not texts:
+                logger.warning(
+                    "no captions in split %r: the model learns from frames and audio alone",
+                    data.split,
+                )
+            tokenizer = WordTokenizer.build(texts, max_words=max_words)
         else:
-            tokenizer = WordTokenizer.load(_of_model(start_from))
+            of_model = start_from / "tokenizer.json"
+            if not of_model.is_file():
+                raise CheckpointError(
+                    f"{of_model}: not found; expected the words that the model was trained with, "
+                    "or captions would get the vectors of other words; for an official checkpoint, "
+                    "convert it with --vocabulary FILE"
+                )
+            tokenizer = WordTokenizer.load(of_model)
         with atomic_file(path) as aside:
             tokenizer.save(aside)
     distributed.barrier()
     return WordTokenizer.load(path)
-
-
-def _captions(data: DataConfig) -> list[str]:
-    """The captions of the split to train on, in shard order."""
-    datasets = [ShardFolder.open(folder) for folder in data.shards]
-    texts = [
-        caption.text
-        for dataset in datasets
-        for row in dataset.rows(data.split)
-        for caption in dataset.read_record(int(row)).captions
-    ]
-    if not texts:
-        logger.warning(
-            "no captions in split %r: the model learns from pictures and sound alone", data.split
-        )
-    return texts
-
-
-def _of_model(folder: Path) -> Path:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: not found; expected the words that the model was trained with, or captions "
-            "would get the vectors of other words; for an official checkpoint, convert it with "
-            "--vocabulary FILE"
-        )
-    return path

@@ -7,10 +7,11 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from rich.console import Console
@@ -67,7 +68,7 @@ class BenchLoaderResult:
     """Clips per second, and what one costs.
 
     milliseconds: of one clip on one core, by stage. read: the bytes of its video from the disk (by
-    the clock: a disk is waited for); decode: opening it, and its picture; sound: decoding that;
+    the clock: a disk is waited for); decode: opening it, and its frames; sound: decoding its audio;
     convert: the frames to planes or RGB; collate: clips to a batch (these by CPU time).
     clips_per_s: of all workers together, by the clock.
     cores: how many feed the accelerator, if nothing else needs them.
@@ -94,11 +95,14 @@ def run(config: BenchLoaderConfig) -> BenchLoaderResult:
     """
     data = replace(config.data, shards=(config.folder,), batch_size=_AT_ONCE, cache="none")
     folder = ShardFolder.open(config.folder)
-    dataset = ClipDataset(
-        data, config.clip, config.augment, _tokenizer(folder, data.split), config.seed
+    tokenizer = WordTokenizer.build(
+        caption.text
+        for row in folder.rows(data.split)[:_CAPTIONED_VIDEOS].tolist()
+        for caption in folder.read_record(row).captions
     )
+    dataset = ClipDataset(data, config.clip, config.augment, tokenizer, config.seed)
     steps = config.clips // _AT_ONCE
-    batches = list(_batches(dataset, folder, steps))
+    batches = list(_one_core(dataset, folder, steps))
     each = {name: statistics.median(batch[name] for batch in batches) for name in batches[0]}
     stages = {name: 1e3 * each[name] / _AT_ONCE for name in STAGES}
     per_core = 1e3 / sum(stages.values())
@@ -111,61 +115,47 @@ def run(config: BenchLoaderConfig) -> BenchLoaderResult:
         milliseconds=stages,
         clips_per_s_per_core=per_core,
         workers=workers,
-        clips_per_s=_together(dataset, steps, workers),
+        clips_per_s=_all_workers(dataset, steps, workers),
         megabytes_per_clip=each["bytes"] / _AT_ONCE / 1e6,
         accelerator_clips_per_s=config.accelerator_clips_per_s,
         cores=math.ceil(config.accelerator_clips_per_s / per_core),
     )
 
 
-def _tokenizer(folder: ShardFolder, split: str) -> WordTokenizer:
-    rows = folder.rows(split)[:_CAPTIONED_VIDEOS].tolist()
-    return WordTokenizer.build(
-        caption.text for row in rows for caption in folder.read_record(row).captions
-    )
-
-
-def _batches(dataset: ClipDataset, folder: ShardFolder, steps: int) -> Iterator[dict[str, float]]:
-    """For each batch of the one core the seconds by stage, and what came of it."""
+def _one_core(dataset: ClipDataset, folder: ShardFolder, steps: int) -> Iterator[dict[str, float]]:
+    """For each batch of one core the seconds by stage, the failed clips and the bytes."""
     convert = ((PlaneCopier, "copy"), (RgbConverter, "__call__"))
-    with _timed(*convert) as converting, _timed((ClipReader, "decode_audio")) as hearing:
-        for step in track(
-            range(steps + 1), "one core", console=Console(stderr=True), transient=True
-        ):
+    bar = track(range(steps + 1), "one core", console=Console(stderr=True), transient=True)
+    with _timed(*convert) as converting, _timed((ClipReader, "decode_audio")) as decoding_audio:
+        for step in bar:
             positions = range(step * _AT_ONCE, (step + 1) * _AT_ONCE)
-            read_s = sum(_read(folder, dataset.place(position).row) for position in positions)
+            started = time.perf_counter()
+            for position in positions:  # their bytes are then in memory, where decoding finds them
+                part = folder.source(dataset.place(position).row)
+                if isinstance(part, FilePart):
+                    with part.path.open("rb") as file:
+                        os.pread(file.fileno(), part.size, part.offset)
+            read_s = time.perf_counter() - started
             converting.clear()
-            hearing.clear()
+            decoding_audio.clear()
             started = time.process_time()
             fetched = [dataset.fetch(position) for position in positions]
             fetched_s = time.process_time() - started
-            convert_s, sound_s = sum(converting), sum(hearing)
+            convert_s, audio_s = sum(converting), sum(decoding_audio)
             started = time.process_time()
             batch = Batch.collate([clip for clip, _ in fetched])
             collate_s = time.process_time() - started
+            tensors = [v for name in batch.__slots__ if torch.is_tensor(v := getattr(batch, name))]
             if step:  # the first warms up
                 yield {
                     "read": read_s,
-                    "decode": fetched_s - convert_s - sound_s,
-                    "sound": sound_s,
+                    "decode": fetched_s - convert_s - audio_s,
+                    "sound": audio_s,
                     "convert": convert_s,
                     "collate": collate_s,
                     "failed": sum(len(unreadable) for _, unreadable in fetched),
-                    "bytes": sum(
-                        value.nbytes
-                        for name in batch.__slots__
-                        if isinstance(value := getattr(batch, name), torch.Tensor)
-                    ),
+                    "bytes": sum(tensor.nbytes for tensor in tensors),
                 }
-
-
-def _read(folder: ShardFolder, row: int) -> float:
-    """Seconds until the bytes of a video are in memory, where decoding finds them again."""
-    started = time.perf_counter()
-    if isinstance(part := folder.source(row), FilePart):
-        with part.path.open("rb") as file:
-            os.pread(file.fileno(), part.size, part.offset)
-    return time.perf_counter() - started
 
 
 @contextmanager
@@ -183,17 +173,13 @@ def _timed(*methods: tuple[type, str]) -> Iterator[list[float]]:
 
         return wrapper
 
-    own = [getattr(kind, name) for kind, name in methods]
-    for (kind, name), function in zip(methods, own, strict=True):
-        setattr(kind, name, timed(function))
-    try:
+    with ExitStack() as patches:
+        for kind, name in methods:
+            patches.enter_context(mock.patch.object(kind, name, timed(getattr(kind, name))))
         yield spent
-    finally:
-        for (kind, name), function in zip(methods, own, strict=True):
-            setattr(kind, name, function)
 
 
-def _together(dataset: ClipDataset, steps: int, workers: int) -> float:
+def _all_workers(dataset: ClipDataset, steps: int, workers: int) -> float:
     """Clips per second of all workers, from the first batch on."""
     loader = make_loader(dataset, steps=2 * steps + 1, device=torch.device("cpu"), workers=workers)
     started, clips = 0.0, 0
