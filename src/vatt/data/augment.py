@@ -7,7 +7,7 @@ before (`draw`); `apply` is a function of the batch alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, Inputs
-from vatt.data.resize import resize_planes, resize_rgb
+from vatt.data.resize import resize_frames
 from vatt.errors import ConfigError
 
 CROP_ATTEMPTS = 10
 JITTER_PROBABILITY, JITTER = 0.8, (0.8, 1.2)  # of crop_style "smaller_side" (official code)
-CLIPS_AT_ONCE = 4
+CLIPS_AT_ONCE = 4  # what is worked on stays in the cache of a CPU
 UNCHANGED = (0.0, 1.0, 1.0, 0.0)  # brightness, saturation, contrast, hue
 
 
@@ -162,8 +162,21 @@ def apply(batch: Batch, spec: ClipSpec, *, antialias: bool = True) -> Inputs:
         spec: height and width of the result.
         antialias: how to resize; see `AugmentConfig`.
     """
-    with torch.autocast(batch.frames.device.type, enabled=False):
-        frames = _frames(batch, spec, antialias=antialias)
+    device = batch.frames.device
+    frames = torch.empty((len(batch), spec.frames, spec.height, spec.width, 3), device=device)
+    # What decides which work is done is asked on the host; then the device gets it (see Batch.to).
+    _, saturates, contrasts, turns = (
+        any(value != unchanged for value in column)
+        for column, unchanged in zip(
+            zip(*batch.colour.tolist(), strict=True), UNCHANGED, strict=True
+        )
+    )
+    colour = batch.colour.to(device, non_blocking=True)
+    with torch.autocast(device.type, enabled=False):
+        for first in range(0, len(batch), CLIPS_AT_ONCE):
+            part = slice(first, first + CLIPS_AT_ONCE)
+            resize_frames(batch, part, out=frames[part], antialias=antialias)
+            _colour(frames[part], colour[part], saturates, contrasts, turns)
         waveform = batch.waveform.float().mul_(batch.gain[:, None] / 2**15).clamp_(-1.0, 1.0)
     return Inputs(
         frames=frames,
@@ -173,45 +186,6 @@ def apply(batch: Batch, spec: ClipSpec, *, antialias: bool = True) -> Inputs:
         text_mask=batch.text_mask,
         draw=batch.draw,
     )
-
-
-def _frames(batch: Batch, spec: ClipSpec, *, antialias: bool) -> Tensor:
-    """A few clips at a time: what is worked on stays in the cache of a CPU."""
-    device, B = batch.frames.device, len(batch)
-    planes = batch.frames.ndim == 1
-    # What decides which work is done is on the host; only then does the device get it (Batch.to).
-    layout = batch.layout.tolist()
-    crops = any(box != [0.0, 0.0, 1.0, 1.0] for box in batch.crop.tolist())
-    flips = any(batch.flip.tolist())
-    _, saturates, contrasts, turns = (
-        any(value != unchanged for value in column)
-        for column, unchanged in zip(
-            zip(*batch.colour.tolist(), strict=True), UNCHANGED, strict=True
-        )
-    )
-    batch = replace(
-        batch,
-        layout=batch.layout.to(device, non_blocking=True),
-        crop=batch.crop.to(device, non_blocking=True),
-        flip=batch.flip.to(device, non_blocking=True),
-        colour=batch.colour.to(device, non_blocking=True),
-    )
-    result = torch.empty((B, spec.frames, spec.height, spec.width, 3), device=device)
-    for first in range(0, B, CLIPS_AT_ONCE):
-        part = slice(first, first + CLIPS_AT_ONCE)
-        values = result[part]
-        if planes:
-            resize_planes(batch, part, layout[part], out=values, antialias=antialias)
-        elif crops or (spec.height, spec.width) != batch.frames.shape[2:4]:
-            resize_rgb(batch, part, out=values, antialias=antialias)
-        elif flips:
-            frames = batch.frames[part]
-            flip = batch.flip[part, None, None, None, None]
-            values.copy_(torch.where(flip, frames.flip(3), frames))
-        else:
-            values.copy_(batch.frames[part])
-        _colour(values, batch.colour[part], saturates, contrasts, turns)
-    return result
 
 
 def _colour(values: Tensor, colour: Tensor, saturates: bool, contrasts: bool, turns: bool) -> None:

@@ -1,8 +1,9 @@
-"""Decoded frames → RGB at the model's size, on the batch's device: crop, resize, flip.
+"""Crop, resize and flip decoded frames to RGB at the model's size, on the batch's device.
 
 Frames come as RGB, or as the luma and chroma planes that videos are stored in. Both are resized by
 two matrix products, of rows and of columns; planes become RGB after that, at the smaller size.
 Chroma samples are taken to lie in the middle of their four pixels, as libswscale takes them.
+Training and evaluation resize here alone: a faster way to do it would replace `resize_frames`.
 """
 
 from __future__ import annotations
@@ -21,45 +22,54 @@ _SPARE = 2  # luma pixels beyond those that are needed, against rounding
 _KR_KB = ((0.299, 0.114), (0.2126, 0.0722))  # shares of red and blue in luma: BT.601, BT.709
 
 
-def resize_rgb(batch: Batch, part: slice, *, out: Tensor, antialias: bool) -> None:
-    """Crop, resize and flip RGB frames of some clips.
+def resize_frames(batch: Batch, part: slice, *, out: Tensor, antialias: bool) -> None:
+    """Crop, resize and flip the frames of some clips of a batch.
 
     Args:
-        batch: its frames are [B, T, H, W, 3].
+        batch: its frames are RGB, or bytes of planes.
         part: which clips.
-        out: float [b, T, h, w, 3], filled with values in [0, 255].
+        out: float [b, T, h, w, 3], filled with RGB values in [0, 255].
         antialias: see `resize_weights`.
     """
-    frames = batch.frames[part]
-    H, W, C = frames.shape[2:]
-    sizes = torch.stack([torch.full((len(frames),), n, device=out.device) for n in (H, W)], 1)
-    rows, columns = _axes(batch, part, sizes, (H, W), out.shape[2:4], antialias=antialias)
-    lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
-    out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))
+    if batch.frames.ndim == 1:
+        _resize_planes(batch, part, out=out, antialias=antialias)
+        return
+    frames, size = batch.frames[part], batch.frames.shape[2:4]
+    b, W, C = len(frames), *frames.shape[3:]
+    if size != out.shape[2:4] or any(box != [0.0, 0.0, 1.0, 1.0] for box in batch.crop.tolist()):
+        sizes = torch.stack([torch.full((b,), side, device=out.device) for side in size], 1)
+        rows, columns = _axes(batch, part, sizes, size, out.shape[2:4], antialias=antialias)
+        lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
+        out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))
+    elif any(batch.flip.tolist()):
+        flip = batch.flip[part].to(out.device, non_blocking=True)[:, None, None, None, None]
+        out.copy_(torch.where(flip, frames.flip(3), frames))
+    else:
+        out.copy_(frames)
 
 
-def resize_planes(
-    batch: Batch, part: slice, layout: Sequence[Sequence[int]], *, out: Tensor, antialias: bool
-) -> None:
-    """Crop, resize and flip the planes of some clips, and turn them into RGB.
+def _resize_planes(batch: Batch, part: slice, *, out: Tensor, antialias: bool) -> None:
+    """As `resize_frames`: the planes of each clip have a size of their own."""
+    flat, T, layout = batch.frames, out.shape[1], batch.layout[part].tolist()
+    H, W = (max(row[axis] for row in layout) for axis in (1, 2))
+    luma = flat.new_zeros((len(layout), T, 1, H, W), dtype=torch.float32)
+    chroma = flat.new_zeros((len(layout), T, 2, half(H), half(W)), dtype=torch.float32)
+    for clip, (first, height, width, *_) in enumerate(layout):  # zeros beside the smaller ones
+        middle, end = first + T * height * width, first + T * frame_bytes(height, width)
+        luma[clip, :, 0, :height, :width] = flat[first:middle].view(T, height, width)
+        size = (half(height), half(width))
+        chroma[clip, :, :, : size[0], : size[1]] = flat[middle:end].view(T, 2, *size)
 
-    Args:
-        batch: its frames are bytes of planes.
-        part: which clips.
-        layout: their rows of `batch.layout`, as numbers that the host knows.
-        out: float [b, T, h, w, 3], filled with values in [0, 255].
-        antialias: see `resize_weights`.
-    """
-    luma, chroma = _padded(batch.frames, layout, out.shape[1])
-    shape, form = batch.layout[part, 1:3], batch.layout[part, 3:, None, None, None, None].bool()
+    there = batch.layout[part].to(out.device, non_blocking=True)
     planes = []
-    for plane, sizes in ((luma, shape), (chroma, shape / 2)):
+    for plane, sizes in ((luma, there[:, 1:3]), (chroma, there[:, 1:3] / 2)):
         rows, columns = _axes(
             batch, part, sizes, plane.shape[-2:], out.shape[2:4], antialias=antialias
         )
         planes.append(rows[:, None, None] @ plane @ columns.mT[:, None, None])
     y, blue, red = planes[0], planes[1][:, :, :1], planes[1][:, :, 1:]
-    bt709, full = form.unbind(1)
+
+    bt709, full = there[:, 3:, None, None, None, None].bool().unbind(1)
     y = torch.where(full, y, (y - 16) * (255 / 219))
     scale = torch.where(full, 1.0, 255 / 224)
     blue, red = (blue - 128) * scale, (red - 128) * scale
@@ -69,22 +79,6 @@ def resize_planes(
     green = 2 / (1 - kr - kb) * (kb * (1 - kb) * blue + kr * (1 - kr) * red)
     out[..., 1] = (y - green)[:, :, 0]
     out.clamp_(0.0, 255.0)
-
-
-def _padded(flat: Tensor, layout: Sequence[Sequence[int]], frames: int) -> tuple[Tensor, Tensor]:
-    """Luma [b, T, 1, H, W] and chroma [b, T, 2, H', W'] of clips of several sizes, zeros beside."""
-    H, W = (max(row[axis] for row in layout) for axis in (1, 2))
-    luma = flat.new_zeros((len(layout), frames, 1, H, W), dtype=torch.float32)
-    chroma = flat.new_zeros((len(layout), frames, 2, half(H), half(W)), dtype=torch.float32)
-    for clip, (first, height, width, *_) in enumerate(layout):
-        middle, end = (
-            first + frames * height * width,
-            first + frames * frame_bytes(height, width),
-        )
-        luma[clip, :, 0, :height, :width] = flat[first:middle].view(frames, height, width)
-        size = (half(height), half(width))
-        chroma[clip, :, :, : size[0], : size[1]] = flat[middle:end].view(frames, 2, *size)
-    return luma, chroma
 
 
 def _axes(
@@ -97,11 +91,13 @@ def _axes(
     antialias: bool,
 ) -> tuple[Tensor, Tensor]:
     """Weights of rows [b, h, H] and columns [b, w, W]; `sizes` [b, 2] of each clip's own frame."""
-    top, left, height, width = (batch.crop[part] * sizes.repeat(1, 2)).unbind(1)
+    crop = batch.crop[part].to(sizes.device, non_blocking=True)
+    flip = batch.flip[part].to(sizes.device, non_blocking=True)
+    top, left, height, width = (crop * sizes.repeat(1, 2)).unbind(1)
     ends = sizes.ceil().unbind(1)
     rows = resize_weights(top, height, ends[0], size_in[0], size_out[0], antialias=antialias)
     columns = resize_weights(left, width, ends[1], size_in[1], size_out[1], antialias=antialias)
-    return rows, torch.where(batch.flip[part, None, None], columns.flip(1), columns)
+    return rows, torch.where(flip[:, None, None], columns.flip(1), columns)
 
 
 def resize_weights(
@@ -131,13 +127,13 @@ def resize_weights(
 
 
 def needed(crop: Crop, spec: ClipSpec, height: int, width: int) -> Box:
-    """The pixels that have weight when this crop of a picture is resized, and a few more.
+    """The pixels that have weight when this crop of a frame is resized, and a few more.
 
     Args:
-        crop: of the picture.
+        crop: of the frame.
         spec: gives the size that the crop becomes.
-        height: of the picture.
-        width: of the picture.
+        height: of the frame.
+        width: of the frame.
     """
     top, bottom = _needed(crop.top * height, crop.height * height, height, spec.height)
     left, right = _needed(crop.left * width, crop.width * width, width, spec.width)
@@ -152,7 +148,7 @@ def _needed(start: float, extent: float, size_in: int, size_out: int) -> tuple[i
 
 
 def within(augmentation: Augmentation, box: Box, height: int, width: int) -> Augmentation:
-    """The same changes when only `box` of a picture of that height and width is left of it."""
+    """The same changes when only `box` of a frame of that height and width is left of it."""
     crop, (rows, columns) = augmentation.crop, box.size
     inner = Crop(
         top=(crop.top * height - box.top) / rows,
