@@ -12,7 +12,7 @@ class ConfigError(VattError):
 
 
 class MediaError(VattError):
-    """A video, sound or caption file cannot be read as asked."""
+    """A video, audio or caption file cannot be read as asked."""
 
 
 class DataError(VattError):

@@ -31,7 +31,7 @@ class LossConfig:
     text_weight: float = 1.0
     """λ of eq. 6, the weight of the video-text loss."""
     form: LossForm = "paper"
-    """paper: eq. 4 and 5, videos choose among sounds and texts. official: one logarithm over both
+    """paper: eq. 4 and 5, videos choose among audio and texts. official: one logarithm over both
     directions, minimum ln 2. symmetric: the sum of the two directions (the code's alternative)."""
     total: Literal["sum", "mean"] = "sum"
     """sum: eq. 6. mean: the weighted mean of the two losses (official)."""
@@ -97,7 +97,7 @@ def combine(video_audio: Tensor, video_text: Tensor, config: LossConfig) -> Tens
 
 
 def nce(mine: VideoAudio, all_ranks: VideoAudio, config: LossConfig) -> Tensor:
-    """Contrast clips with sounds (eq. 4): MIL-NCE where each clip has one candidate, its sound."""
+    """Contrast video with audio (eq. 4): MIL-NCE with one candidate a clip, its own audio."""
     return mil_nce(_as_bags(mine), _as_bags(all_ranks), config)
 
 

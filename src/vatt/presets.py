@@ -28,7 +28,7 @@ Values = dict[str, Any]
 
 
 def _specific(video: TransformerConfig) -> ModelConfig:
-    """Backbones of their own: Base for sound, Small for text (§4.3 Network setup)."""
+    """Backbones of their own: Base for audio, Small for text (§4.3 Network setup)."""
     return ModelConfig(
         video=VideoConfig(transformer=video),
         audio=AudioConfig(transformer=BASE),
@@ -80,7 +80,7 @@ DEMO_RATE_HZ = 11_025
 
 
 def demo() -> Values:
-    """Some five minutes on two CPU cores: what a small network learns from small pictures."""
+    """Some five minutes on two CPU cores: a small network for small frames."""
     return {
         "clip": to_values(
             ClipSpec(frames=16, fps=8.75, height=48, width=64, sample_rate_hz=DEMO_RATE_HZ, texts=3)
@@ -92,7 +92,7 @@ def demo() -> Values:
             "cache": "disk",
             "workers": 0,
         },
-        # The play knows left from right, and all of a small picture is needed: no flip, no crop.
+        # Actions differ by left and right, and small frames are needed whole: no flip, no crop.
         "augment": to_values(
             AugmentConfig(
                 crop_area=(1.0, 1.0),
@@ -104,7 +104,7 @@ def demo() -> Values:
             )
         ),
         "model": to_values(DEMO_MODEL),
-        "standardise": "measured",  # its pictures are dark
+        "standardise": "measured",  # its frames are dark
         "loss": to_values(LossConfig(form="official")),
         "optim": to_values(
             OptimConfig(

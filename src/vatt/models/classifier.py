@@ -1,4 +1,4 @@
-"""A classifier of videos or of sounds: one pre-trained backbone and a linear layer (§4.2)."""
+"""A classifier of video or of audio: one pre-trained backbone and a linear layer (§4.2)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """Raw video or sound → tokens → backbone → logits.
+    """Raw video or audio → tokens → backbone → logits.
 
     The linear layer starts as the official one: Glorot normal for video; for audio Glorot uniform
     with the bias -ln(classes - 1), at which each class has the probability 1 / classes.
