@@ -1,5 +1,7 @@
 """What the stages hand to each other: dtype, shape, range and unit of every field.
 
+PyTorch is imported where it is used: what makes and checks shards starts without it.
+
 Letters (docs/architecture.md): B clips on this rank, G on all ranks, K texts per clip, L words per
 text, T H W C frames, S samples, E a common space.
 """
@@ -10,14 +12,16 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from itertools import accumulate, chain
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vatt.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 AudioKind = Literal["waveform", "spectrogram"]
 Labels = Mapping[str, tuple[str, ...]]  # column → what the labels of a clip say there, each once
@@ -171,6 +175,8 @@ class Batch:
         unreadable: Sequence[UnreadableClip] = (),
     ) -> Batch:
         """Stack clips, all RGB of one size or all planes; of no clips all tensors are empty."""
+        import torch
+
         stack = np.stack if clips else np.array
         of_planes = bool(clips) and clips[0].layout is not None
         firsts = accumulate((len(clip.frames) for clip in clips), initial=0)
@@ -209,10 +215,12 @@ class Batch:
     @classmethod
     def joined(cls, parts: Sequence[Batch]) -> Batch:
         """One batch of the clips of several."""
+        import torch
+
         values: dict[str, Any] = {}
         for name in cls.__slots__:
             found = [getattr(part, name) for part in parts]
-            tensors = isinstance(found[0], Tensor)
+            tensors = isinstance(found[0], torch.Tensor)
             values[name] = torch.cat(found) if tensors else tuple(chain(*found))
         if values["frames"].ndim == 1:
             before = torch.tensor([0, *(len(part.frames) for part in parts[:-1])]).cumsum(0)
@@ -233,11 +241,15 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Same batch in pinned memory; torch's loader calls this in a thread of its own."""
-        return self._each_tensor(Tensor.pin_memory)
+        return self._each_tensor(lambda tensor: tensor.pin_memory())
 
     def _each_tensor(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        import torch
+
         values = {name: getattr(self, name) for name in self.__slots__}
-        tensors: dict[str, Any] = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
+        tensors: dict[str, Any] = {
+            name: change(value) for name, value in values.items() if isinstance(value, torch.Tensor)
+        }
         return replace(self, **tensors)
 
     def __len__(self) -> int:

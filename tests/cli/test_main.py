@@ -57,6 +57,14 @@ def test_help_lists_every_command_without_importing_what_takes_long():
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
+def test_what_makes_and_checks_shards_starts_without_torch():
+    tasks = ", ".join(f"vatt.tasks.{name}" for name in ("prepare", "index_shards", "audit"))
+    script = f"import sys, {tasks}; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_every_command_of_the_table_exists_and_explains_itself():
     for name, command in cli.COMMANDS.items():
         module = __import__(command.module, fromlist=["run"])
