@@ -39,7 +39,7 @@ def tone(hz: float, *, rate: int, seconds: float = 1.0):
     return 8000 * np.sin(2 * np.pi * hz * np.arange(round(rate * seconds)) / rate)
 
 
-def test_sound_that_starts_late_is_preceded_by_zeros(tmp_path: Path) -> None:
+def test_audio_that_starts_late_is_preceded_by_zeros(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", replace(PLAIN, audio_codec="pcm_s16le", sound_starts_s=0.5))
     waveform = decode_audio(path, sample_rate_hz=48_000)
     assert waveform is not None
@@ -47,7 +47,7 @@ def test_sound_that_starts_late_is_preceded_by_zeros(tmp_path: Path) -> None:
     assert click_s(waveform, 48_000) == pytest.approx(1.7, abs=0.001)
 
 
-def test_sound_before_the_first_frame_is_cut(tmp_path: Path) -> None:
+def test_audio_before_the_first_frame_is_cut(tmp_path: Path) -> None:
     early = replace(PLAIN, audio_codec="pcm_s16le", video_starts_s=0.7, sound_starts_s=0.0)
     waveform = decode_audio(write(tmp_path / "a.mkv", early), sample_rate_hz=48_000)
     assert waveform is not None
@@ -55,7 +55,7 @@ def test_sound_before_the_first_frame_is_cut(tmp_path: Path) -> None:
     assert click_s(waveform, 48_000) == pytest.approx(1.7, abs=0.001)
 
 
-def test_sound_may_end_before_the_picture_but_not_after_it(tmp_path: Path) -> None:
+def test_audio_may_end_before_the_video_but_not_after_it(tmp_path: Path) -> None:
     for sound_s, expected_s in ((2.0, 2.0), (5.0, 3.0)):
         recipe = replace(PLAIN, audio_codec="pcm_s16le", sound_s=sound_s)
         waveform = decode_audio(write(tmp_path / "a.mkv", recipe), sample_rate_hz=16_000)
@@ -63,7 +63,7 @@ def test_sound_may_end_before_the_picture_but_not_after_it(tmp_path: Path) -> No
         assert len(waveform) / 16_000 == pytest.approx(expected_s, abs=0.001)
 
 
-def test_no_sound_track_gives_none(tmp_path: Path) -> None:
+def test_no_audio_track_gives_none(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", replace(PLAIN, audio_codec=None))
     assert decode_audio(path, sample_rate_hz=16_000) is None
 
@@ -134,7 +134,7 @@ def test_what_the_new_rate_cannot_hold_is_filtered_out(tmp_path: Path) -> None:
     assert np.abs(waveform[500:-500]).max() < 80  # instead of an alias at 4,025 Hz of 8,000
 
 
-def test_sound_alone_starts_its_own_clock(tmp_path: Path) -> None:
+def test_audio_alone_starts_its_own_clock(tmp_path: Path) -> None:
     samples = interleaved(tone(440, rate=48_000))
     path = write_sound(tmp_path / "a.flac", samples, rate=48_000, layout="mono", codec="flac")
     waveform = decode_audio(path, sample_rate_hz=48_000)
@@ -176,7 +176,7 @@ def test_of_several_tracks_the_default_is_heard_else_the_first(
     assert (facts.track, facts.tracks) == (heard, 3)
 
 
-def test_silence_is_sound(tmp_path: Path) -> None:
+def test_silence_is_audio(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mp4", Recipe())
     waveform = decode_audio(path, sample_rate_hz=16_000)
     assert waveform is not None
@@ -195,7 +195,7 @@ def test_silence_is_sound(tmp_path: Path) -> None:
     ],
     ids=["plain", "gap", "late sound", "late picture", "short sound"],
 )
-def test_sound_read_in_stretches_is_the_whole_waveform(recipe: Recipe, tmp_path: Path) -> None:
+def test_audio_read_in_order_is_the_whole_waveform(recipe: Recipe, tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", recipe)
     whole = decode_audio(path, sample_rate_hz=48_000)
     assert whole is not None

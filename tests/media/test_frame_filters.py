@@ -108,7 +108,7 @@ def hlg(nits: NDArray[np.float64]) -> NDArray[np.float64]:
     [(16, pq), pytest.param(18, hlg, marks=pytest.mark.slow)],  # 4 s each: libswscale's 3-D table
     ids=["PQ", "HLG"],
 )
-def test_hdr_becomes_a_picture_with_dark_middle_and_light(curve: int, code, tmp_path: Path) -> None:
+def test_hdr_becomes_a_frame_with_dark_middle_and_light(curve: int, code, tmp_path: Path) -> None:
     recipe = replace(PLAIN, pix_fmt="yuv420p10le", matrix="2020", primaries=9, curve=curve)
     path = write_swatches(tmp_path / "a.mkv", recipe, np.repeat(code(NITS)[:, None], 3, axis=1))
     colours = shown(stored(path))
@@ -155,7 +155,7 @@ def test_all_eight_orientations_are_shown_upright(
     )
 
 
-def test_wide_pixels_become_square_by_making_the_picture_smaller(tmp_path: Path) -> None:
+def test_wide_pixels_become_square_by_making_the_frame_smaller(tmp_path: Path) -> None:
     recipe = replace(PLAIN, codec="libx264", options=X264, aspect=Fraction(3, 2))
     path = write_swatches(tmp_path / "a.mkv", recipe)
     facts = probe(stored(path)).video
@@ -209,7 +209,7 @@ def test_what_is_transparent_is_shown_over_black(
     np.testing.assert_allclose(shown(stored(path)), expected, atol=STORED_TOLERANCE)
 
 
-def test_pictures_with_a_palette_keep_its_colours(tmp_path: Path) -> None:
+def test_frames_with_a_palette_keep_its_colours(tmp_path: Path) -> None:
     picture = quarters(COLOURS, (48, 64)).round().astype(np.uint8)
     frames = [av.VideoFrame.from_ndarray(picture).reformat(format="rgb8") for _ in range(2)]
     path = write_frames(tmp_path / "a.gif", frames, codec="gif")  # of 8, 8 and 4 levels

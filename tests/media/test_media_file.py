@@ -26,7 +26,7 @@ def stored(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("start_s", [0.0, 0.7, 1.0, 2.2, 2.31, 4.9, 5.5])
-def test_a_stretch_of_sound_is_that_of_the_whole_track(stored, start_s):
+def test_a_second_of_audio_is_that_of_the_whole_track(stored, start_s):
     track = decode_audio(stored, sample_rate_hz=RATE)
     assert track is not None
     first, count = round(start_s * RATE), RATE // 2
@@ -39,7 +39,7 @@ def test_a_stretch_of_sound_is_that_of_the_whole_track(stored, start_s):
     assert_array_equal(frames, decode_frames(stored, np.array([start_s]), size=(24, 32)))
 
 
-def test_a_sample_is_the_same_in_whatever_stretch_it_is_read_also_with_noise_substitution(tmp_path):
+def test_a_sample_is_the_same_wherever_reading_begins_also_with_noise_substitution(tmp_path):
     noisy = write_noise(tmp_path / "noise.mp4")
     with open_media(noisy, quickly=True) as media:
         whole = media.audio_at(0, 4 * RATE)
@@ -77,7 +77,7 @@ def write_noise(path):
     ("ending", "codec", "rate"),
     [("mkv", "aac", RATE), ("mp4", "aac", 44_100), ("mp4", "mp3", RATE)],
 )
-def test_other_sound_is_left_to_decoding_the_whole_track(tmp_path, ending, codec, rate):
+def test_other_audio_is_left_to_decoding_the_whole_track(tmp_path, ending, codec, rate):
     recipe = Recipe(audio_codec=codec, sample_rate_hz=rate, frames=20)
     with open_media(write(tmp_path / f"v.{ending}", recipe), quickly=True) as media:
         assert not media.has_audio_at(RATE)

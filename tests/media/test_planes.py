@@ -129,7 +129,7 @@ def test_the_form_is_that_of_the_tags(tmp_path, tags, form):
     ],
     ids=["444", "10-bit", "rotated", "large", "mpeg4", "full-range"],
 )
-def test_other_kinds_of_pictures_become_such_planes(tmp_path, recipe):
+def test_other_kinds_of_frames_become_such_planes(tmp_path, recipe):
     path = write(tmp_path / "v.mkv" if recipe.rotation == 0 else tmp_path / "v.mp4", recipe)
     times_s = np.array([0.3, 0.5, 1.7])
     found = planes_of(path, times_s)

@@ -65,7 +65,7 @@ def test_what_is_encoded_has_the_stored_form(tmp_path: Path) -> None:
     assert max(np.diff([*keys, len(packets)])) <= 16
 
 
-def test_the_picture_of_each_moment_is_the_one_on_screen_in_the_source(tmp_path: Path) -> None:
+def test_each_stored_frame_is_the_one_on_screen_in_the_source(tmp_path: Path) -> None:
     times_s = [0.0, 0.05, 0.33, 0.40, 0.95, 1.21, 1.29, 1.50]
     recipe = replace(PLAIN, frames=8, fps=Fraction(20), times_s=times_s, audio_codec=None)
     frames, starts_s, _ = decode_all_frames(stored(tmp_path, recipe, FORM), size=(48, 64))
@@ -116,7 +116,7 @@ def test_rates_are_the_asked_one_or_less() -> None:
     assert stored_fps(replace(FACTS, fps=Fraction(8)), FORM) == 8
 
 
-def test_silent_films_are_stored_without_a_track(tmp_path: Path) -> None:
+def test_videos_without_audio_are_stored_without_a_track(tmp_path: Path) -> None:
     path = stored(tmp_path, replace(PLAIN, audio_codec=None), FORM)
     assert probe(path).audio is None
     assert has_stored_form(path, FORM)
@@ -174,7 +174,7 @@ def test_a_video_that_does_not_know_its_length_is_cut_all_the_same(tmp_path: Pat
     assert [part.end_s for part in parts] == [2.0, 4.0, 4.5]
 
 
-def test_the_sound_of_all_parts_is_the_sound_of_the_whole(tmp_path: Path) -> None:
+def test_the_audio_of_all_parts_is_the_audio_of_the_whole(tmp_path: Path) -> None:
     source = tmp_path / "a.mkv"
     write(source, replace(PLAIN, frames=50, audio_codec="flac", noise=True))
     heard = decode_audio(source, sample_rate_hz=48_000)
@@ -192,7 +192,7 @@ def test_the_sound_of_all_parts_is_the_sound_of_the_whole(tmp_path: Path) -> Non
     assert error.max() < 0.25 * np.abs(heard.astype(float)).mean()
 
 
-def test_a_part_after_the_end_of_the_sound_has_no_sound_track(tmp_path: Path) -> None:
+def test_a_part_after_the_end_of_the_audio_has_no_audio_track(tmp_path: Path) -> None:
     source = write(tmp_path / "a.mp4", replace(PLAIN, sound_s=1.5))
     parts = [probe(part.path) for part in encode_parts(source, tmp_path, FORM, part_s=2.0)]
     assert [facts.audio is not None for facts in parts] == [True, False]
@@ -218,7 +218,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
         "from vatt.media.media_file import open_media;"
         "from vatt.media.stored_form import StoredForm, encode_parts;"
         "form = StoredForm(short_side=32, fps=Fraction(1), gop=16);"
-        "media = open_media(Path(sys.argv[1])).__enter__();"
+        "opened = open_media(Path(sys.argv[1])); media = opened.__enter__();"
         "[part.path.unlink() for part in encode_parts(media, Path(sys.argv[2]), form)];"
         r"print(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1])"
     )

@@ -172,7 +172,7 @@ def test_a_frame_that_stays_for_hours_is_refused(tmp_path: Path) -> None:
         decode_all_frames(path, size=SIZE)
 
 
-def test_sound_alone_has_no_frames(tmp_path: Path) -> None:
+def test_audio_alone_has_no_frames(tmp_path: Path) -> None:
     import av
 
     path = tmp_path / "song.m4a"

@@ -102,7 +102,7 @@ def test_of_several_streams_the_wanted_language_is_taken(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("codec", ["dvd_subtitle", "hdmv_pgs_subtitle"])
-def test_captions_that_are_pictures_are_named_and_the_text_is_taken(
+def test_captions_that_are_images_are_named_and_the_text_is_taken(
     codec: str, tmp_path: Path
 ) -> None:
     path = with_stream(tmp_path / "a.mkv", ("subrip", "und"), pictures=codec)
