@@ -113,6 +113,18 @@ def test_captions_too_far_away_are_masked(data):
     assert not clip.word_ids[1].any()
 
 
+def test_labels_in_the_middle_of_a_clip_reach_its_batch(tmp_path):
+    labels = ({"start_s": 0.0, "end_s": 2.0, "action": "left"},)
+    data = write_shards(tmp_path, [Video(labels=labels), Video(frames=5, labels=labels)])
+    reader = reader_of(data, None)
+    assert reader.read(0, 1.5, 4.0, Augmentation()).labels == {"action": ("left",)}
+    assert reader.read(0, 1.7, 4.0, Augmentation()).labels == {}
+    # Its label ends with the video, at 0.5 s; the clip of 0.8 s repeats what is before.
+    assert reader.read(1, 0.2, 0.5, Augmentation()).labels == {"action": ("left",)}
+    batch = EvalDataset(data, [(0, 0.5), (0, 2.5)], SPEC, config_of(data)).batch([0, 1])
+    assert batch.labels == ({"action": ("left",)}, {})
+
+
 def test_without_a_vocabulary_clips_have_no_texts(data):
     clip = reader_of(data, None).read(0, 1.0, 4.0, Augmentation())
     assert not clip.text_mask.any()
