@@ -11,7 +11,7 @@ import torch
 
 import vatt
 from vatt.contracts import ClipSpec
-from vatt.data.clip_timing import window_starts
+from vatt.data.clip_timing import spread_starts
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.media_file import decode_audio, decode_frames
 from vatt.models.classifier import Classifier, ClassifierConfig
@@ -50,9 +50,9 @@ def test_embeddings_are_unit_rows_in_the_spaces_that_apply(model, files):
     assert videos.features.shape[1] == model.module.config.video.transformer.width
 
 
-def test_a_path_gives_the_mean_of_four_evenly_spread_windows(model, files):
+def test_a_path_gives_the_mean_of_four_evenly_spread_clips(model, files):
     spec = model.spec
-    starts_s = window_starts(6.0, spec, 4)
+    starts_s = spread_starts(6.0, spec, 4)
     assert starts_s == pytest.approx(np.linspace(0, 6 - spec.duration_s, 4))
     times_s = (starts_s[:, None] + np.arange(spec.frames) / spec.fps).ravel()
     frames = decode_frames(files[0], times_s, size=(spec.height, spec.width))
@@ -70,7 +70,7 @@ def test_the_sound_of_a_path_is_of_the_same_four_moments(model, files):
     spec = model.spec
     track = decode_audio(files[0], sample_rate_hz=spec.sample_rate_hz)
     assert track is not None
-    firsts = [round(start * spec.sample_rate_hz) for start in window_starts(6.0, spec, 4)]
+    firsts = [round(start * spec.sample_rate_hz) for start in spread_starts(6.0, spec, 4)]
     windows = np.stack([track[first : first + spec.samples] for first in firsts]) / 2**15
     each = model.module.audio_features(torch.from_numpy(windows).float())
     found = model.encode_audio(files[:1])
@@ -231,7 +231,7 @@ def test_a_classifier_gives_the_mean_logits_of_four_clips_of_a_file(classifier_f
     spec: ClipSpec = classifier.spec
     track = decode_audio(files[0], sample_rate_hz=spec.sample_rate_hz)
     assert track is not None
-    firsts = [round(start * spec.sample_rate_hz) for start in window_starts(6.0, spec, 4)]
+    firsts = [round(start * spec.sample_rate_hz) for start in spread_starts(6.0, spec, 4)]
     clips = torch.from_numpy(np.stack([track[at : at + spec.samples] for at in firsts])).float()
     each = classifier.classify(clips / 2**15, sample_rate_hz=spec.sample_rate_hz)
     assert each.logits.shape == (4, 3)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vatt.contracts import AudioKind, ClipSpec
-from vatt.data.clip_timing import clip_samples, clip_times, window_starts
+from vatt.data.clip_timing import clip_samples, clip_times, spread_starts
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import pick_device
 from vatt.errors import CheckpointError, ConfigError, MediaError
@@ -321,7 +321,7 @@ def _read_video(videos: Signal, spec: ClipSpec) -> Iterator[_Input]:
             video, duration_s = media.facts.video, media.facts.duration_s
             if video is None:
                 raise MediaError(f"{path}: has no video; encode_audio reads its audio")
-            starts_s = window_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
+            starts_s = spread_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
             times_s = [clip_times(spec, start_s, duration_s) for start_s in starts_s]
             aspect = float(video.width * video.sample_aspect / video.height)
             if video.rotation % 180:
@@ -364,7 +364,7 @@ def _read_audio(
         if track is None:
             raise MediaError(f"{path}: has no audio")
         duration_s = facts.duration_s if facts.video else len(track) / spec.sample_rate_hz
-        starts_s = window_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
+        starts_s = spread_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
         clips = np.stack([clip_samples(track, spec, start_s, duration_s) for start_s in starts_s])
         yield _Input(torch.from_numpy(clips).float().div_(2**15), of_one_file=True)
 

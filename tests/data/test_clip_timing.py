@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from tests.parity.recordings import FOLDER, arrays
 from vatt.contracts import ClipSpec
-from vatt.data.clip_timing import TOLERANCE_S, clip_samples, clip_times, window_starts
+from vatt.data.clip_timing import TOLERANCE_S, clip_samples, clip_times, spread_starts
 
 RECORDED = arrays("misc/data_ops.npz")
 FACTS = json.loads((FOLDER / "misc/data_ops.json").read_text())
@@ -41,37 +41,37 @@ def test_sound_that_ends_early_is_followed_by_silence():
     assert_array_equal(clip_samples(track, SPEC, 4.0, 9.0), [0] * 800)
 
 
-def test_windows_cover_the_video_from_start_to_end():
+def test_clips_cover_the_video_from_start_to_end():
     spec = ClipSpec(frames=32, fps=12.5)  # 2.56 s
-    np.testing.assert_allclose(window_starts(10.0, spec, 4), np.arange(4) * (10.0 - 2.56) / 3)
-    assert window_starts(10.0, spec, 1).tolist() == [pytest.approx(3.72)]
-    assert window_starts(2.0, spec, 4).tolist() == [0.0] * 4
+    np.testing.assert_allclose(spread_starts(10.0, spec, 4), np.arange(4) * (10.0 - 2.56) / 3)
+    assert spread_starts(10.0, spec, 1).tolist() == [pytest.approx(3.72)]
+    assert spread_starts(2.0, spec, 4).tolist() == [0.0] * 4
 
 
-def assert_takes_the_recorded_frames(name: str, facts: dict[str, int], windows: int) -> None:
+def assert_takes_the_recorded_frames(name: str, facts: dict[str, int], clips: int) -> None:
     """Numbers of the frames that ours takes, compared with the recorded ones."""
     rate = 25  # any: the recordings count frames
     spec = ClipSpec(frames=facts["steps"], fps=rate / facts["stride"])
     duration_s = facts["length"] / rate
-    starts_s = window_starts(duration_s, spec, windows)
+    starts_s = spread_starts(duration_s, spec, clips)
     times = np.concatenate([clip_times(spec, start_s, duration_s) for start_s in starts_s])
     assert_array_equal(np.floor(times * rate + 1e-6), RECORDED[name].numpy(), err_msg=name)
 
 
 @pytest.mark.parametrize("case", [name for name in FACTS if name.startswith("sample_")])
-def test_windows_hold_the_frames_that_the_official_sampler_takes(case):
+def test_spread_clips_hold_the_frames_that_the_official_sampler_takes(case):
     """Videos longer than a clip, as long as one, and shorter: then they repeat."""
     assert_takes_the_recorded_frames(f"{case}/linspace", FACTS[case], FACTS[case]["clips"])
     assert_takes_the_recorded_frames(f"{case}/middle", FACTS[case], 1)
 
 
 @pytest.mark.parametrize("which", ["linspace", "middle"])
-def test_windows_hold_the_samples_that_the_official_sampler_takes(which):
+def test_spread_clips_hold_the_samples_that_the_official_sampler_takes(which):
     """It takes every second sample; ours takes every sample of a track of half the rate."""
     facts = FACTS["sample_audio"]
     track = np.arange(0, facts["length"], facts["stride"], dtype=np.int16)
     spec = ClipSpec(frames=facts["steps"], fps=100, sample_rate_hz=100)  # a sample for each frame
-    starts_s = window_starts(len(track) / 100, spec, facts["clips"] if which == "linspace" else 1)
+    starts_s = spread_starts(len(track) / 100, spec, facts["clips"] if which == "linspace" else 1)
     found = [clip_samples(track, spec, start_s, len(track) / 100) for start_s in starts_s]
     key = f"sample_audio/{which}"
     assert_array_equal(np.concatenate(found), RECORDED[key].numpy(), err_msg=key)

@@ -72,7 +72,7 @@ def clip_samples(
     return fill_waveform(track[first : first + length], spec, length)
 
 
-def window_starts(duration_s: float, spec: ClipSpec, clips: int) -> NDArray[np.float64]:
+def spread_starts(duration_s: float, spec: ClipSpec, clips: int) -> NDArray[np.float64]:
     """Starts of the clips that evaluate a video, spread evenly over it [clips] (§4.3).
 
     The first starts at 0 and the last ends with the video; a single one lies in the middle. All
