@@ -1,1 +1,1 @@
-"""Foreign checkpoints → our model folders: the official TensorFlow ones, without TensorFlow."""
+"""Official TensorFlow checkpoints → model folders, without TensorFlow."""

@@ -1,1 +1,1 @@
-"""Metrics, views and frozen features (§4.2–4.3)."""
+"""How good a trained model is (§4.2–4.3): clips, features, protocols, metrics, result files."""

@@ -1,1 +1,1 @@
-"""The three backbones, or the one, and their heads (§3.1–3.3)."""
+"""The network (§3): tokens, Transformer, heads, VATT itself, classifiers, model folders."""

@@ -72,7 +72,7 @@ def read_shard(path: Path) -> Iterator[tuple[SampleRecord, dict[str, Any]]]:
 class ShardFolder:
     """A folder of shards: its index in memory, its videos read one by one.
 
-    index: one row per video, columns as in `vatt info` and docs/data.md.
+    index: one row per video, columns as in docs/shard-format.md.
     info: what dataset.json holds.
     """
 

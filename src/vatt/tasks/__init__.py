@@ -1,1 +1,1 @@
-"""One module per command: its Config and run(config) → Result."""
+"""One module for each command: its settings, and `run(config)`, which returns a result."""

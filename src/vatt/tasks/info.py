@@ -119,7 +119,7 @@ class PaperTables:
 
 
 def run(config: InfoConfig) -> InfoResult | PaperTables:
-    """Count.
+    """Count a model's parameters, tokens, operations and memory, or those of the paper's tables.
 
     Raises:
         CheckpointError: there is no model in the folder.

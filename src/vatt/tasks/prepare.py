@@ -54,7 +54,7 @@ class PrepareConfig:
     asr: str | None = None
     """Speech to text where there are none: pocketsphinx, or faster-whisper:MODEL_FOLDER."""
     copy: bool = False
-    """Keep files that already fit (H.264 in MP4 …, docs/data.md) byte for byte."""
+    """Keep files that already fit (H.264 in MP4 …, docs/shard-format.md) byte for byte."""
     workers: int = 0
     """Processes; 0 takes one per core."""
     executor: Literal["processes", "ray"] = "processes"

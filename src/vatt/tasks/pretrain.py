@@ -1,4 +1,4 @@
-"""`vatt pretrain`: from shards to a model that embeds video, sound and text (§3, §4.3)."""
+"""`vatt pretrain`: from shards to a model that embeds video, audio and text (§3, §4.3)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class PretrainConfig:
     """Run folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints/ and model/."""
     start_from: Path | None = None
     """Model folder whose weights and words a new run begins with; with the state of an optimiser
-    in it (a checkpoint, `vatt convert --optimizer`), training goes on from its step."""
+    in it (a checkpoint, `vatt convert --optimizer`), training continues from its step."""
     data: DataConfig = field(default_factory=DataConfig)
     clip: ClipSpec = field(default_factory=ClipSpec)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -227,7 +227,7 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
         model = Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
     if config.start_from is not None:
         load_weights(model, config.start_from, settings="this run's settings")
-        # Settings may differ where sizes do not; nobody should learn of it from the results.
+        # Weights fit although settings differ (dropout …): warn, or only the results would show it.
         before = configs.flatten(to_values(read_settings(config.start_from)[0]))
         now = configs.flatten(to_values(sizes))
         for key in sorted(before.keys() & now.keys()):
