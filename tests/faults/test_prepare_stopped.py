@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pytest
 
-from vatt.ingest.journal import locked
+from vatt.ingest.journal import Journal
 from vatt.shards.read import ShardFolder
 
 VIDEOS = 10  # of 0.4 MB each when stored: three fill a shard of 1 MB
@@ -230,7 +230,7 @@ def test_tasks_at_once_share_the_work_and_the_last_writes_the_index(
 
 
 def test_a_second_run_in_the_same_folder_is_refused(library: Path, tmp_path: Path) -> None:
-    with locked(tmp_path, None):
+    with Journal(tmp_path, None).locked():
         for task in ((), ("--task", "1/2")):
             second = start(library, tmp_path, *task)
             words = " ".join(second.communicate()[1].split())

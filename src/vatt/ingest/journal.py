@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -68,61 +68,6 @@ class Share:
         return int(item.digest, 16) % self.of == self.number - 1
 
 
-def label(share: Share | None) -> str:
-    """What the files of a task have in their names: "-03of16"; nothing for a run of its own."""
-    return f"-{share}" if share else ""
-
-
-@contextmanager
-def locked(folder: Path, share: Share | None) -> Iterator[None]:
-    """Keep other runs out of the folder; a task leaves room for the other tasks.
-
-    Raises:
-        BusyError: another one is at work there.
-    """
-    with ExitStack() as stack:
-        for path in dict.fromkeys((folder / ".lock", folder / f".lock{label(share)}")):
-            shared = share is not None and path.name == ".lock"
-            try:
-                stack.enter_context(storage.locked(path, shared=shared))
-            except BlockingIOError:
-                raise BusyError(
-                    f"{folder}: another `vatt prepare` is at work there ({path.name} is locked); "
-                    "wait until it has ended, or share the work by --task 1/2 and --task 2/2"
-                ) from None
-        yield
-
-
-class Journal:
-    """The journal of this run, open for appending."""
-
-    def __init__(self, folder: Path, share: Share | None) -> None:
-        self._file = _path(folder, share).open("ab")
-        self._file.write(b"\n")  # ends a line that a killed run has not
-
-    def add_shard(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """A shard is finished and on the disk."""
-        self._add({"shard": name, "rows": rows})
-
-    def add_skipped(self, skipped: Skipped) -> None:
-        """An item was skipped; a continued run does not try it again."""
-        self._add({"failure": asdict(skipped)})
-
-    def add_done(self) -> None:
-        """All that this task had to do is done."""
-        self._add({"done": True})
-
-    def _add(self, line: Mapping[str, Any]) -> None:
-        self._file.write(json_bytes(line) + b"\n")
-        self._file.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-
 @dataclass(frozen=True, slots=True)
 class Stored:
     """What the folder holds: rows of all stored videos in the order of the shards; what not."""
@@ -136,61 +81,106 @@ class Stored:
         return [item for item in items if keys.isdisjoint((item.key, item.part_key(0)))]
 
 
-def read_stored(folder: Path) -> Stored:  # noqa: C901 one story
-    """What the index, the journals and, for shards that these do not know, the shards say.
+class Journal:
+    """What is done in a folder: written down by this run, read together with what others did.
 
-    Raises:
-        DataError: a shard is damaged.
+    label: what the files of this run have in their names: "-03of16", or nothing.
     """
-    tables, skipped = dict[str, pa.Table](), dict[str, Skipped]()
-    try:
-        index = pq.read_table(folder / INDEX_FILE).select(WRITTEN_SCHEMA.names)
-    except (OSError, KeyError, pa.ArrowException):
-        pass  # absent, damaged or of an older version: the shards are read
-    else:
-        shards = pc.run_end_encode(index["shard"].combine_chunks())  # its rows lie together
-        places = pairwise([0, *shards.run_ends.to_pylist()])
-        for name, (start, end) in zip(shards.values.to_pylist(), places, strict=True):
-            tables[name] = index.slice(start, end - start)
-    journals = map(_lines, [_path(folder, None), *sorted(folder.glob("journal-*.jsonl"))])
-    indexed = ({"failure": line} for line in _lines(folder / FAILURES_FILE))
-    for line in chain(indexed, *journals):
-        if "shard" in line:
-            tables[line["shard"]] = index_table(line["rows"])
-        elif "failure" in line:
-            skipped[line["failure"]["source"]] = Skipped(**line["failure"])
-    of_shards = []
-    for path in shard_paths(folder):
-        if (table := tables.get(path.name)) is not None:
-            end = pc.max(pc.add(table["json_offset"], table["json_size"])).as_py()
-            if path.stat().st_size < (end or 0):
-                table = None
-        if table is None:
-            table = index_table([row for _, row in read_shard(path)])
-        of_shards.append(table)
-    return Stored(pa.concat_tables([index_table([]), *of_shards]), list(skipped.values()))
 
+    def __init__(self, folder: Path, share: Share | None) -> None:
+        self._folder, self._share = folder, share
+        self.label = f"-{share}" if share else ""
 
-def unfinished(folder: Path, share: Share) -> list[Share]:
-    """The shares of the same job, this one among them, that are not done."""
-    shares = [Share(number, share.of) for number in range(1, share.of + 1)]
-    return [one for one in shares if not _is_done(_path(folder, one))]
+    @contextmanager
+    def locked(self, *, alone: bool = False) -> Iterator[None]:
+        """Keep other runs out of the folder; a task leaves room for the others, unless `alone`.
 
+        Raises:
+            BusyError: another one is at work there.
+        """
+        alone = alone or self._share is None
+        with ExitStack() as stack:
+            for name in (".lock",) if alone else (".lock", f".lock{self.label}"):
+                try:
+                    shared = name == ".lock" and not alone
+                    stack.enter_context(storage.locked(self._folder / name, shared=shared))
+                except BlockingIOError:
+                    raise BusyError(
+                        f"{self._folder}: another `vatt prepare` is at work there ({name} is "
+                        "locked); wait until it has ended, or share the work by --task 1/2 and "
+                        "--task 2/2"
+                    ) from None
+            yield
 
-def forget(folder: Path) -> None:
-    """Remove the journals: the index holds what they say. Of a task's it stays that it is done."""
-    _path(folder, None).unlink(missing_ok=True)
-    for path in folder.glob("journal-*.jsonl"):
-        if _is_done(path):
-            storage.write_atomically(path, json_bytes({"done": True}) + b"\n")
+    def add_shard(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A shard is finished and on the disk."""
+        self._add({"shard": name, "rows": rows})
 
+    def add_skipped(self, skipped: Skipped) -> None:
+        """An item was skipped; a continued run does not try it again."""
+        self._add({"failure": asdict(skipped)})
 
-def _path(folder: Path, share: Share | None) -> Path:
-    return folder / f"journal{label(share)}.jsonl"
+    def add_done(self) -> None:
+        """All that this run had to do is done."""
+        self._add({"done": True})
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        with self._path(self.label).open("ab") as file:
+            file.write(b"\n" + json_bytes(line) + b"\n")  # first ends what a killed run began
+
+    def stored(self) -> Stored:  # noqa: C901 one story
+        """What the index, the journals and, for shards that these do not know, the shards say.
+
+        Raises:
+            DataError: a shard is damaged.
+        """
+        tables, skipped = dict[str, pa.Table](), dict[str, Skipped]()
+        try:
+            index = pq.read_table(self._folder / INDEX_FILE).select(WRITTEN_SCHEMA.names)
+        except (OSError, KeyError, pa.ArrowException):
+            pass  # absent, damaged or of an older version: the shards are read
+        else:
+            shards = pc.run_end_encode(index["shard"].combine_chunks())  # its rows lie together
+            places = pairwise([0, *shards.run_ends.to_pylist()])
+            for name, (start, end) in zip(shards.values.to_pylist(), places, strict=True):
+                tables[name] = index.slice(start, end - start)
+        journals = map(_lines, [self._path(""), *sorted(self._folder.glob("journal-*.jsonl"))])
+        indexed = ({"failure": line} for line in _lines(self._folder / FAILURES_FILE))
+        for line in chain(indexed, *journals):
+            if "shard" in line:
+                tables[line["shard"]] = index_table(line["rows"])
+            elif "failure" in line:
+                skipped[line["failure"]["source"]] = Skipped(**line["failure"])
+        of_shards = []
+        for path in shard_paths(self._folder):
+            if (table := tables.get(path.name)) is not None:
+                end = pc.max(pc.add(table["json_offset"], table["json_size"])).as_py()
+                if path.stat().st_size < (end or 0):
+                    table = None
+            if table is None:
+                table = index_table([row for _, row in read_shard(path)])
+            of_shards.append(table)
+        return Stored(pa.concat_tables([index_table([]), *of_shards]), list(skipped.values()))
+
+    def unfinished(self) -> list[Share]:
+        """The shares of this run's job that are not done, its own among them."""
+        of = self._share.of if self._share else 0
+        shares = [Share(number, of) for number in range(1, of + 1)]
+        return [one for one in shares if not _is_done(self._path(f"-{one}"))]
+
+    def forget(self) -> None:
+        """Remove the journals: the index holds what they say. Only that a task is done stays."""
+        self._path("").unlink(missing_ok=True)
+        for path in self._folder.glob("journal-*.jsonl"):
+            if _is_done(path):
+                storage.write_atomically(path, json_bytes({"done": True}) + b"\n")
+
+    def _path(self, label: str) -> Path:
+        return self._folder / f"journal{label}.jsonl"
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; the last one may be half written, as a killed run leaves it."""
+    """The lines of a journal; one may be half written, as a killed run leaves it."""
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             yield json.loads(line)

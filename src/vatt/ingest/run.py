@@ -21,17 +21,7 @@ import pyarrow as pa
 from vatt.config import CONFIG_FILE, read_toml
 from vatt.errors import ConfigError, DataError
 from vatt.ingest.item import Making, Prepared, look_at, prepare_item
-from vatt.ingest.journal import (
-    BusyError,
-    Journal,
-    Share,
-    Stored,
-    forget,
-    label,
-    locked,
-    read_stored,
-    unfinished,
-)
+from vatt.ingest.journal import BusyError, Journal, Share, Stored
 from vatt.ingest.sources import Found, Item, Skipped, without_duplicates
 from vatt.shards.index import num_sources, totals
 from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
@@ -95,7 +85,7 @@ def preview(plan: IngestPlan) -> IngestOutcome:
         ConfigError: `out` holds shards that `vatt prepare` did not write, or something else.
     """
     _refuse_other_folder(plan.out)
-    stored = read_stored(plan.out)
+    stored = Journal(plan.out, plan.share).stored()
     todo, skipped = _left_to_do(plan, stored)
     looks = run_in_order(
         look_at, todo, workers=plan.workers, limits=plan.limits, executor=plan.executor
@@ -122,26 +112,26 @@ def ingest(plan: IngestPlan) -> IngestOutcome:
         ConfigError: `out` holds shards made with other settings, or something else.
         DataError: `out` cannot be written, or another run is at work there.
     """
-    out, share = plan.out, plan.share
+    out, journal = plan.out, Journal(plan.out, plan.share)
     _refuse_other_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with locked(out, share):
-            _make_ready(plan)
-            todo, skipped = _left_to_do(plan, read_stored(out))
-            seconds = _store(plan, todo, skipped)
-            if share is None:
-                return _write_index(plan, skipped, seconds)
-        waiting = unfinished(out, share)
+        with journal.locked():
+            _make_ready(plan, journal.label)
+            todo, skipped = _left_to_do(plan, journal.stored())
+            seconds = _store(plan, journal, todo, skipped)
+            if plan.share is None:
+                return _write_index(plan, journal, skipped, seconds)
+        waiting = journal.unfinished()
         if not waiting:
             try:
-                with locked(out, None):
-                    return _write_index(plan, skipped, seconds)
+                with journal.locked(alone=True):
+                    return _write_index(plan, journal, skipped, seconds)
             except BusyError:
                 _logger.info("%s: another task is writing the index", out)
-        return _outcome(plan, skipped, seconds, waiting)
+        return _outcome(plan, journal.stored(), skipped, seconds, waiting)
     except KeyboardInterrupt:
-        table = read_stored(out).table
+        table = journal.stored().table
         counts = f"{num_sources(table)} videos in {totals(table)['shards']} shards"
         _logger.info("%s: stored so far: %s", out, counts)
         raise
@@ -165,10 +155,10 @@ def _refuse_other_folder(out: Path) -> None:
         )
 
 
-def _make_ready(plan: IngestPlan) -> None:
+def _make_ready(plan: IngestPlan, label: str) -> None:
     """Remove what a killed run left, or all with `overwrite`; then claim the folder."""
-    out, mine = plan.out, label(plan.share)
-    leftovers = [*out.glob(f"shard{mine}-*.part"), *out.glob(f".work{mine}-*")]
+    out = plan.out
+    leftovers = [*out.glob(f"shard{label}-*.part"), *out.glob(f".work{label}-*")]
     if plan.share is None:
         leftovers += [*out.glob("*.part"), *out.glob(".work-*")]
     if plan.overwrite:
@@ -196,13 +186,14 @@ def _left_to_do(plan: IngestPlan, stored: Stored) -> tuple[list[Item], dict[str,
     return [one for one in items if plan.share is None or plan.share.takes(one)], skipped
 
 
-def _store(plan: IngestPlan, todo: Sequence[Item], skipped: dict[str, Skipped]) -> float:
+def _store(
+    plan: IngestPlan, journal: Journal, todo: Sequence[Item], skipped: dict[str, Skipped]
+) -> float:
     """Prepare items and store them in shards; returns how many seconds of video these are.
 
     skipped: name → what is known to be skipped; what this run skips is added.
     """
-    out, share, known = plan.out, plan.share, len(skipped)
-    start = f"shard{label(share)}-"
+    out, start, known = plan.out, f"shard{journal.label}-", len(skipped)
     used = [path.stem.removeprefix(start) for path in shard_paths(out)]
     number = 1 + max((int(digits) for digits in used if digits.isdecimal()), default=-1)
     seconds, started = 0.0, time.monotonic()
@@ -211,10 +202,7 @@ def _store(plan: IngestPlan, todo: Sequence[Item], skipped: dict[str, Skipped]) 
         rate = seconds / (time.monotonic() - started)
         return f"{rate:.1f} s of video/s, {len(skipped) - known} skipped"
 
-    with (
-        Journal(out, share) as journal,
-        tempfile.TemporaryDirectory(prefix=f".work{label(share)}-", dir=out) as folder,
-    ):
+    with tempfile.TemporaryDirectory(prefix=f".work{journal.label}-", dir=out) as folder:
         making = replace(plan.making, folder=Path(folder).resolve())
         outcomes = run_in_order(
             functools.partial(prepare_item, making=making),
@@ -249,7 +237,7 @@ def _store(plan: IngestPlan, todo: Sequence[Item], skipped: dict[str, Skipped]) 
                             break
                 journal.add_shard(shard.path.name, shard.rows)
                 number += 1
-        journal.add_done()
+    journal.add_done()
     return seconds
 
 
@@ -261,10 +249,13 @@ def _skipped(item: Item, outcome: Skipped | Lost) -> Skipped:
 
 
 def _outcome(
-    plan: IngestPlan, skipped: dict[str, Skipped], seconds: float, waiting: Sequence[Share] = ()
+    plan: IngestPlan,
+    stored: Stored,
+    skipped: dict[str, Skipped],
+    seconds: float,
+    waiting: Sequence[Share] = (),
 ) -> IngestOutcome:
     """What is stored by now, and what was skipped by this run or an earlier one, by name."""
-    stored = read_stored(plan.out)
     known = {one.source: one for one in stored.skipped} | skipped
     names = {item.name for item in stored.missing(plan.found.items)}
     names |= {one.source for one in plan.found.skipped}
@@ -276,9 +267,11 @@ def _outcome(
     )
 
 
-def _write_index(plan: IngestPlan, skipped: dict[str, Skipped], seconds: float) -> IngestOutcome:
+def _write_index(
+    plan: IngestPlan, journal: Journal, skipped: dict[str, Skipped], seconds: float
+) -> IngestOutcome:
     """Make the index of all that is stored; the journals are then no longer needed."""
-    outcome = _outcome(plan, skipped, seconds)
+    outcome = _outcome(plan, journal.stored(), skipped, seconds)
     versions = {
         "vatt": importlib.metadata.version("vatt"),
         "av": av.__version__,
@@ -290,5 +283,5 @@ def _write_index(plan: IngestPlan, skipped: dict[str, Skipped], seconds: float) 
         skipped=list(map(asdict, outcome.skipped)),
         table=outcome.table,
     )
-    forget(plan.out)
+    journal.forget()
     return outcome
