@@ -28,8 +28,9 @@ from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_any
 
-Name: TypeAlias = str | os.PathLike[str]
-Signal: TypeAlias = Name | Sequence[Name] | Tensor | NDArray[np.floating]
+FilePath: TypeAlias = str | os.PathLike[str]
+Signal: TypeAlias = FilePath | Sequence[FilePath] | Tensor | NDArray[np.floating]
+Texts: TypeAlias = str | Sequence[str] | Tensor | NDArray[np.integer]
 CLIPS_OF_FILE = 4  # evenly spread (§4.3)
 CLIPS_AT_ONCE = 32
 
@@ -150,7 +151,7 @@ class Encoder:
         features, va = _run(network, inputs, self.device)
         return EncodedAudio(features, normalize(va, dim=1))
 
-    def encode_text(self, texts: str | Sequence[str] | Tensor | NDArray[np.integer]) -> EncodedText:
+    def encode_text(self, texts: Texts) -> EncodedText:
         """Encode texts.
 
         Args:
@@ -171,7 +172,7 @@ class Encoder:
         features, vt = _run(network, (_Input(ids) for ids in parts), self.device)
         return EncodedText(features, normalize(vt, dim=1))
 
-    def _word_ids(self, texts: str | Sequence[str] | Tensor | NDArray[np.integer]) -> Tensor:
+    def _word_ids(self, texts: Texts) -> Tensor:
         if not isinstance(texts, Tensor | np.ndarray):
             if self.tokenizer is None:
                 raise CheckpointError(
@@ -237,7 +238,7 @@ class ClipClassifier:
         return Classified(*_run(network, inputs, self.device))
 
 
-def load(path: Name, device: str | torch.device | None = None) -> Encoder:
+def load(path: FilePath, device: str | torch.device | None = None) -> Encoder:
     """Load a pre-trained model.
 
     Args:
@@ -259,7 +260,7 @@ def load(path: Name, device: str | torch.device | None = None) -> Encoder:
     return Encoder(module, spec, tokenizer, folder)
 
 
-def load_classifier(path: Name, device: str | torch.device | None = None) -> ClipClassifier:
+def load_classifier(path: FilePath, device: str | torch.device | None = None) -> ClipClassifier:
     """Load a classifier; the arguments are those of `load`.
 
     Raises:
@@ -274,7 +275,7 @@ def load_classifier(path: Name, device: str | torch.device | None = None) -> Cli
     return ClipClassifier(module, spec, folder)
 
 
-def model_folder(path: Name) -> Path:
+def model_folder(path: FilePath) -> Path:
     """Where the model is: `path` itself or the model/ folder in it.
 
     Raises:
@@ -369,7 +370,7 @@ def _read_audio(
         yield _Input(torch.from_numpy(clips).float().div_(2**15), of_one_file=True)
 
 
-def _paths(names: Name | Sequence[Name]) -> list[Path]:
+def _paths(names: FilePath | Sequence[FilePath]) -> list[Path]:
     listed = [names] if isinstance(names, str | os.PathLike) else list(names)
     if not listed:
         raise ConfigError("found no paths, expected at least one")

@@ -1,4 +1,4 @@
-"""Figures of the report as SVG text: curves, maps of a space, densities of similarities.
+"""Figures of the report as SVG, ready for a page: curves, maps of a space, densities.
 
 They take the page's text colour (`currentColor`) and no background, so that they suit a light
 and a dark page alike, and the same numbers always give the same bytes.
@@ -14,6 +14,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class Similarities:
     negative: NDArray[np.float32]
 
 
-def curves(panels: Sequence[Curve]) -> str:
+def curves(panels: Sequence[Curve]) -> Markup:
     """Lines over training steps, one panel beside the other."""
     with _style("curves"):
         figure, axes = _panels(len(panels), height=2.6)
@@ -81,12 +82,16 @@ def curves(panels: Sequence[Curve]) -> str:
         return _svg(figure)
 
 
-def maps(panels: Sequence[Points], *, seed: int) -> str:
+def maps(panels: Sequence[Points], *, seed: int) -> Markup:
     """t-SNE of each space on its own, unit rows, coloured by modality (as in Figure 4)."""
     with _style("maps"):
         figure, axes = _panels(len(panels), height=2.7)
         for axis, panel in zip(axes, panels, strict=True):
-            spots = _flatten(np.concatenate(list(panel.groups.values())), seed)
+            vectors = np.concatenate(list(panel.groups.values()))
+            unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            perplexity = min(30.0, (len(vectors) - 1) / 3)
+            tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed, max_iter=500)
+            spots = tsne.fit_transform(unit)
             ends = np.cumsum([len(group) for group in panel.groups.values()])
             parts = np.split(spots, ends[:-1])
             for name, part, colour in zip(panel.groups, parts, COLOURS, strict=False):
@@ -99,7 +104,7 @@ def maps(panels: Sequence[Points], *, seed: int) -> str:
         return _svg(figure)
 
 
-def densities(panels: Sequence[Similarities]) -> str:
+def densities(panels: Sequence[Similarities]) -> Markup:
     """Kernel density of the cosines of right and of wrong pairs (as in Figure 5)."""
     with _style("densities"):
         figure, axes = _panels(len(panels), height=2.3)
@@ -131,15 +136,6 @@ def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def _flatten(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
-    perplexity = min(30.0, (len(vectors) - 1) / 3)
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    spots: NDArray[np.float32] = TSNE(
-        perplexity=perplexity, init="pca", random_state=seed, max_iter=500
-    ).fit_transform(unit)
-    return spots
-
-
 def _density(values: NDArray[np.float32], grid: NDArray[np.float64]) -> NDArray[np.float64]:
     """Height of the distribution over `grid`; equal values are a narrow bump, not an error."""
     if len(values) < 2 or float(np.ptp(values)) < 1e-6:
@@ -148,8 +144,8 @@ def _density(values: NDArray[np.float32], grid: NDArray[np.float64]) -> NDArray[
     return np.asarray(gaussian_kde(values)(grid))
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> Markup:
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
+    return Markup(text[text.index("<svg") :].replace(INK, "currentColor"))

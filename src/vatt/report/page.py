@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -60,11 +59,6 @@ class Jpeg(NamedTuple):
 
 def render(template: str, **values: Any) -> str:
     """The page of a file in templates/; values are escaped, unless they are `Markup`."""
-    return _environment().get_template(template).render(values)
-
-
-@cache
-def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("vatt.report"),
         autoescape=True,
@@ -73,7 +67,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["jpeg"] = jpeg
-    return environment
+    return environment.get_template(template).render(values)
 
 
 def jpeg(frames: NDArray[np.uint8]) -> Jpeg:

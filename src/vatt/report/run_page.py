@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from vatt.config import flatten, read_toml
@@ -64,6 +63,15 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
     linear_eval = read_result(run.folder, "linear-eval")
     examples, num_searched = _examples(config, run, clips)
     spaces = _spaces(config, run, clips)
+    training_curves = None
+    if len(log) > 1:
+        names = {"loss": "whole", "video_audio": "video–audio", "video_text": "video–text"}
+        steps = [line["step"] for line in log]
+        losses = {title: [line[name] for line in log] for name, title in names.items()}
+        rates = {"learning rate": [line["learning_rate"] for line in log]}
+        training_curves = curves(
+            [Curve("loss", steps, losses), Curve("learning rate", steps, rates)]
+        )
     return render(
         "run.html",
         title=config.title,
@@ -74,14 +82,12 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
         linear_eval=linear_eval,
         linear=linear_table(linear_eval or {}),
         left_out=(zero_shot or {}).get("left_out", {}) | (linear_eval or {}).get("left_out", {}),
-        curves=Markup(_training_curves(log)) if len(log) > 1 else None,
+        curves=training_curves,
         examples=examples,
         pool=num_searched,
         top=TOP,
-        maps=Markup(maps(spaces, seed=config.seed)) if spaces else None,
-        densities=Markup(densities([pair_similarities(space) for space in spaces]))
-        if spaces
-        else None,
+        maps=maps(spaces, seed=config.seed) if spaces else None,
+        densities=densities([pair_similarities(space) for space in spaces]) if spaces else None,
         notes=config.notes,
         model_hash=run.model_hash,
         split=config.split,
@@ -136,14 +142,6 @@ def _about(
         "audio": f"{spec.sample_rate_hz / 1000:g} kHz",
         f"{config.split} clips": f"{len(clips.clips):,}",
     }
-
-
-def _training_curves(log: list[dict[str, Any]]) -> str:
-    names = {"loss": "whole", "video_audio": "video–audio", "video_text": "video–text"}
-    steps = [line["step"] for line in log]
-    losses = {title: [line[name] for line in log] for name, title in names.items()}
-    rates = {"learning rate": [line["learning_rate"] for line in log]}
-    return curves([Curve("loss", steps, losses), Curve("learning rate", steps, rates)])
 
 
 def _examples(
