@@ -142,6 +142,22 @@ def test_an_error_while_writing_leaves_no_shard(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_is_full_at_the_end_of_a_shard_leaves_no_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def write_one() -> None:
+        with ShardWriter(tmp_path / "shard-000000.tar") as shard:
+            shard.add(record(0), content(0))
+            monkeypatch.setattr(tarfile.TarFile, "close", full)
+
+    with pytest.raises(OSError, match="No space left"):
+        write_one()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_shard_does_not_appear_before_it_is_whole(tmp_path: Path) -> None:
     with ShardWriter(tmp_path / "shard-000000.tar") as shard:
         shard.add(record(0), content(0))
