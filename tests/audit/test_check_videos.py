@@ -16,17 +16,12 @@ import pytest
 
 from tests.data.scenes import SAID, SAID_IN_GERMAN, Scene, write_scenes
 from vatt.audit import check_videos as auditing
-from vatt.audit.check_shards import (
-    check_shard,
-    open_index,
-    repeated_keys,
-    shard_subjects,
-    wrong_totals,
-)
-from vatt.audit.check_videos import Checks, StoredVideo, look
+from vatt.audit.check_shards import check_index, check_shard, indexed_shards, open_index
+from vatt.audit.check_videos import Checks, StoredVideo, check_video
 from vatt.audit.duplicates import Entry, compare
 from vatt.audit.findings import Finding
 from vatt.audit.fingerprints import Likeness
+from vatt.audit.languages import guess_language
 from vatt.errors import DataError
 from vatt.media.captions.clean import Caption
 from vatt.shards.index import WRITTEN_SCHEMA
@@ -43,12 +38,12 @@ CHECKED = [name for name in WRITTEN_SCHEMA.names if name not in ("part", "parts"
 def audited(folder: Path, *, deep: bool = True) -> list[Finding]:
     """All findings about a folder, by the functions that the pool's processes run."""
     data = open_index(folder)
-    findings = [*repeated_keys(data), *wrong_totals(data)]
-    for shard in shard_subjects(data):
+    findings = [*check_index(data)]
+    for shard in indexed_shards(data):
         findings += check_shard(shard, TimeLimit())
     entries = []
     for row in data.index.to_pylist():
-        seen = look(
+        seen = check_video(
             StoredVideo(folder=folder, row=row, info=data.info), TimeLimit(), Checks(), deep=deep
         )
         findings += seen.findings
@@ -117,7 +112,7 @@ def test_reordered_frames_break_the_promised_form_and_are_slow_where_none_is_pro
     data = write_scenes(tmp_path, [replace(GOOD, options={"bf": "2", "g": "10"})])
     assert kinds(tmp_path) == ["stored form"]
     row = open_index(tmp_path).index.to_pylist()[0]
-    seen = look(
+    seen = check_video(
         StoredVideo(folder=tmp_path, row=row, info={**data.info, "made": {}}),
         TimeLimit(),
         Checks(),
@@ -128,9 +123,9 @@ def test_reordered_frames_break_the_promised_form_and_are_slow_where_none_is_pro
 
 def test_captions_in_another_language_are_told_apart() -> None:
     pytest.importorskip("py3langid")
-    assert auditing.language(SAID * 2) == "en"
-    assert auditing.language(SAID_IN_GERMAN * 2) == "de"
-    assert auditing.language("ok") == ""  # too short to say
+    assert guess_language(SAID * 2) == "en"
+    assert guess_language(SAID_IN_GERMAN * 2) == "de"
+    assert guess_language("ok") == ""  # too short to say
 
 
 def test_covered_time_counts_overlaps_once_and_only_within_the_video() -> None:
@@ -197,10 +192,10 @@ def test_bytes_that_are_stored_right_but_do_not_decode_are_found(tmp_path: Path)
 def test_only_a_deep_look_decodes_between_the_moments(deep: bool, tmp_path: Path) -> None:
     data = write_scenes(tmp_path, [replace(GOOD, frames=60, sound=(0.0, 6.0))])
     row = open_index(tmp_path).index.to_pylist()[0]
-    seen = look(
+    seen = check_video(
         StoredVideo(folder=tmp_path, row=row, info=data.info), TimeLimit(), Checks(), deep=deep
     )
-    assert seen.decoded == auditing.MOMENTS + (60 if deep else 0)
+    assert seen.decoded == auditing.NUM_FRAMES + (60 if deep else 0)
 
 
 def test_a_missing_shard_is_found_once_and_its_videos_are_cut_off(tmp_path: Path) -> None:
@@ -299,17 +294,17 @@ def test_the_same_picture_with_other_words_is_no_duplicate(tmp_path: Path) -> No
     data = write_scenes(tmp_path, [GOOD, Scene(seed=2)])
     rows = open_index(tmp_path).index.to_pylist()
     one, two = (
-        look(
+        check_video(
             StoredVideo(folder=tmp_path, row=row, info=data.info), TimeLimit(), Checks(), deep=False
         ).fingerprint
         for row in rows
     )
     assert one is not None
     assert two is not None
-    other_sound = replace(one, sound=two.sound)
+    other_sound = replace(one, audio=two.audio)
     entries = [
         Entry(folder="", shard="", key=key, split="train", source="", sha256=key, fingerprint=found)
-        for key, found in (("a", one), ("b", other_sound), ("c", replace(one, sound=None)))
+        for key, found in (("a", one), ("b", other_sound), ("c", replace(one, audio=None)))
     ]
     assert [one.kind for one in compare(entries[:2], Likeness())] == []
     assert [one.kind for one in compare(entries[::2], Likeness())] == ["near-duplicate"]

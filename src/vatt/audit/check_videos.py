@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from vatt.audit.findings import Finding
 from vatt.audit.fingerprints import Fingerprint, fingerprint
+from vatt.audit.languages import guess_language
 from vatt.errors import DataError, MediaError
 from vatt.ingest.item import limit_s
 from vatt.media.captions.clean import Caption
@@ -26,10 +25,9 @@ from vatt.shards.read import ShardFolder
 from vatt.shards.record import SampleRecord
 from vatt.workers.process import TimeLimit
 
-MOMENTS = 5  # frames that are decoded of each video: first, last and three between
-PICTURE = (90, 120)  # height and width of these frames
-_SOUND_HZ = 16_000
-_LEAST_LETTERS, _SURE = 60, 0.9  # of a text whose language is guessed
+NUM_FRAMES = 5  # that are decoded of each video: first, last and three between
+FRAME_SIZE = (90, 120)  # height and width of these frames
+_SAMPLE_RATE_HZ = 16_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +63,24 @@ class StoredVideo:
     row: Mapping[str, Any]
     info: Mapping[str, Any]
 
-    def dataset(self) -> ShardFolder:
-        """A folder with this video alone."""
+    def alone(self) -> ShardFolder:
+        """A folder with this video alone, as row 0."""
         table = pa.Table.from_pylist([dict(self.row)], schema=WRITTEN_SCHEMA)
         return ShardFolder(self.folder, table, self.info)
 
 
 @dataclass(slots=True, kw_only=True)
-class Look:
-    """What the check of a video gave; `decoded` counts frames."""
+class VideoReport:
+    """What checking a video gave.
 
+    source: what it was made from, as its record says.
+    covered_s: seconds with a caption. language: of the captions; empty: not known.
+    decoded: how many frames were.
+    """
+
+    folder: str
+    shard: str
+    key: str
     findings: list[Finding] = field(default_factory=list)
     fingerprint: Fingerprint | None = None
     source: str = ""
@@ -82,100 +88,95 @@ class Look:
     language: str = ""
     decoded: int = 0
 
+    @classmethod
+    def of(cls, video: StoredVideo) -> VideoReport:
+        """An empty one."""
+        return cls(folder=str(video.folder), shard=video.row["shard"], key=video.row["key"])
 
-def look(subject: StoredVideo, time_limit: TimeLimit, checks: Checks, *, deep: bool) -> Look:
-    """Check one video; `deep` decodes every frame."""
-    seen = Look()
+    def add(self, kind: str, detail: str, weight: float = 0.0) -> None:
+        """Add a finding about this video."""
+        folder, shard, key = self.folder, self.shard, self.key
+        finding = Finding(kind, folder=folder, shard=shard, key=key, detail=detail, weight=weight)
+        self.findings.append(finding)
+
+
+def check_video(
+    video: StoredVideo, time_limit: TimeLimit, checks: Checks, *, deep: bool
+) -> VideoReport:
+    """Check everything that can be asked of a video alone.
+
+    Args:
+        video: the video.
+        time_limit: goes by its duration, once that is known.
+        checks: from which values on something is a finding.
+        deep: decode every frame, not only `NUM_FRAMES`.
+    """
+    report = VideoReport.of(video)
     try:
-        for kind, detail, weight in _faults(subject, time_limit, checks, seen, deep=deep):
-            seen.findings.append(found(subject, kind, detail, weight))
+        _check_bytes(report, video, time_limit, checks, deep=deep)
     except MediaError as error:
-        seen.findings.append(found(subject, "undecodable", str(error)))
+        report.add("undecodable", str(error))
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         # A record may hold anything, such as words where numbers belong.
-        detail = f"makes no sense ({type(error).__name__}: {error})"
-        seen.findings.append(found(subject, "bad record", detail))
-    return seen
+        report.add("bad record", f"makes no sense ({type(error).__name__}: {error})")
+    return report
 
 
-Fault = tuple[str, str, float]  # kind, detail, weight
-
-
-def found(subject: StoredVideo, kind: str, detail: str, weight: float = 0.0) -> Finding:
-    """A finding about a video."""
-    row = subject.row
-    return Finding(
-        kind=kind,
-        folder=str(subject.folder),
-        shard=row["shard"],
-        key=row["key"],
-        detail=detail,
-        weight=weight,
-    )
-
-
-def _faults(
-    subject: StoredVideo, time_limit: TimeLimit, checks: Checks, seen: Look, *, deep: bool
-) -> Iterator[Fault]:
-    row = subject.row
-    data = subject.dataset()
+def _check_bytes(
+    report: VideoReport, video: StoredVideo, time_limit: TimeLimit, checks: Checks, *, deep: bool
+) -> None:
+    row, stored = video.row, video.alone()
     try:
-        video = data.read_stored_video(0)
+        content = stored.read_stored_video(0)
     except DataError as error:
-        yield "cut off", str(error), 0.0
+        report.add("cut off", str(error))
         return
-    digest = hashlib.sha256(video).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     if digest != row["sha256"]:
-        yield "checksum", f"found {digest[:12]}…, expected {row['sha256'][:12]}…", 0.0
+        report.add("checksum", f"found {digest[:12]}…, expected {row['sha256'][:12]}…")
         return
     try:
-        text, record = data.read_record_text(0), data.read_record(0)
+        text, record = stored.read_record_text(0), stored.read_record(0)
     except DataError as error:
-        yield "bad record", str(error), 0.0
+        report.add("bad record", str(error))
         return
-    seen.source = record.source
-    time_limit.allow(limit_s(record.facts.duration_s, len(video)))
-    yield from _index_faults(row, record, text)
-    yield from _caption_faults(record, checks, seen)
-    if row.get("sound_size"):
-        video = data.read_video(0)
-    with open_media(video) as media:
-        packets = media.packets()
-        yield from _packet_faults(packets, record, subject.info, checks)
-        yield from _picture_and_sound_faults(media, packets, checks, seen)
-        if not deep:
-            return
-        seen.decoded += (frames := media.count_frames())
-        if frames < packets.frames:
-            yield "undecodable", f"decodes to {frames} frames of {packets.frames}", 0.0
+    report.source = record.source
+    time_limit.allow(limit_s(record.facts.duration_s, len(content)))
 
-
-def _index_faults(row: Mapping[str, Any], record: SampleRecord, text: bytes) -> Iterator[Fault]:
     video_at, text_at = (row["video_offset"], row["video_size"]), (row["json_offset"], text)
     expected = index_row(row["shard"], record, video_at, text_at)
-    for (
-        name,
-        value,
-    ) in row.items():  # null: written by an older version, which did not have the column
+    for name, value in row.items():  # null: an older version wrote it
         if value is not None and value != expected.get(name, value):
-            yield "index differs", f"{name}: index {value!r}, record {expected[name]!r}", 0.0
+            report.add("index differs", f"{name}: index {value!r}, record {expected[name]!r}")
+
+    _check_captions(report, record, checks)
+    if row.get("sound_size"):
+        content = stored.read_video(0)
+    with open_media(content) as media:
+        packets = media.packets()
+        _check_packets(report, packets, record, video.info, checks)
+        _check_frames_and_audio(report, media, packets, checks)
+        if deep:
+            report.decoded += (frames := media.count_frames())
+            if frames < packets.frames:
+                report.add("undecodable", f"decodes to {frames} frames of {packets.frames}")
 
 
-def _caption_faults(record: SampleRecord, checks: Checks, seen: Look) -> Iterator[Fault]:
+def _check_captions(report: VideoReport, record: SampleRecord, checks: Checks) -> None:
     captions, end_s = record.captions, record.facts.duration_s
     outside_s = max(
         (max(-one.start_s, one.end_s - end_s, one.start_s - one.end_s) for one in captions),
         default=0.0,
     )
-    if not outside_s <= checks.caption_gap_s:
-        yield "caption times", f"up to {outside_s:,.1f} s outside of the video", outside_s
-    seen.covered_s = covered_s(captions, end_s)
-    seen.language = language(" ".join(caption.text for caption in captions)[:4000])
+    if not outside_s <= checks.caption_gap_s:  # NaN is a finding, too
+        report.add("caption times", f"up to {outside_s:,.1f} s outside of the video", outside_s)
+    report.covered_s = covered_s(captions, end_s)
+    report.language = guess_language(" ".join(caption.text for caption in captions)[:4000])
     if not captions:
-        yield "no captions", record.missing.get("captions", ""), 0.0
-    elif seen.covered_s < checks.min_covered * end_s:
-        share = seen.covered_s / end_s
-        yield "sparse captions", f"{seen.covered_s:,.1f} of {end_s:,.1f} s", 1 - share
+        report.add("no captions", record.missing.get("captions", ""))
+    elif report.covered_s < checks.min_covered * end_s:
+        share = report.covered_s / end_s
+        report.add("sparse captions", f"{report.covered_s:,.1f} of {end_s:,.1f} s", 1 - share)
 
 
 def covered_s(captions: Sequence[Caption], end_s: float) -> float:
@@ -188,90 +189,66 @@ def covered_s(captions: Sequence[Caption], end_s: float) -> float:
     return total
 
 
-def language(text: str) -> str:
-    """The likely language of a text (ISO 639-1); empty when the guess is not sure enough."""
-    identifier = _identifier()
-    if identifier is None or sum(map(str.isalpha, text)) < _LEAST_LETTERS:
-        return ""
-    name, sure = identifier.classify(text)
-    return str(name) if sure >= _SURE else ""
-
-
-@functools.cache
-def _identifier() -> Any:
-    """The language model; None when its package is not installed."""
-    try:
-        langid = importlib.import_module("py3langid.langid")
-    except ModuleNotFoundError:
-        return None
-    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
-
-
-def knows_languages() -> bool:
-    """Whether languages can be guessed here."""
-    return _identifier() is not None
-
-
-def _packet_faults(
-    packets: PacketFacts, record: SampleRecord, info: Mapping[str, Any], checks: Checks
-) -> Iterator[Fault]:
+def _check_packets(
+    report: VideoReport,
+    packets: PacketFacts,
+    record: SampleRecord,
+    info: Mapping[str, Any],
+    checks: Checks,
+) -> None:
     gap_s = abs(packets.end_s - record.facts.duration_s)
     if not gap_s <= checks.duration_gap_s:
-        found = f"the picture ends at {packets.end_s:,.2f} s"
-        yield "wrong duration", f"{found}, the index says {record.facts.duration_s:,.2f} s", gap_s
+        expected = f"the index says {record.facts.duration_s:,.2f} s"
+        report.add(
+            "wrong duration", f"the picture ends at {packets.end_s:,.2f} s, {expected}", gap_s
+        )
     if not packets.even:
-        yield "uneven rate", f"{packets.frames} frames, not equally long", 0.0
+        report.add("uneven rate", f"{packets.frames} frames, not equally long")
     promised = info.get("made", {}).get("settings", {}).get("gop")
-    if promised is not None and (packets.reordered or packets.gop > promised):
-        yield "stored form", _form(packets, promised), packets.gop
-    elif packets.reordered or packets.gop > checks.max_gop:
-        yield "slow to read", _form(packets, checks.max_gop), packets.gop
+    for kind, most in (("stored form", promised), ("slow to read", checks.max_gop)):
+        if most is not None and (packets.reordered or packets.gop > most):
+            order = "; frames are reordered" if packets.reordered else ""
+            detail = f"{packets.gop} frames between key frames, expected at most {most}{order}"
+            report.add(kind, detail, packets.gop)
+            break
     if packets.audio_s is not None:
         late_s, early_s = packets.audio_s[0], packets.end_s - packets.audio_s[1]
         if max(late_s, early_s) > checks.sound_gap_s:
             detail = f"starts {late_s:,.2f} s after the video, ends {early_s:,.2f} s before it"
-            yield "sound gap", detail, max(late_s, early_s)
+            report.add("sound gap", detail, max(late_s, early_s))
 
 
-def _form(packets: PacketFacts, gop: int) -> str:
-    order = "; frames are reordered" if packets.reordered else ""
-    return f"{packets.gop} frames between key frames, expected at most {gop}{order}"
-
-
-def _picture_and_sound_faults(
-    media: MediaFile, packets: PacketFacts, checks: Checks, seen: Look
-) -> Iterator[Fault]:
-    frames = media.frames(moments(packets.last_s), size=PICTURE)
-    track = media.audio(sample_rate_hz=_SOUND_HZ)
-    seen.decoded += len(frames)
-    seen.fingerprint = fingerprint(frames, track, sample_rate_hz=_SOUND_HZ)
+def _check_frames_and_audio(
+    report: VideoReport, media: MediaFile, packets: PacketFacts, checks: Checks
+) -> None:
+    frames = media.frames(frame_times(packets.last_s), size=FRAME_SIZE)
+    waveform = media.audio(sample_rate_hz=_SAMPLE_RATE_HZ)
+    report.decoded += len(frames)
+    report.fingerprint = fingerprint(frames, waveform, sample_rate_hz=_SAMPLE_RATE_HZ)
     brightest = float(np.percentile(frames.max(axis=-1), 99))
-    still = frames.astype(np.float32)
-    moved = max(float(np.abs(frame - still[0]).mean()) for frame in still)
+    grey = frames.astype(np.float32)
+    moved = max(float(np.abs(frame - grey[0]).mean()) for frame in grey)
     if brightest < checks.black_below:
-        yield "black", f"brightest {brightest:.0f} of 255", -brightest
+        report.add("black", f"brightest {brightest:.0f} of 255", -brightest)
     elif moved < checks.frozen_below and packets.end_s >= checks.frozen_after_s:
-        yield "frozen", f"frames differ by {moved:.2f} grey levels", packets.end_s
-    if packets.audio_s is not None and (loudness := _dbfs(track)) < checks.silent_dbfs:
-        yield "silent", f"{loudness:.0f} dB of full scale", -loudness
+        report.add("frozen", f"frames differ by {moved:.2f} grey levels", packets.end_s)
+    if packets.audio_s is not None:
+        dbfs = -120.0
+        if waveform is not None and waveform.any():
+            dbfs = float(10 * np.log10(np.mean((waveform / 2.0**15) ** 2)))
+        if dbfs < checks.silent_dbfs:
+            report.add("silent", f"{dbfs:.0f} dB of full scale", -dbfs)
 
 
-def moments(last_s: float) -> NDArray[np.float64]:
+def frame_times(last_s: float) -> NDArray[np.float64]:
     """Times in seconds of the frames that are decoded."""
-    return np.linspace(0.0, last_s, MOMENTS)
+    return np.linspace(0.0, last_s, NUM_FRAMES)
 
 
-def _dbfs(track: NDArray[np.int16] | None) -> float:
-    if track is None or not track.any():
-        return -120.0
-    return float(10 * np.log10(np.mean((track / 2.0**15) ** 2)))
-
-
-def film(subject: StoredVideo, _: TimeLimit) -> NDArray[np.uint8]:
-    """The frames of a video that were checked, to show them; none when it does not decode."""
-    data = subject.dataset()
+def thumbnails(video: StoredVideo, _: TimeLimit) -> NDArray[np.uint8]:
+    """The frames that were checked, [T, H, W, 3], to show them; none when it does not decode."""
     try:
-        with open_media(data.read_video(0)) as media:
-            return media.frames(moments(media.packets().last_s), size=PICTURE)
+        with open_media(video.alone().read_video(0)) as media:
+            return media.frames(frame_times(media.packets().last_s), size=FRAME_SIZE)
     except (MediaError, DataError):
-        return np.empty((0, *PICTURE, 3), np.uint8)
+        return np.empty((0, *FRAME_SIZE, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Videos against each other: equal files, near-duplicates, and what leaks between splits."""
+"""Compare videos with each other: equal files, near-duplicates, and what leaks between splits."""
 
 from __future__ import annotations
 
@@ -33,46 +33,39 @@ class Entry:
 
 def compare(entries: Sequence[Entry], likeness: Likeness) -> Iterator[Finding]:
     """One finding for each group of videos that are equal, or alike, or of one source."""
-    equal = _same(entries, "sha256")
-    for group in equal:
-        yield _finding(entries, group, "same content", leak_only=False)
+    for group in _groups_by(entries, "sha256"):
+        yield _finding(group, "same content")
     pairs = [
         (one, two)
         for one, two, _ in alike([entry.fingerprint for entry in entries], likeness)
-        if entries[one].sha256 != entries[two].sha256 and not _parts_of_one(entries, one, two)
+        if entries[one].sha256 != entries[two].sha256
+        # Parts of a long video may look alike; a leak between them is a `same source`.
+        and not (entries[one].source and entries[one].source == entries[two].source)
     ]
-    for group in groups(pairs):
-        yield _finding(entries, group, "near-duplicate", leak_only=False)
-    for group in _same(entries, "source"):
-        kinds = [{getattr(entries[place], name) for place in group} for name in ("sha256", "split")]
-        if all(len(values) > 1 for values in kinds):
-            yield _finding(entries, group, "same source", leak_only=True)
+    for places in groups(pairs):
+        yield _finding([entries[place] for place in places], "near-duplicate")
+    for group in _groups_by(entries, "source"):
+        if len({one.sha256 for one in group}) > 1 and len({one.split for one in group}) > 1:
+            yield _finding(group, "same source")
 
 
-def _same(entries: Sequence[Entry], attribute: str) -> list[list[int]]:
-    places = defaultdict[str, list[int]](list)
-    for place, entry in enumerate(entries):
+def _groups_by(entries: Sequence[Entry], attribute: str) -> list[list[Entry]]:
+    members = defaultdict[str, list[Entry]](list)
+    for entry in entries:
         if value := getattr(entry, attribute):
-            places[value].append(place)
-    return [group for group in places.values() if len(group) > 1]
+            members[value].append(entry)
+    return [group for group in members.values() if len(group) > 1]
 
 
-def _parts_of_one(entries: Sequence[Entry], one: int, two: int) -> bool:
-    """Parts of a long video may look alike; a leak between them is of kind `same source`."""
-    return bool(entries[one].source) and entries[one].source == entries[two].source
-
-
-def _finding(
-    entries: Sequence[Entry], group: Sequence[int], kind: str, *, leak_only: bool
-) -> Finding:
-    members = [entries[place] for place in group]
-    leaks = leak_only or len({member.split for member in members}) > 1
+def _finding(group: Sequence[Entry], kind: str) -> Finding:
+    leaks = len({one.split for one in group}) > 1
+    first, *others = group[:6]
     return Finding(
-        kind=f"leak: {kind}" if leaks else kind,
-        folder=members[0].folder,
-        shard=members[0].shard,
-        key=members[0].key,
-        detail=f"{len(members)} videos: " + ", ".join(member.name for member in members[:6]),
-        weight=len(members),
-        others=tuple((member.folder, member.key) for member in members[1:6]),
+        f"leak: {kind}" if leaks else kind,
+        folder=first.folder,
+        shard=first.shard,
+        key=first.key,
+        detail=f"{len(group)} videos: " + ", ".join(one.name for one in group[:6]),
+        weight=len(group),
+        others=tuple((one.folder, one.key) for one in others),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]  # error: what is stored is not what was stored
@@ -17,16 +17,18 @@ class Kind:
     to_do: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """Something found: of which kind, where, and the detail in words.
 
+    kind: a name in `KINDS`.
     key: the video; empty when it is about a whole shard or folder.
     weight: sorts the findings of a kind, the worst first.
     others: folder and key of videos that belong to the finding, too.
     """
 
     kind: str
+    _: KW_ONLY
     folder: str
     shard: str = ""
     key: str = ""

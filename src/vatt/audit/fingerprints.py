@@ -27,12 +27,12 @@ _BANDS_HZ = np.geomspace(100, 4000, _CELLS + 2)
 class Fingerprint:
     """What a video looks and sounds like.
 
-    pictures: of frames at the same shares of every video's duration; None where one is flat.
-    sound: of the whole audio track; None without one or when it is silent.
+    frames: at the same shares of every video's duration; None where one is flat.
+    audio: of the whole track; None without one or when it is silent.
     """
 
-    pictures: tuple[int | None, ...]
-    sound: int | None
+    frames: tuple[int | None, ...]
+    audio: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +51,12 @@ def fingerprint(
 ) -> Fingerprint:
     """The fingerprint of a video by some of its frames [T, H, W, 3] and its whole waveform [S]."""
     return Fingerprint(
-        pictures=tuple(_picture_bits(frame) for frame in frames),
-        sound=None if waveform is None else _sound_bits(waveform, sample_rate_hz),
+        frames=tuple(_frame_bits(frame) for frame in frames),
+        audio=None if waveform is None else _audio_bits(waveform, sample_rate_hz),
     )
 
 
-def _picture_bits(frame: NDArray[np.uint8]) -> int | None:
+def _frame_bits(frame: NDArray[np.uint8]) -> int | None:
     grey = frame.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     if grey.std() < _FLAT:
         return None
@@ -65,12 +65,12 @@ def _picture_bits(frame: NDArray[np.uint8]) -> int | None:
     return _packed(np.diff(np.array(cells), axis=1) > 0)
 
 
-def _sound_bits(waveform: NDArray[np.int16], rate_hz: int) -> int | None:
+def _audio_bits(waveform: NDArray[np.int16], rate_hz: int) -> int | None:
     if len(waveform) < 1024 * (_CELLS + 1) or np.abs(waveform).max() < _QUIET * 2**15:
         return None
     loudness = []
-    for stretch in np.array_split(waveform, _CELLS + 1):
-        blocks = stretch[: len(stretch) // 1024 * 1024].reshape(-1, 1024).astype(np.float32)
+    for piece in np.array_split(waveform, _CELLS + 1):
+        blocks = piece[: len(piece) // 1024 * 1024].reshape(-1, 1024).astype(np.float32)
         power = np.mean([np.abs(np.fft.rfft(block)) ** 2 for block in blocks], axis=0)
         bands = np.digitize(np.fft.rfftfreq(1024, 1 / rate_hz), _BANDS_HZ)
         loudness.append([np.log(power[bands == band].sum() + 1.0) for band in range(1, _CELLS + 2)])
@@ -94,59 +94,45 @@ def alike(prints: Sequence[Fingerprint | None], likeness: Likeness) -> list[tupl
     Returns:
         Places in `prints`, the smaller first, and the mean of differing bits; ascending.
     """
-    table = _Table.of(prints)
+    num_frames = max((len(one.frames) for one in prints if one), default=0)
+    flat = Fingerprint(frames=(None,) * num_frames, audio=None)
+    frames, has_frame = _as_array(
+        [(one or flat).frames for one in prints], (len(prints), num_frames)
+    )
+    audio, has_audio = _as_array([(one or flat).audio for one in prints], (len(prints),))
+
+    def differing_bits(ones: NDArray[np.intp], twos: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Of a frame, on average; infinite where two are not alike."""
+        both = has_frame[ones] & has_frame[twos]
+        bits: NDArray[np.float64] = (_count(frames[ones] ^ frames[twos]) * both).sum(axis=1)
+        bits = bits / both.sum(axis=1)
+        both = has_audio[ones] & has_audio[twos]
+        other_audio = both & (_count(audio[ones] ^ audio[twos]) > likeness.sound_bits)
+        bits[other_audio | (bits > likeness.picture_bits)] = np.inf
+        return bits
+
     found: dict[tuple[int, int], float] = {}
-    for moment in range(table.pictures.shape[1]):
-        places = np.flatnonzero(table.seen[:, moment])
+    for number in range(num_frames):
+        places = np.flatnonzero(has_frame[:, number])
         for third in range(3):
-            pieces = table.pictures[places, moment] >> np.uint64(third * _THIRD)
-            order = np.argsort(pieces & np.uint64(2**_THIRD - 1), kind="stable")
-            pieces = (pieces & np.uint64(2**_THIRD - 1))[order]
-            for ones, twos in _candidates(places[order], pieces):
-                bits = table.distances(ones, twos, likeness)
+            pieces = frames[places, number] >> np.uint64(third * _THIRD)
+            pieces &= np.uint64(2**_THIRD - 1)
+            order = np.argsort(pieces, kind="stable")
+            for ones, twos in _candidates(places[order], pieces[order]):
+                bits = differing_bits(ones, twos)
                 good = np.flatnonzero(np.isfinite(bits))
                 pairs = zip(ones[good].tolist(), twos[good].tolist(), strict=True)
                 found |= zip(pairs, bits[good].tolist(), strict=True)
     return [(one, two, bits) for (one, two), bits in sorted(found.items())]
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Fingerprints as arrays: frames uint64 [N, T] and audio uint64 [N], and which there are."""
-
-    pictures: NDArray[np.uint64]
-    seen: NDArray[np.bool_]
-    sound: NDArray[np.uint64]
-    heard: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, prints: Sequence[Fingerprint | None]) -> _Table:
-        moments = max((len(one.pictures) for one in prints if one), default=0)
-        rows = [one.pictures if one else (None,) * moments for one in prints]
-        sounds = [one.sound if one else None for one in prints]
-        shape = len(rows), moments
-        return cls(
-            pictures=np.array([[bits or 0 for bits in row] for row in rows], np.uint64).reshape(
-                shape
-            ),
-            seen=np.array([[bits is not None for bits in row] for row in rows], bool).reshape(
-                shape
-            ),
-            sound=np.array([bits or 0 for bits in sounds], np.uint64),
-            heard=np.array([bits is not None for bits in sounds], bool),
-        )
-
-    def distances(
-        self, ones: NDArray[np.intp], twos: NDArray[np.intp], likeness: Likeness
-    ) -> NDArray[np.float64]:
-        """Differing bits of a frame, on average; infinite where two videos are not alike."""
-        both = self.seen[ones] & self.seen[twos]
-        differ = _count(self.pictures[ones] ^ self.pictures[twos]) * both
-        bits: NDArray[np.float64] = differ.sum(axis=1) / both.sum(axis=1)
-        heard = self.heard[ones] & self.heard[twos]
-        other = heard & (_count(self.sound[ones] ^ self.sound[twos]) > likeness.sound_bits)
-        bits[other | (bits > likeness.picture_bits)] = np.inf
-        return bits
+def _as_array(
+    values: Sequence[int | None] | Sequence[tuple[int | None, ...]], shape: tuple[int, ...]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """Fingerprints as numbers, 0 where there is none; and where there is one."""
+    given = np.array(values, object).reshape(shape)
+    there = given != None  # noqa: E711 of each element
+    return np.where(there, given, 0).astype(np.uint64), np.asarray(there, np.bool_)
 
 
 def _count(words: NDArray[np.uint64]) -> NDArray[np.int64]:
