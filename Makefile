@@ -81,7 +81,7 @@ wheel: $(STAMP)
 	$(BIN)/python -m build --quiet --wheel --outdir dist .
 	$(PYTHON) -m venv build/wheel-check
 	build/wheel-check/bin/pip install -qq --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt dist/*.whl
-	cd build && wheel-check/bin/vatt --help && wheel-check/bin/vatt pretrain --preset tiny --print-config --out run --data.shards none >/dev/null
+	cd build && wheel-check/bin/vatt --help && wheel-check/bin/vatt demo --help >/dev/null && wheel-check/bin/vatt pretrain --preset tiny --print-config --out run --data.shards none >/dev/null
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -123,7 +123,12 @@ class Writer:
         text = opener + " ".join(part.text for part in start)
         said = frozenset(fact for part in start for fact in part.said)
         joints = (self._one_of((" near", " and I see", ",")), self._one_of((",", " and")))
-        rest = [*zip(joints, things, strict=False), *((",", part) for part in self._events(truth))]
+        events = [
+            Sentence(self._one_of(options), frozenset([fact]))
+            for fact, options in EVENTS.items()
+            if fact in truth.facts and self._chance(0.7)
+        ]
+        rest = [*zip(joints, things, strict=False), *((",", event) for event in events)]
         for joint, part in rest:
             longer = f"{text}{joint} {part.text}"
             if len(longer.split()) <= MAX_WORDS:
@@ -198,14 +203,6 @@ class Writer:
             said.add(side)
             phrase += " " + self._one_of(SIDES[side.split("@")[1]])
         return Sentence(phrase, frozenset(said))
-
-    def _events(self, truth: GroundTruth) -> list[Sentence]:
-        """What happened: pain, a kill, something picked up."""
-        return [
-            Sentence(self._one_of(options), frozenset([fact]))
-            for fact, options in EVENTS.items()
-            if fact in truth.facts and self._chance(0.7)
-        ]
 
 
 def article(phrase: str) -> str:

@@ -99,7 +99,7 @@ def run(config: ConvertConfig) -> ConvertResult:
     if config.out is not None and not config.dry_run:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         with checkpoint_folder(config.out) as folder:
-            _write_tensors(folder, files)
+            _write_with_progress(folder, files)
             write_settings(folder, bundle, found, has_vocabulary=tokenizer is not None)
             if step is not None:
                 write_state(folder, TrainingState(step=step, facts={"failures": []}))
@@ -118,7 +118,7 @@ def run(config: ConvertConfig) -> ConvertResult:
     )
 
 
-def _write_tensors(folder: Path, files: Mapping[str, Mapping[str, LazyTensor]]) -> None:
+def _write_with_progress(folder: Path, files: Mapping[str, Mapping[str, LazyTensor]]) -> None:
     total = sum(map(num_bytes, files.values()))
     done = 0
     with ProgressBar("converting, MB", round(total / 1e6)) as bar:
