@@ -66,6 +66,11 @@ def test_the_parts_add_up_to_the_whole(capsys):
     assert total["gflops_in_training"] < total["gflops"]  # half of the tokens are dropped
 
 
+def test_torchs_own_count_is_of_the_products_alone(capsys):
+    for modality in said(capsys, "--preset", "mbs")["modalities"].values():
+        assert 0.95 * modality["gflops"] < modality["gflops_by_torch"] < modality["gflops"]
+
+
 def test_the_papers_own_model_is_described_without_building_it(capsys):
     """Large: 445 million weights, 1.8 GB, of which none is made."""
     before = torch.random.get_rng_state()

@@ -7,8 +7,8 @@ have a shape and no numbers; it runs forward as always, and what it does is coun
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from vatt.contracts import ClipSpec, Inputs
 from vatt.models.classifier import Classifier
@@ -101,7 +102,9 @@ class FlopCounter(TorchDispatchMode):
     def __enter__(self) -> FlopCounter:
         for name, part in self._parts.items():
             for module in part.modules():
-                self._hooks.enter_context(_hooked(module, self._entering(name), self._leaving))
+                entering = partial(self._enter_part, name)
+                self._hooks.callback(module.register_forward_pre_hook(entering).remove)
+                self._hooks.callback(module.register_forward_hook(self._leave_part).remove)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -114,24 +117,31 @@ class FlopCounter(TorchDispatchMode):
         """Of all parts."""
         return sum(self.by_part.values(), Flops())
 
-    def _entering(self, name: str) -> Callable[..., None]:
-        return lambda *_: self._inside.append(name)
+    def _enter_part(self, name: str, *_: Any) -> None:
+        self._inside.append(name)
 
-    def _leaving(self, *_: Any) -> None:
+    def _leave_part(self, *_: Any) -> None:
         self._inside.pop()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run the operation, and count it."""
-        out = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
         first = out[0] if isinstance(out, tuple | list) and out else out
         if not isinstance(first, self._of):
             return out
         if func is aten._softmax.default:
-            self._softmax(first.numel())
-        elif func in PRODUCTS:
-            flops = PRODUCTS[func](*args)
+            self._count(Flops(softmaxed=first.numel()))
+            if self._last_product is not None:
+                part, moved = self._last_product
+                self.by_part[part] += moved
+                self._last_product = None
+        elif func.overloadpacket in flop_registry:
+            flops = int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=out))
+            if func is aten.addmm.default:
+                flops += first.numel()  # the bias, which torch's formula leaves out
             if func is aten.bmm.default:
                 moved = Flops(products=-flops, scores=flops, queries=args[0].numel())
                 self._last_product = self._inside[-1], moved
@@ -140,43 +150,11 @@ class FlopCounter(TorchDispatchMode):
             self._count(Flops(other=_element_by_element(func, args, first)))
         return out
 
-    def _softmax(self, scores: int) -> None:
-        self._count(Flops(softmaxed=scores))
-        if self._last_product is not None:
-            part, moved = self._last_product
-            self.by_part[part] += moved
-            self._last_product = None
-
     def _count(self, flops: Flops) -> None:
         part = self._inside[-1]
         self.by_part[part] = self.by_part.get(part, Flops()) + flops
 
 
-@contextmanager
-def _hooked(
-    module: nn.Module, before: Callable[..., None], after: Callable[..., None]
-) -> Iterator[None]:
-    handles = module.register_forward_pre_hook(before), module.register_forward_hook(after)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _mm(a: Tensor, b: Tensor) -> int:
-    return 2 * a.numel() * b.shape[-1]
-
-
-def _addmm(bias: Tensor, a: Tensor, b: Tensor) -> int:
-    return _mm(a, b) + a.shape[-2] * b.shape[-1]
-
-
-PRODUCTS: dict[Any, Callable[..., int]] = {
-    aten.mm.default: _mm,
-    aten.bmm.default: _mm,
-    aten.addmm.default: _addmm,
-}
 # Operations per element of the output, counted as TensorFlow's profiler counts their formulas.
 PER_ELEMENT: dict[Any, int] = {
     aten.gelu.default: 4,  # 0.5 · x · (1 + erf(x / √2)); erf itself is not counted
@@ -311,6 +289,17 @@ def forward_flops(
             heads()
     model.eval()
     return found | {HEADS: counter.by_part}
+
+
+def flops_by_torch(plan: Blueprint, clip: ClipSpec) -> dict[str, int]:
+    """By torch's own counter: of each modality's matrix products in evaluation, without biases."""
+    inputs, found = plan.inputs(clip), {}
+    with torch.no_grad():
+        for modality in modalities_of(plan.model):
+            with FlopCounterMode(display=False) as counter:
+                run_backbone(plan.model, modality, inputs)
+            found[str(modality)] = int(counter.get_total_flops())
+    return found
 
 
 def run_backbone(model: Vatt | Classifier, modality: Modality, inputs: Inputs) -> Tensor:

@@ -17,6 +17,7 @@ from vatt.costs.flops import (
     blueprint,
     count_parameters,
     count_tokens,
+    flops_by_torch,
     forward_flops,
     parts_of,
 )
@@ -179,6 +180,7 @@ def _modalities(
 ) -> dict[str, dict[str, float]]:
     tokens = count_tokens(plan, clip, training=False)
     kept = count_tokens(plan, clip, training=True)
+    by_torch = flops_by_torch(plan, clip)
     return {
         modality: {
             "tokens": tokens[modality],
@@ -186,6 +188,7 @@ def _modalities(
             "inputs_of_a_clip": clip.texts if modality == "text" else 1,
             "gflops": _gflops(evaluation[modality].values()),
             "gflops_in_training": _gflops(training[modality].values()),
+            "gflops_by_torch": by_torch[modality] / GIGA,
         }
         for modality in tokens
     }
