@@ -294,11 +294,10 @@ def forward_flops(
 def flops_by_torch(plan: Blueprint, clip: ClipSpec) -> dict[str, int]:
     """By torch's own counter: of each modality's matrix products in evaluation, without biases."""
     inputs, found = plan.inputs(clip), {}
-    with torch.no_grad():
-        for modality in modalities_of(plan.model):
-            with FlopCounterMode(display=False) as counter:
-                run_backbone(plan.model, modality, inputs)
-            found[str(modality)] = int(counter.get_total_flops())
+    for modality in modalities_of(plan.model):
+        with FlopCounterMode(display=False) as counter:  # wants gradients to be on
+            run_backbone(plan.model, modality, inputs)
+        found[str(modality)] = int(counter.get_total_flops())
     return found
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from vatt.errors import ConfigError
 from vatt.models.model_config import ModelConfig
 from vatt.models.positions import resample
-from vatt.models.tokens import PatchTokens
+from vatt.models.tokens import PatchTokens, audio_tokens, video_tokens
 from vatt.models.transformer import Transformer, dense, glorot_normal_
-from vatt.models.vatt import Vatt, audio_tokens, signal_features, video_tokens
+from vatt.models.vatt import Vatt, signal_features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

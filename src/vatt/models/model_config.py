@@ -10,10 +10,12 @@ from vatt.errors import ConfigError
 from vatt.models.heads import HeadsConfig
 from vatt.models.positions import PositionForm, Resampling
 from vatt.models.spectrogram import SpectrogramConfig
-from vatt.models.tokens import DropCount, DropScope, Edges
 from vatt.models.transformer import BASE, MEDIUM, SMALL, TransformerConfig
 
 Modality = Literal["video", "audio", "text"]
+Edges = Literal["pad", "cut"]
+DropScope = Literal["sample", "batch"]
+DropCount = Literal["tokens", "buckets"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

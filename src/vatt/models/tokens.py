@@ -4,19 +4,84 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vatt.errors import ConfigError
+from vatt.models.model_config import DropCount, DropScope, Edges, ModelConfig
 from vatt.models.positions import AxisPositions
 from vatt.models.transformer import dense, glorot_normal_
 
-Edges = Literal["pad", "cut"]
-DropScope = Literal["sample", "batch"]
-DropCount = Literal["tokens", "buckets"]
+
+def video_tokens(config: ModelConfig) -> PatchTokens:
+    """What makes tokens of frames."""
+    video = config.video
+    return PatchTokens(
+        patch=video.patch,
+        channels=3,
+        width=video.transformer.width,
+        positions=_positions(config, video.buckets, video.transformer.width),
+        edges=config.edges,
+        bias=config.patch_bias,
+        pre_projection=config.pre_projection,
+        dropout=video.transformer.dropout,
+        drop_count=config.drop_token_count,
+        mean=video.mean,
+        std=video.std,
+    )
+
+
+def audio_tokens(config: ModelConfig) -> PatchTokens:
+    """What makes tokens of a waveform or a spectrogram."""
+    audio = config.audio
+    spectrogram = audio.kind == "spectrogram"
+    width = audio.transformer.width
+    positions = _positions(
+        config, audio.spectrogram.buckets if spectrogram else (audio.buckets,), width
+    )
+    positions.transposed = spectrogram and audio.transposed_positions
+    return PatchTokens(
+        patch=audio.spectrogram.patch if spectrogram else (audio.patch,),
+        channels=1,
+        width=width,
+        positions=positions,
+        edges=config.edges,
+        bias=config.patch_bias,
+        pre_projection=config.pre_projection,
+        dropout=audio.transformer.dropout,
+        drop_count=config.drop_token_count,
+    )
+
+
+def text_tokens(config: ModelConfig) -> WordTokens | LinearText:
+    """What makes tokens of word ids or, of text of kind "linear", already its features."""
+    text = config.text
+    if text.kind == "linear":
+        return LinearText(
+            vocabulary=text.vocabulary,
+            width=text.linear_width,
+            word_width=text.word_width,
+            frozen=text.frozen_words,
+        )
+    width = text.transformer.width
+    absolute = text.positions == "absolute"
+    return WordTokens(
+        vocabulary=text.vocabulary,
+        width=width,
+        word_width=text.word_width,
+        frozen=text.frozen_words,
+        pre_projection=config.pre_projection,
+        positions=_positions(config, (text.buckets,), width) if absolute else None,
+        dropout=text.transformer.dropout,
+    )
+
+
+def _positions(config: ModelConfig, buckets: tuple[int, ...], width: int) -> AxisPositions:
+    return AxisPositions(
+        buckets, width, form=config.position_form, resampling=config.position_resampling
+    )
 
 
 class PatchTokens(nn.Module):

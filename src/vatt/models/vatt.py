@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from vatt.contracts import Embeddings, Inputs
 from vatt.models.heads import Heads, SumOverRanks, alone
 from vatt.models.model_config import Modality, ModelConfig
-from vatt.models.positions import AxisPositions, RelativeBias
+from vatt.models.positions import RelativeBias
 from vatt.models.spectrogram import log_mel
-from vatt.models.tokens import LinearText, PatchTokens, WordTokens
+from vatt.models.tokens import LinearText, PatchTokens, audio_tokens, text_tokens, video_tokens
 from vatt.models.transformer import Transformer, dense
 
 VIDEO_STREAM, AUDIO_STREAM = 0, 1  # DropToken draws for them independently
@@ -199,72 +199,3 @@ def _finish(out: Tensor, post_projection: nn.Module | None) -> Tensor:
     """Features of the aggregation token, [B, D], of a backbone's outputs [B, 1 or N, D]."""
     features = out[:, 0]
     return features if post_projection is None else F.gelu(post_projection(features))
-
-
-def _positions(config: ModelConfig, buckets: tuple[int, ...], width: int) -> AxisPositions:
-    return AxisPositions(
-        buckets, width, form=config.position_form, resampling=config.position_resampling
-    )
-
-
-def video_tokens(config: ModelConfig) -> PatchTokens:
-    """What makes tokens of frames."""
-    video = config.video
-    return PatchTokens(
-        patch=video.patch,
-        channels=3,
-        width=video.transformer.width,
-        positions=_positions(config, video.buckets, video.transformer.width),
-        edges=config.edges,
-        bias=config.patch_bias,
-        pre_projection=config.pre_projection,
-        dropout=video.transformer.dropout,
-        drop_count=config.drop_token_count,
-        mean=video.mean,
-        std=video.std,
-    )
-
-
-def audio_tokens(config: ModelConfig) -> PatchTokens:
-    """What makes tokens of a waveform or a spectrogram."""
-    audio = config.audio
-    spectrogram = audio.kind == "spectrogram"
-    width = audio.transformer.width
-    positions = _positions(
-        config, audio.spectrogram.buckets if spectrogram else (audio.buckets,), width
-    )
-    positions.transposed = spectrogram and audio.transposed_positions
-    return PatchTokens(
-        patch=audio.spectrogram.patch if spectrogram else (audio.patch,),
-        channels=1,
-        width=width,
-        positions=positions,
-        edges=config.edges,
-        bias=config.patch_bias,
-        pre_projection=config.pre_projection,
-        dropout=audio.transformer.dropout,
-        drop_count=config.drop_token_count,
-    )
-
-
-def text_tokens(config: ModelConfig) -> WordTokens | LinearText:
-    """What makes tokens of word ids or, of text of kind "linear", already its features."""
-    text = config.text
-    if text.kind == "linear":
-        return LinearText(
-            vocabulary=text.vocabulary,
-            width=text.linear_width,
-            word_width=text.word_width,
-            frozen=text.frozen_words,
-        )
-    width = text.transformer.width
-    absolute = text.positions == "absolute"
-    return WordTokens(
-        vocabulary=text.vocabulary,
-        width=width,
-        word_width=text.word_width,
-        frozen=text.frozen_words,
-        pre_projection=config.pre_projection,
-        positions=_positions(config, (text.buckets,), width) if absolute else None,
-        dropout=text.transformer.dropout,
-    )

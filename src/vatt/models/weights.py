@@ -8,6 +8,7 @@ which the caller puts beside them.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vatt.config import from_values, to_values
+from vatt.config import flatten, from_values, to_values
 from vatt.contracts import ClipSpec
 from vatt.errors import CheckpointError
 from vatt.models.classifier import Classifier, ClassifierConfig
@@ -26,6 +26,8 @@ from vatt.models.heads import SumOverRanks, alone
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.storage import refuse_newer
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1.1"  # 1.1: classifiers
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -136,9 +138,41 @@ def load_weights(model: Vatt | Classifier, folder: Path, *, settings: str = CONF
     Raises:
         CheckpointError: they are missing, damaged, or of a model of other sizes.
     """
-    tensors = _read_weights(folder / WEIGHTS)
-    _check_same_tensors(tensors, model.state_dict(), folder / WEIGHTS, settings)
-    model.load_state_dict(tensors)
+    path, expected = folder / WEIGHTS, model.state_dict()
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}; copy it again") from error
+    missing = sorted(expected.keys() - found.keys())
+    unknown = sorted(found.keys() - expected.keys())
+    if missing or unknown:
+        raise CheckpointError(
+            f"{path}: does not hold the tensors that {settings} describes: {len(missing)} missing "
+            f"{missing[:3]}, {len(unknown)} unknown {unknown[:3]}; do they belong together?"
+        )
+    for name, tensor in expected.items():
+        if found[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {name}: found shape {tuple(found[name].shape)}, expected "
+                f"{tuple(tensor.shape)} from {settings}; do they belong together?"
+            )
+    model.load_state_dict(found)
+
+
+def start_from(model: Vatt, folder: Path) -> None:
+    """Fill a new model with the weights in a model folder.
+
+    Settings that change no size, such as dropout, may differ from those that the weights were
+    trained with; each that does is a warning in the log.
+
+    Raises:
+        CheckpointError: as `load_weights`.
+    """
+    load_weights(model, folder, settings="this run's settings")
+    before, now = flatten(to_values(read_settings(folder)[0])), flatten(to_values(model.config))
+    for key in sorted(before.keys() & now.keys()):
+        if before[key] != now[key]:
+            logger.warning("%s: model.%s was %r, is %r", folder, key, before[key], now[key])
 
 
 def read_settings(folder: Path) -> tuple[Settings, ClipSpec, dict[str, Any]]:
@@ -173,28 +207,3 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     return dict(values)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}; copy it again") from error
-
-
-def _check_same_tensors(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, settings: str
-) -> None:
-    missing = sorted(expected.keys() - found.keys())
-    unknown = sorted(found.keys() - expected.keys())
-    if missing or unknown:
-        raise CheckpointError(
-            f"{path}: does not hold the tensors that {settings} describes: {len(missing)} missing "
-            f"{missing[:3]}, {len(unknown)} unknown {unknown[:3]}; do they belong together?"
-        )
-    for name, tensor in expected.items():
-        if found[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{path}: {name}: found shape {tuple(found[name].shape)}, expected "
-                f"{tuple(tensor.shape)} from {settings}; do they belong together?"
-            )

@@ -35,7 +35,7 @@ from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_model, load_weights, read_settings, save_model
+from vatt.models.weights import load_model, save_model, start_from
 from vatt.storage import claim_folder
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
@@ -226,15 +226,7 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
     with seeded(draw_bits(config.seed, -1)):
         model = Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
     if config.start_from is not None:
-        load_weights(model, config.start_from, settings="this run's settings")
-        # Weights fit although settings differ (dropout …): warn, or only the results would show it.
-        before = configs.flatten(to_values(read_settings(config.start_from)[0]))
-        now = configs.flatten(to_values(sizes))
-        for key in sorted(before.keys() & now.keys()):
-            if before[key] != now[key]:
-                logger.warning(
-                    "%s: model.%s was %r, is %r", config.start_from, key, before[key], now[key]
-                )
+        start_from(model, config.start_from)
     return model
 
 
