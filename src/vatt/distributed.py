@@ -1,7 +1,7 @@
 """Ranks: who am I, gather with gradient, sum with gradient; the identity in a single process.
 
 `torchrun` starts the processes and says in the environment who they are. Everything here works on
-any backend (NCCL on GPUs, gloo on CPUs), and with one process costs nothing.
+any backend (NCCL on GPUs, gloo on CPUs), and without a process group is the identity.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a token is: separable position tables (eq. 1), their resampling, relative text bias."""
+"""Positions of tokens: a table per axis (eq. 1), their resampling, the relative bias of texts."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vatt.models.model_config import AudioConfig, ModelConfig, TextConfig
+from vatt.models.model_config import ModelConfig
 
 WORD_WIDTH, POST_PROJECTION = 300, 1024  # where a model does not say its own
 
@@ -47,11 +47,21 @@ def as_official(config: ModelConfig) -> ModelConfig:
     the code leaves out what is not a whole patch of its 150 frames. The width of words and of the
     post projection, and a pre projection, are kept where the model has them.
     """
-    post_projection = POST_PROJECTION if config.shared else None
+    audio = config.audio
+    if audio.kind == "spectrogram" and not config.shared:
+        audio = replace(
+            audio, transformer=replace(audio.transformer, bias=False), transposed_positions=True
+        )
+    text = replace(config.text, word_width=config.text.word_width or WORD_WIDTH, frozen_words=True)
+    if config.shared:
+        text = replace(text, positions="absolute")
+    else:
+        of_t5 = replace(text.transformer, style="t5", bias=False)
+        text = replace(text, transformer=of_t5, relative_layers="all")
     return replace(
         config,
-        audio=config.audio if config.shared else _specific_audio(config.audio),
-        text=_agnostic_text(config.text) if config.shared else _specific_text(config.text),
+        audio=audio,
+        text=text,
         heads=replace(config.heads, form="official"),
         drop_token_scope="batch",
         drop_token_count="buckets",
@@ -60,30 +70,5 @@ def as_official(config: ModelConfig) -> ModelConfig:
         position_form="normed",
         position_resampling="polyharmonic",
         pre_projection=config.shared or config.pre_projection,
-        post_projection=config.post_projection or post_projection,
+        post_projection=config.post_projection or (POST_PROJECTION if config.shared else None),
     )
-
-
-def _specific_audio(audio: AudioConfig) -> AudioConfig:
-    if audio.kind == "waveform":
-        return audio
-    return replace(
-        audio,
-        transformer=replace(audio.transformer, bias=False),
-        transposed_positions=True,
-    )
-
-
-def _specific_text(text: TextConfig) -> TextConfig:
-    return replace(
-        text,
-        transformer=replace(text.transformer, style="t5", bias=False),
-        word_width=text.word_width or WORD_WIDTH,
-        frozen_words=True,
-        relative_layers="all",
-    )
-
-
-def _agnostic_text(text: TextConfig) -> TextConfig:
-    word_width = text.word_width or WORD_WIDTH
-    return replace(text, word_width=word_width, frozen_words=True, positions="absolute")

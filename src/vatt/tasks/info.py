@@ -21,7 +21,7 @@ from vatt.costs.flops import (
     forward_flops,
     parts_of,
 )
-from vatt.costs.memory import TrainingMemory, training_memory
+from vatt.costs.memory import training_memory
 from vatt.costs.paper_tables import PaperRow, paper_rows
 from vatt.encoder import model_folder
 from vatt.errors import ConfigError
@@ -35,6 +35,10 @@ TITLES = {
     14: ("Table 14: GFLOPs by DropToken rate, Medium", 1),
 }  # and how many decimals the paper prints
 GIGA = 1e9
+NO_VOCABULARY = (
+    "missing (no tokenizer.json beside config.json): word ids can be encoded, strings cannot; "
+    "put the vocabulary there that the model was trained with"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,8 @@ class InfoResult:
     """A model in numbers; operations are of one forward pass of one clip.
 
     parts: name → parameters, those trained, GFLOPs and those in training.
-    modalities: name → tokens of one input and GFLOPs, also in training, where tokens are dropped.
+    modalities: name → tokens of one input and GFLOPs, also in training, where tokens are dropped;
+        gflops_by_torch: as torch's FlopCounterMode counts them, matrix products alone.
     memory: gigabytes that training takes on one device.
     vocabulary: where the folder's is, or that it is missing; None without a folder.
     """
@@ -133,25 +138,26 @@ def run(config: InfoConfig) -> InfoResult | PaperTables:
     if config.run is not None:
         folder = model_folder(config.run)
         model, clip, _ = read_settings(folder)
-        vocabulary = _vocabulary(folder) if isinstance(model, ModelConfig) else None
+        if isinstance(model, ModelConfig):
+            words = folder / "tokenizer.json"
+            vocabulary = str(words) if words.is_file() else NO_VOCABULARY
     plan = blueprint(model)
     flops = [forward_flops(plan, clip, training=training) for training in (False, True)]
+    memory = training_memory(plan, clip)
     return InfoResult(
         folder=folder,
         vocabulary=vocabulary,
         parts=_parts(plan, *flops),
         modalities=_modalities(plan, clip, *flops),
-        memory=_memory(training_memory(plan, clip), config.batch_size),
-    )
-
-
-def _vocabulary(folder: Path) -> str:
-    words = folder / "tokenizer.json"
-    if words.is_file():
-        return str(words)
-    return (
-        "missing (no tokenizer.json beside config.json): word ids can be encoded, strings cannot; "
-        "put the vocabulary there that the model was trained with"
+        memory={
+            "weights_gb": memory.weights / GIGA,
+            "gradients_gb": memory.gradients / GIGA,
+            "adam_gb": memory.optimiser / GIGA,
+            "activations_of_a_clip_gb": memory.activations / GIGA,
+            "attention_weights_of_a_clip_gb": memory.attention / GIGA,
+            "batch_size": config.batch_size,
+            "total_gb": memory.total(config.batch_size) / GIGA,
+        },
     )
 
 
@@ -196,18 +202,6 @@ def _modalities(
 
 def _gflops(counts: Any) -> float:
     return float(sum(count.full for count in counts if count is not None) / GIGA)
-
-
-def _memory(memory: TrainingMemory, clips: int) -> dict[str, float]:
-    return {
-        "weights_gb": memory.weights / GIGA,
-        "gradients_gb": memory.gradients / GIGA,
-        "adam_gb": memory.optimiser / GIGA,
-        "activations_of_a_clip_gb": memory.activations / GIGA,
-        "attention_weights_of_a_clip_gb": memory.attention / GIGA,
-        "batch_size": clips,
-        "total_gb": memory.total(clips) / GIGA,
-    }
 
 
 def _rounded(value: float) -> str:

@@ -1,1 +1,1 @@
-"""The training loop, its optimiser, checkpoints and log."""
+"""The training loop and its parts: ranks, optimiser, targets, checkpoints, log; no modality."""

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: metrics.jsonl, TensorBoard, and a line or bar with the ETA."""
+"""The log of a run: metrics.jsonl, TensorBoard, and a line or bar with the time left."""
 
 from __future__ import annotations
 
@@ -77,17 +77,16 @@ class RunLog:
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
-        text = "  ".join(_shown(name, value) for name, value in values.items())
+        text = "  ".join(
+            f"{name.removesuffix('_share')} {value:.0%}"
+            if name.endswith("_share")
+            else f"{name} {value:.4g}"
+            for name, value in values.items()
+        )
         self._bar.update(self._task, text=text)
         if self._bar.disable:
             left_s = (self._steps - step) / steps_per_s
             logger.info("step %d of %d, %s left  %s", step, self._steps, duration(left_s), text)
-
-
-def _shown(name: str, value: float) -> str:
-    if name.endswith("_share"):
-        return f"{name.removesuffix('_share')} {value:.0%}"
-    return f"{name} {value:.4g}"
 
 
 def duration(seconds: float) -> str:

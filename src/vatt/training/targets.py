@@ -1,4 +1,4 @@
-"""Training targets of classifiers: label smoothing (§4.3 Video fine-tuning), mixup (§4.3 Audio).
+"""Targets of fine-tuning: k-hot classes, label smoothing (§4.3 Video), mixup (§4.3 Audio).
 
 Everything random is drawn before (`draw_mixup`); the rest are functions of the batch alone.
 """
