@@ -27,7 +27,7 @@ def save_batch(batch: Any, folder: Path) -> None:
 
 def load_batch(kind: type[BatchT], folder: Path) -> BatchT:
     """Read what `save_batch` wrote of a `kind`, each field as the type that it is declared with."""
-    types = get_type_hints(kind)
+    types = get_type_hints(kind, localns={"Tensor": Tensor})  # contracts imports no torch by itself
     plain = json.loads((folder / "batch.json").read_text(encoding="utf-8"))
     values = {k: TypeAdapter[Any](types[k]).validate_python(v) for k, v in plain.items()}
     return kind(**values, **load_file(folder / "batch.safetensors"))
