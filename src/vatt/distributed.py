@@ -1,4 +1,4 @@
-"""Ranks: who am I, gather with gradient, sum with gradient; the identity in a single process.
+"""Ranks: which one this is, gather and sum with gradients; in a single process the identity.
 
 `torchrun` starts the processes and says in the environment who they are. Everything here works on
 any backend (NCCL on GPUs, gloo on CPUs), and without a process group is the identity.

@@ -1,4 +1,4 @@
-"""ViZDoom set up for recording: one step is one frame of the video and its sound.
+"""ViZDoom set up for recording: one step is one frame and its audio.
 
 The game runs in PLAYER mode, where it waits for each step's buttons, so what is recorded depends
 on the map, the seed and the buttons alone. Four tics of 1/35 s make a frame: 8.75 frames a second.

@@ -91,7 +91,7 @@ COMMANDS = {
     "report": Command(
         "vatt.tasks.report",
         "ReportConfig",
-        "one self-contained HTML page: tables, curves, maps of the spaces, film strips",
+        "one self-contained HTML page: tables, curves, maps of the spaces, examples",
     ),
     "convert": Command(
         "vatt.tasks.convert",

@@ -60,7 +60,7 @@ def plan(bundle: Bundle, head_widths: Mapping[str, int] | None = None) -> Conver
     Args:
         bundle: the checkpoint.
         head_widths: width of an attention head in the "video", "audio" and "text" backbone, which
-            the variables do not tell; 64 where nothing is said.
+            the variables do not show; 64 if not given.
 
     Raises:
         ConversionError: it is nothing known, or a variable that tells a size is missing, or one
@@ -131,7 +131,7 @@ def _names(settings: Settings) -> names.Names:
 
 
 def _clip(settings: Settings) -> ClipSpec:
-    """The clip that fills the position tables; rates are the paper's, no variable tells them."""
+    """The clip that fills the position tables; rates are the paper's: no variable shows them."""
     model = settings.model if isinstance(settings, ClassifierConfig) else settings
     (t, h, w), (frames, height, width) = model.video.patch, model.video.buckets
     clip = ClipSpec(

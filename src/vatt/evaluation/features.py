@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 PRETRAINED, RANDOM_INIT, STILL_FRAME = "pretrained", "random_init", "still_frame"
 CLIPS_AT_ONCE = 64
 FORMAT_VERSION = "1.0"  # of feature files
-_RANDOM_INIT_STREAM = 1  # tells the draw of untrained weights from the others of one seed
+_RANDOM_INIT_STREAM = 1  # untrained weights differ from the other draws of a seed
 
 
 @dataclass(frozen=True, slots=True)

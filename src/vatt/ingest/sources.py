@@ -28,7 +28,7 @@ VIDEO_SUFFIXES = frozenset((
 # fmt: on
 TABLE_SUFFIXES = (".csv", ".jsonl", ".ndjson")  # lists that are manifests too
 LIST_SUFFIXES = (".txt", *TABLE_SUFFIXES)
-DUPLICATE = "duplicate"  # the one cause that says nothing bad of a file
+DUPLICATE = "duplicate"  # the only cause that is no fault of the file
 _SPLIT_FOLDERS = {"val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LONGEST_SUFFIX = 12  # what is longer is a dot in a sentence
 

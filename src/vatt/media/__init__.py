@@ -1,1 +1,1 @@
-"""Files → frames, waveforms and timed text."""
+"""One media file: its frames, audio and captions on one clock; encoding the stored form."""

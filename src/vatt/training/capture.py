@@ -1,4 +1,4 @@
-"""Keep what made a step fail: the batch as files, to be looked at and repeated."""
+"""Save the batch of a step whose loss was not finite, so that the step can be repeated."""
 
 from __future__ import annotations
 

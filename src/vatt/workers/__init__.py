@@ -1,1 +1,1 @@
-"""Many items, several processes: limits for each item, progress, Ray."""
+"""Running a job over many items in several processes, with limits of time and memory; Ray."""

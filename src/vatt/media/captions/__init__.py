@@ -1,1 +1,1 @@
-"""Captions of a video: found, read, cleaned; or heard by speech to text."""
+"""Captions of a video: choosing, reading and cleaning them; speech to text where there are none."""
