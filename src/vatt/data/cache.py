@@ -288,7 +288,7 @@ def _fill(
 def _decode_into(
     room: _Room, time_limit: TimeLimit, *, path: Path, folder: Path, settings: CacheSettings
 ) -> _Written | Lost:
-    """Write one video into its place; why it cannot be read, a clip of it will say."""
+    """Write one video into its place; of one that cannot be read, its clips give the cause."""
     data, rate = _opened(folder), settings.sample_rate_hz
     duration_s = float(data.column("duration_s")[room.row])
     time_limit.allow(60.0 + 10.0 * duration_s)
