@@ -35,7 +35,11 @@ class MissingExtraError(VattError):
     """An optional dependency is not installed; the message names the extra that brings it."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(
+        super().__init__(package, extra, purpose)  # so that it can be sent from a worker process
+        self._message = (
             f"{purpose} needs the package {package!r}, which is not installed; "
             f'install it with: pip install "vatt[{extra}]"'
         )
+
+    def __str__(self) -> str:
+        return self._message

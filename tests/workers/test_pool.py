@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vatt.errors import ConfigError
+from vatt.errors import ConfigError, MissingExtraError
 from vatt.workers.pool import run_in_order
 from vatt.workers.process import Limits, Lost, TimeLimit
 
@@ -34,6 +34,8 @@ def act(word: str, time_limit: TimeLimit) -> str:
             time.sleep(float(seconds))
         case ["raise"]:
             raise ValueError("a mistake of ours")
+        case ["extra"]:
+            raise MissingExtraError("pocketsphinx", "asr", "--asr pocketsphinx")
         case ["refuse"]:
             raise ConfigError("nothing of this kind")
     return word
@@ -74,6 +76,11 @@ def test_a_mistake_of_ours_costs_the_item_that_shows_it_and_says_where_it_is() -
 def test_settings_that_cannot_be_end_the_work() -> None:
     with pytest.raises(ConfigError, match="nothing of this kind"):
         outcomes(["a", "refuse", "b"])
+
+
+def test_an_absent_package_is_named_as_it_is_without_workers() -> None:
+    with pytest.raises(MissingExtraError, match=r"^--asr pocketsphinx needs .*vatt\[asr\]"):
+        outcomes(["extra"])
 
 
 def test_a_slow_item_does_not_stop_the_others() -> None:

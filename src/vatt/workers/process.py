@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vatt.errors import DataError, VattError
 
@@ -152,25 +152,22 @@ def _work(pipe: Connection, job: Callable[[Any, TimeLimit], Any], limits: Limits
     threading.Thread(target=end_with_parent, daemon=True).start()
     most = round(limits.gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    pipe.send(("ready", None))
+    answer: tuple[str, Any] = "ready", None
+    pipe.send(answer)
     while True:
         try:
             item = pipe.recv()
         except EOFError:
             return
-        pipe.send(_outcome(job, item, TimeLimit(pipe), limits))
-
-
-def _outcome(
-    job: Callable[[Any, TimeLimit], Any], item: Any, time_limit: TimeLimit, limits: Limits
-) -> tuple[Literal["done", "raised"], Any]:
-    try:
-        return "done", job(item, time_limit)
-    except MemoryError:
-        return "done", Lost(TOO_LARGE, f"needs more than {limits.gigabytes:g} GB of memory")
-    except (OSError, VattError) as error:  # the disk, the settings: raised again by the parent
-        return "raised", error
-    except Exception as error:  # a mistake in our code that one file shows must not stop the others
-        *_, last = traceback.extract_tb(error.__traceback__)
-        where = f"{Path(last.filename).name}, line {last.lineno}"
-        return "done", Lost(UNFORESEEN, f"{type(error).__name__}: {error} ({where})")
+        try:
+            answer = "done", job(item, TimeLimit(pipe))
+        except MemoryError:
+            reason = f"needs more than {limits.gigabytes:g} GB of memory"
+            answer = "done", Lost(TOO_LARGE, reason)
+        except (OSError, VattError) as error:  # the disk, the settings: raised again by the parent
+            answer = "raised", error
+        except Exception as error:  # a mistake in our code: only the item that shows it is lost
+            *_, last = traceback.extract_tb(error.__traceback__)
+            where = f"{Path(last.filename).name}, line {last.lineno}"
+            answer = "done", Lost(UNFORESEEN, f"{type(error).__name__}: {error} ({where})")
+        pipe.send(answer)
