@@ -7,7 +7,7 @@ what is heard before the first frame is cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from typing import NamedTuple
@@ -253,8 +253,8 @@ def read_audio_blocks(
         assert isinstance(decoder, AudioCodecContext)
         decoder.extradata = context.extradata
         near = [packet for pts, packet in packets if begin - warm_up <= pts < begin + block]
-        decoded = [frame for packet in near for frame in decoder.decode(packet)]
-        frames = [frame for frame in decoded if frame.pts is not None and frame.pts >= begin]
+        decoded = (frame for packet in near for frame in decoder.decode(packet))
+        frames = (frame for frame in decoded if frame.pts is not None and frame.pts >= begin)
         for time, frame in _merged(frames):
             for piece in resampler.resample(frame):
                 samples = piece.to_ndarray()[0]
@@ -264,7 +264,7 @@ def read_audio_blocks(
     return waveform
 
 
-def _merged(frames: Sequence[AudioFrame]) -> Iterator[tuple[int, AudioFrame]]:
+def _merged(frames: Iterable[AudioFrame]) -> Iterator[tuple[int, AudioFrame]]:
     """Frames without gaps between them merged, each with its time: resampling takes a tenth."""
     waiting, start, expected = AudioFifo(), 0, None
     for frame in frames:
