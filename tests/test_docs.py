@@ -136,6 +136,12 @@ def test_files_and_modules_named_in_the_text_exist():
     }
 
 
+def test_pages_named_in_the_source_exist():
+    for file in (ROOT / "src").rglob("*.py"):
+        for page in re.findall(r"docs/[\w-]+\.md", file.read_text(encoding="utf-8")):
+            assert (ROOT / page).exists(), file
+
+
 def can_import(module: str, name: str) -> bool:
     try:
         return hasattr(import_module(module), name) or bool(import_module(f"{module}.{name}"))
