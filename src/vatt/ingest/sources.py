@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from vatt.errors import DataError
-from vatt.ingest.manifest import ManifestEntry, read_manifest
+from vatt.ingest.manifest import SPLITS, ManifestEntry, read_list, read_manifest
 from vatt.media.captions.files import SUFFIXES as CAPTION_SUFFIXES
 from vatt.shards.layout import FAILURES_FILE
 from vatt.storage import sha256_of
@@ -26,10 +26,9 @@ VIDEO_SUFFIXES = frozenset((
     ".ivf", ".dv", ".rm", ".rmvb", ".wtv", ".divx", ".y4m",
 ))
 # fmt: on
-TABLE_SUFFIXES = (".csv", ".jsonl", ".ndjson")  # lists that are manifests too
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")  # lists that are manifests too
 LIST_SUFFIXES = (".txt", *TABLE_SUFFIXES)
 DUPLICATE = "duplicate"  # the only cause that is no fault of the file
-_SPLIT_FOLDERS = {"val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LONGEST_SUFFIX = 12  # what is longer is a dot in a sentence
 
 
@@ -87,7 +86,7 @@ class Found:
 
 def split_of(name: str) -> str:
     """The split of a file that nothing else gives one: its first folder's, else `train`."""
-    return _SPLIT_FOLDERS.get(name.split("/")[0].lower(), "train")
+    return SPLITS.get(name.split("/")[0].casefold(), "train")
 
 
 def printable(name: str) -> str:
@@ -159,11 +158,7 @@ class _Search:
             )
         elif suffix in LIST_SUFFIXES:
             listed: Mapping[str, ManifestEntry | None]
-            if suffix in TABLE_SUFFIXES:
-                listed = read_manifest(source)
-            else:
-                lines = source.read_bytes().splitlines()
-                listed = dict.fromkeys(os.fsdecode(line) for line in lines if line.strip())
+            listed = read_manifest(source) if suffix in TABLE_SUFFIXES else read_list(source)
             for file, entry in listed.items():
                 name, path = os.path.normpath(file).lstrip("/"), source.parent / file
                 if path.exists():
