@@ -227,7 +227,12 @@ PAPER: Values = {
         "epsilon_form": "hat",
         "decay_form": "scaled",
     },
-    "data": {"frame_step": "time", "few_captions": "mask"},
+    "data": {
+        "frame_step": "time",
+        "few_captions": "mask",
+        "positives": "nearest",
+        "max_caption_gap_s": "none",
+    },
     "augment": {
         "crop_style": "area",
         "antialias": True,
@@ -244,7 +249,12 @@ OFFICIAL: Values = {
         "epsilon_form": "hat",
         "decay_form": "plain",
     },
-    "data": {"frame_step": "stride", "few_captions": "repeat"},
+    "data": {
+        "frame_step": "stride",
+        "few_captions": "repeat",
+        "positives": "nearest",
+        "max_caption_gap_s": "none",
+    },
     "augment": {
         "crop_style": "smaller_side",
         "antialias": False,

@@ -113,6 +113,18 @@ def test_captions_too_far_away_are_masked(data):
     assert not clip.word_ids[1].any()
 
 
+def test_no_text_of_a_training_clip_is_from_the_other_side_of_a_cut(tmp_path):
+    captions = ((0.0, 1.5, "one"), (1.5, 1.9, "two two"), (2.0, 4.0, "three"))
+    data = write_shards(tmp_path, [Video(captions=captions, cuts=(1.5, 2.0))])  # 0.5 s: repeats
+    one, two, three = WORDS.encode(["one", "two two", "three"], SPEC.words)
+    dataset = ClipDataset(config_of(data), SPEC, QUIET, WORDS, seed=1)
+    clips = [dataset.fetch(position)[0] for position in range(12)]
+    for clip in clips:
+        expected = one if clip.start_s < 1.5 else two if clip.start_s < 2.0 else three
+        assert_array_equal(clip.word_ids, [expected, np.zeros_like(one)])
+    assert len({clip.start_s < 1.5 for clip in clips}) == 2
+
+
 def test_labels_in_the_middle_of_a_clip_reach_its_batch(tmp_path):
     labels = ({"start_s": 0.0, "end_s": 2.0, "action": "left"},)
     data = write_shards(tmp_path, [Video(labels=labels), Video(frames=5, labels=labels)])

@@ -18,10 +18,18 @@ PAGE = Path(__file__).parents[2] / "docs" / "paper-vs-code.md"
 DEFAULTS = flatten(to_values(PretrainConfig(out=Path("unused"))))
 
 
-def rows() -> list[list[str]]:
-    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+def page_rows(heading: str | None = None) -> list[list[str]]:
+    """Rows of the tables that name an option in their fourth column, below a heading if given."""
+    text = PAGE.read_text(encoding="utf-8")
+    if heading is not None:
+        text = text.split(f"\n## {heading}")[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [row for row in cells if len(row) == 5 and row[3].startswith("`")]
+    return [row for row in cells if len(row) > 3 and row[3].startswith("`")]
+
+
+def rows() -> list[list[str]]:
+    return [row for row in page_rows() if len(row) == 5]
 
 
 NAMED = [(option, row) for row in rows() for option in re.findall("`(.+?)`", row[3])]
@@ -84,3 +92,14 @@ def test_the_official_bundle_turns_every_option_that_has_another_side():
 def test_both_bundles_set_the_same_options():
     for start in ({}, SPECTROGRAM, SHARED):
         assert bundled("paper", start).keys() == bundled("official", start).keys()
+
+
+BEYOND = page_rows("Where neither is our default")
+
+
+@pytest.mark.parametrize("row", BEYOND, ids=lambda row: row[3])
+def test_both_bundles_turn_off_what_goes_beyond_paper_and_code(row):
+    option = row[3].strip("`")
+    (theirs,), (ours,) = (re.findall(r"\(`(\S+)`\)", cell) for cell in row[1:3])
+    assert str(DEFAULTS[option]) == ours
+    assert {str(bundled(name, {})[option]) for name in ("paper", "official")} == {theirs}

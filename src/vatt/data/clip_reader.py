@@ -126,7 +126,7 @@ class ClipReader:
             height, width, *colours = frames.form
             augmentation = within(augmentation, frames.box, height, width)
             layout = Layout(*frames.box.size, *colours)
-        middle_s = start_s + spec.duration_s / 2
+        middle_s = (start_s + min(start_s + spec.duration_s, end_s)) / 2  # of what it shows
         word_ids, text_mask = self._annotations.texts(row, middle_s)
         return Clip(
             key=str(self.data.index["key"][row]),
@@ -139,7 +139,7 @@ class ClipReader:
             augmentation=augmentation,
             draw=draw,
             layout=layout,
-            labels=self._annotations.labels(row, min(middle_s, (start_s + end_s) / 2)),
+            labels=self._annotations.labels(row, middle_s),
         )
 
     def decode_audio(

@@ -28,8 +28,12 @@ class DataConfig:
     over clip.fps, rounded down, as the official code takes them; the audio starts with them."""
     short_clip: Literal["repeat", "skip"] = "repeat"
     """What to do where a video, or a part between cuts, is shorter than a clip."""
-    max_caption_gap_s: float | None = None
-    """Captions whose middle is further than this from the clip's are no positives of it."""
+    positives: Literal["segment", "nearest"] = "segment"
+    """Which captions are texts of a clip. segment: the nearest ones between the cuts around it; one
+    that is on in the middle of the clip is nearest. nearest: those with the nearest middles,
+    wherever the cuts are."""
+    max_caption_gap_s: float | None = 10.0
+    """Captions whose middle is further than this from the clip's are no texts of it."""
     few_captions: Literal["mask", "repeat"] = "mask"
     """What to do where there are fewer than clip.texts captions: mask the rest, or repeat them."""
     silent_below: float = 0.0
