@@ -18,9 +18,10 @@ from typing import Any
 
 from vatt.errors import MediaError
 from vatt.ingest.item import limit_s
-from vatt.ingest.sources import VIDEO_SUFFIXES, Skipped, printable, split_of
+from vatt.ingest.sources import Skipped, printable, split_of
 from vatt.media.captions.choose import CaptionChoice, FoundCaptions, captions_beside
 from vatt.media.captions.clean import Caption, clean, on_clock
+from vatt.media.container import VIDEO_SUFFIXES
 from vatt.media.media_file import probe
 from vatt.media.remux import join
 from vatt.shards.index import index_row

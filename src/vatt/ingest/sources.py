@@ -15,17 +15,11 @@ from pathlib import Path
 
 from vatt.errors import DataError
 from vatt.ingest.manifest import SPLITS, ManifestEntry, read_list, read_manifest
-from vatt.media.captions.files import SUFFIXES as CAPTION_SUFFIXES
+from vatt.media.captions.sidecars import CAPTION_SUFFIXES
+from vatt.media.container import VIDEO_SUFFIXES
 from vatt.shards.layout import FAILURES_FILE
 from vatt.storage import sha256_of
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset((
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",
-    ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogm", ".mxf", ".vob", ".gif", ".nut",
-    ".ivf", ".dv", ".rm", ".rmvb", ".wtv", ".divx", ".y4m",
-))
-# fmt: on
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")  # lists that are manifests too
 LIST_SUFFIXES = (".txt", *TABLE_SUFFIXES)
 DUPLICATE = "duplicate"  # the only cause that is no fault of the file

@@ -31,6 +31,14 @@ MediaSource = Path | bytes | FilePart  # a file, its content, or a part of a fil
 
 MAX_PIXELS = 8192 * 8192  # of one frame; larger is refused before memory is taken for it
 
+# Files in folders that are taken for videos, by their names.
+# fmt: off
+VIDEO_SUFFIXES = frozenset((
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts",
+    ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogm", ".mxf", ".vob", ".gif", ".nut",
+    ".ivf", ".dv", ".rm", ".rmvb", ".wtv", ".divx", ".y4m",
+))
+# fmt: on
 # What may be opened: containers that hold their own media. Play lists (hls, concat, dash …) are
 # left out on purpose: a file from the internet must not make us read other files or addresses.
 _FORMATS = (

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +12,11 @@ import langcodes
 from av.stream import Disposition
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
-from langcodes.tag_parser import LanguageTagError
 
 from vatt.errors import ConfigError, MediaError
 from vatt.media.captions.clean import Caption
 from vatt.media.captions.files import (
     MAX_BYTES,
-    SUFFIXES,
     CaptionError,
     Cue,
     TimedText,
@@ -28,16 +24,20 @@ from vatt.media.captions.files import (
     read_captions,
     shown_text,
 )
+from vatt.media.captions.sidecars import (
+    CAPTION_SUFFIXES,
+    LANGUAGE,
+    SPECIAL,
+    caption_files,
+    language_code,
+)
 from vatt.media.captions.speech import check_engine, transcribe
 from vatt.media.container import describe, media_errors
 from vatt.media.facts import player_zero_s
 from vatt.media.media_file import MediaFile
 
 ANY = "any"
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 _NOT_PLAIN = Disposition.forced | Disposition.comment | Disposition.hearing_impaired
-_PLAIN = ("default", "orig", "auto", "asr")  # tags of a file's name that do not make it special
-_SPECIAL = ("forced", "sdh", "cc", "commentary")  # not only what is said, or not all of it
 _TEXT_CODECS = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
 
 
@@ -55,7 +55,7 @@ class CaptionChoice:
 
     def __post_init__(self) -> None:
         for language in self.languages:
-            known = _LANGUAGE.fullmatch(language) and langcodes.tag_is_valid(language)
+            known = LANGUAGE.fullmatch(language) and langcodes.tag_is_valid(language)
             if language != ANY and not known:
                 raise ConfigError(
                     f"languages: found {language!r}, expected codes such as en, deu or pt-BR, "
@@ -106,7 +106,7 @@ def find_captions(media: MediaFile, choice: CaptionChoice) -> FoundCaptions:
     if found is None and choice.asr is not None:
         heard = transcribe(media, choice.asr)
         if heard.captions:
-            engine, language = choice.asr.partition(":")[0], _code(heard.language)
+            engine, language = choice.asr.partition(":")[0], language_code(heard.language)
             found = FoundCaptions(captions=heard.captions, source=engine, language=language)
         else:
             others.append(f"{choice.asr}: heard no words")
@@ -146,46 +146,34 @@ def _first(
             if not text.captions:
                 others.append(f"{one.name}: holds no text")
                 continue
-            language = one.language or _code(text.language)
+            language = one.language or language_code(text.language)
             found = FoundCaptions(captions=text.captions, source=one.name, language=language)
     return found
 
 
 def _sidecars(video: Path, choice: CaptionChoice) -> Iterator[_Candidate]:
-    """Files beside a video: `talk.srt`, `talk.en.vtt`, `talk.en.forced.srt` for `talk.mp4`."""
-    names = _caption_files(video.parent, video.parent.stat().st_mtime_ns)
-    for name in names[bisect_left(names, video.stem) :]:
-        if not name.startswith(video.stem):
-            break
-        path = video.with_name(name)
-        form = path.suffix.lower()
-        tags = path.stem.removeprefix(video.stem)
-        if tags and not tags.startswith("."):
-            continue  # captions of another video, whose name begins with this one's
-        words = [tag for tag in tags.split(".") if tag and tag.lower() not in (*_PLAIN, *_SPECIAL)]
-        if len(words) > 1 or not all(map(_LANGUAGE.fullmatch, words)):
-            continue
-        language = _code(words[0] if words else None)
-        special = any(tag.lower() in _SPECIAL for tag in tags.split("."))
-        rank = _rank(language, choice, bool(words), special, SUFFIXES.index(form))
-        yield _Candidate(rank, path.name, language, partial(read_captions, path))
+    for file in caption_files(video):
+        path = video.with_name(file.name)
+        read = (
+            partial(_unread, path, file.problem) if file.problem else partial(read_captions, path)
+        )
+        place = CAPTION_SUFFIXES.index(path.suffix.lower()) if not file.problem else 0
+        rank = _rank(file.language, choice, bool(file.language), (file.special, file.others, place))
+        yield _Candidate(rank, file.name, file.language, read)
 
 
-@lru_cache(maxsize=16)
-def _caption_files(folder: Path, changed: int) -> list[str]:
-    """Sorted names; cached, so that a folder of a million videos is not listed for each of them."""
-    del changed  # part of the key only
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+def _unread(path: Path, problem: str) -> TimedText:
+    raise CaptionError(f"{path}: {problem}")
 
 
 def _rank(
-    language: str, choice: CaptionChoice, tagged: bool, special: bool, place: int
+    language: str, choice: CaptionChoice, tagged: bool, rest: tuple[float, ...]
 ) -> tuple[float, ...] | None:
     """Lower is better; None when captions in this language are not to be taken."""
     if not choice.languages:
         first = (2.0 if language != "en" else 1.0) if tagged else 0.0
-        return first, float(special), float(place)
-    wanted = [ANY if one == ANY else _code(one) for one in choice.languages]
+        return first, *rest
+    wanted = [ANY if one == ANY else language_code(one) for one in choice.languages]
     if language in wanted:
         first = float(wanted.index(language))
     elif not language:  # unknown: after the wanted languages
@@ -194,20 +182,20 @@ def _rank(
         first = float(wanted.index(ANY)) + 0.5
     else:
         return None
-    return first, float(special), float(place)
+    return first, *rest
 
 
 def _streams(media: MediaFile, choice: CaptionChoice) -> Iterator[_Candidate]:
     with media_errors(media.source):
         for stream in media.container.streams.subtitles:
             codec = stream.codec_context.name if stream.codec_context else "unknown"
-            language = _code(stream.language)
+            language = language_code(stream.language)
             title = stream.metadata.get("title", "").lower()
             special = bool(stream.disposition & _NOT_PLAIN) or any(
-                word in title for word in _SPECIAL
+                word in title for word in SPECIAL
             )
             yield _Candidate(
-                _rank(language, choice, bool(language), special, stream.index),
+                _rank(language, choice, bool(language), (special, stream.index)),
                 f"stream {stream.index} ({codec})",
                 language,
                 partial(_read_stream, media, stream.index),
@@ -237,14 +225,3 @@ def _read_stream(media: MediaFile, index: int) -> TimedText:
             if text_bytes > MAX_BYTES:
                 raise CaptionError(f"{where}: over {MAX_BYTES:,} bytes, too large for captions")
         return TimedText(captions_of(cues, where), stream.language)
-
-
-def _code(tag: str | None) -> str:
-    """The language of a tag in its shortest form: "en" of "en-US", "eng" and "EN"; "" of "und"."""
-    if tag is None or not _LANGUAGE.fullmatch(tag):
-        return ""
-    try:
-        language = langcodes.Language.get(tag).language
-    except LanguageTagError:
-        return ""
-    return language if language and language != "und" else ""

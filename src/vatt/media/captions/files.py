@@ -59,7 +59,10 @@ def read_captions(path: Path) -> TimedText:
         CaptionError: the file cannot be read, is too large, its letters are of no known encoding,
             or it is not of the format its name says.
     """
-    cues, language = _READERS[path.suffix.lower()](path, _read_text(path))
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise CaptionError(f"{path}: captions in a format that is not read; save them as .srt")
+    cues, language = reader(path, _read_text(path))
     return TimedText(captions_of(cues, str(path)), language)
 
 
@@ -243,4 +246,3 @@ _READERS: Mapping[str, Callable[[Path, str], tuple[Iterable[Cue], str | None]]] 
     ".json3": _json,
     ".json": _json,
 }
-SUFFIXES = tuple(_READERS)  # in order of preference
