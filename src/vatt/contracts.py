@@ -55,6 +55,24 @@ class ClipSpec:
         return round(self.duration_s * self.sample_rate_hz)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramePath:
+    """How frames get from a file to the model, and in which numbers it computes.
+
+    Stored with every trained model, so that evaluation and `vatt.load` do what its training did.
+    The first four are settings of training: `data.decode`, `data.decode_size`, `data.frame_step`
+    and `augment.antialias`.
+    """
+
+    decode: Literal["planes", "rgb"] = "planes"
+    decode_size: tuple[int, int] = (256, 320)
+    frame_step: Literal["time", "stride"] = "time"
+    antialias: bool = True
+    autocast: Literal["auto", "bfloat16", "off"] = "auto"
+    short_side: int | None = None  # at which the shards of training were stored, if that is known
+    fps: float | None = None  # the same for their rate; None: the videos' own
+
+
 @dataclass(frozen=True, slots=True)
 class Crop:
     """A box of a frame, in fractions of the frame's height and width."""
@@ -101,7 +119,7 @@ class Clip:
     """Frames, waveform and K texts of one stretch of one video, as decoded.
 
     frames: uint8; with a `layout` the bytes of planes, of the part that the crop needs; else RGB
-        [T, H, W, 3] at `data.decode_size`. The crop is of the frames as they are here.
+        [T, H, W, 3], of its own aspect. The crop is of the frames as they are here.
     waveform: int16 [S], mono; zeros where `has_audio` is False.
     word_ids: int64 [K, L], 0 is padding; a row with `text_mask` False is all 0.
     draw: 63 random bits for this clip at this step; whatever the model draws comes from them.
@@ -138,9 +156,10 @@ class UnreadableClip:
 class Batch:
     """B clips as the loader delivers them.
 
-    frames: uint8, RGB [B, T, H, W, 3], or all bytes of the clips' planes, one clip after the other;
+    frames: uint8, RGB [B, T, H, W, 3], zeros right of and below the smaller ones; or all bytes of
+        the clips' planes, one clip after the other;
     layout: int64 [B, 5]: a clip's first byte there, height, width, bt709, full_range (see Layout);
-        zeros for RGB;
+        of RGB height and width alone, where they are not those of `frames`;
     waveform: int16 [B, S]; has_audio: bool [B];
     word_ids: int64 [B, K, L]; text_mask: bool [B, K]; draw: int64 [B];
     crop: float32 [B, 4] top, left, height, width in fractions; flip: bool [B];
@@ -174,7 +193,7 @@ class Batch:
         positions: Sequence[int] = (),
         unreadable: Sequence[UnreadableClip] = (),
     ) -> Batch:
-        """Stack clips, all RGB of one size or all planes; of no clips all tensors are empty."""
+        """Stack clips, all RGB or all planes; of no clips all tensors are empty."""
         import torch
 
         stack = np.stack if clips else np.array
@@ -185,11 +204,13 @@ class Batch:
             keys=tuple(clip.key for clip in clips),
             starts_s=tuple(clip.start_s for clip in clips),
             frames=torch.from_numpy(
-                (np.concatenate if of_planes else stack)([clip.frames for clip in clips])
+                (np.concatenate if of_planes else _side_by_side)([clip.frames for clip in clips])
             ),
             layout=torch.tensor(
                 [
-                    (first, *map(int, clip.layout)) if clip.layout else (0,) * 5
+                    (first, *map(int, clip.layout))
+                    if clip.layout
+                    else (0, *clip.frames.shape[1:3], 0, 0)
                     for first, clip in zip(firsts, clips, strict=False)
                 ]
             ),
@@ -221,6 +242,11 @@ class Batch:
         for name in cls.__slots__:
             found = [getattr(part, name) for part in parts]
             tensors = isinstance(found[0], torch.Tensor)
+            if name == "frames" and found[0].ndim == 5:
+                height, width = (max(one.shape[axis] for one in found) for axis in (2, 3))
+                rest = [(0, 0, 0, width - f.shape[3], 0, height - f.shape[2]) for f in found]
+                pad = torch.nn.functional.pad
+                found = [pad(one, room) for one, room in zip(found, rest, strict=True)]
             values[name] = torch.cat(found) if tensors else tuple(chain(*found))
         if values["frames"].ndim == 1:
             before = torch.tensor([0, *(len(part.frames) for part in parts[:-1])]).cumsum(0)
@@ -254,6 +280,17 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def _side_by_side(frames: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """RGB frames of clips as one array, as large as the largest, zeros beside the smaller ones."""
+    if len({one.shape for one in frames}) <= 1:
+        return np.stack(frames) if frames else np.array([], np.uint8)
+    height, width = (max(one.shape[axis] for one in frames) for axis in (1, 2))
+    whole = np.zeros((len(frames), len(frames[0]), height, width, 3), np.uint8)
+    for row, one in zip(whole, frames, strict=True):
+        row[:, : one.shape[1], : one.shape[2]] = one
+    return whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -17,21 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vatt.contracts import AudioKind, ClipSpec
-from vatt.data.clip_timing import clip_samples, clip_times, spread_starts
+from vatt.config import CONFIG_FILE, from_values, read_toml
+from vatt.contracts import AudioKind, ClipSpec, FramePath
+from vatt.data.clip_timing import clip_samples, spread_starts
+from vatt.data.file_clips import CLIPS_OF_FILE, spread_frames
 from vatt.data.tokenizer import WordTokenizer
-from vatt.devices import pick_device
+from vatt.devices import AutocastSetting, pick_device
+from vatt.devices import autocast as computing_in
 from vatt.errors import CheckpointError, ConfigError, MediaError
 from vatt.media.audio import resample
 from vatt.media.media_file import open_media
 from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_any
+from vatt.models.weights import load_any, read_frame_path
 
 FilePath: TypeAlias = str | os.PathLike[str]
 Signal: TypeAlias = FilePath | Sequence[FilePath] | Tensor | NDArray[np.floating]
 Texts: TypeAlias = str | Sequence[str] | Tensor | NDArray[np.integer]
-CLIPS_OF_FILE = 4  # evenly spread (§4.3)
 CLIPS_AT_ONCE = 32
 
 
@@ -94,15 +96,22 @@ class Encoder:
         spec: length, rate and size of the clips it was trained on.
         tokenizer: words → ids; None when the model folder has no tokenizer.json.
         folder: where it was loaded from.
+        frame_path: how frames come to it, and in which numbers it computes: as in training.
     """
 
     def __init__(
-        self, module: Vatt, spec: ClipSpec, tokenizer: WordTokenizer | None, folder: Path
+        self,
+        module: Vatt,
+        spec: ClipSpec,
+        tokenizer: WordTokenizer | None,
+        folder: Path,
+        frame_path: FramePath | None = None,
     ) -> None:
         self.module = module.eval()
         self.spec = spec
         self.tokenizer = tokenizer
         self.folder = folder
+        self.frame_path = frame_path or FramePath()
 
     @property
     def device(self) -> torch.device:
@@ -125,7 +134,8 @@ class Encoder:
             features = self.module.video_features(frames)
             return features, *self.module.heads.video(features)
 
-        features, va, vt = _run(network, _read_video(videos, self.spec), self.device)
+        inputs = _read_video(videos, self.spec, self.frame_path, self.device)
+        features, va, vt = _run(network, inputs, self.frame_path, self.device)
         return EncodedVideo(features, normalize(va, dim=1), normalize(vt, dim=1))
 
     def encode_audio(self, audio: Signal, *, sample_rate_hz: int | None = None) -> EncodedAudio:
@@ -148,7 +158,7 @@ class Encoder:
             return features, self.module.heads.audio(features, has_audio)
 
         inputs = _read_audio(audio, self.spec, self.module.config.audio.kind, sample_rate_hz)
-        features, va = _run(network, inputs, self.device)
+        features, va = _run(network, inputs, self.frame_path, self.device)
         return EncodedAudio(features, normalize(va, dim=1))
 
     def encode_text(self, texts: Texts) -> EncodedText:
@@ -169,7 +179,8 @@ class Encoder:
             return features, self.module.heads.text(features[:, None], text_mask)[:, 0]
 
         parts = torch.split(self._word_ids(texts), 16 * CLIPS_AT_ONCE)
-        features, vt = _run(network, (_Input(ids) for ids in parts), self.device)
+        inputs = (_Input(ids) for ids in parts)
+        features, vt = _run(network, inputs, self.frame_path, self.device)
         return EncodedText(features, normalize(vt, dim=1))
 
     def _word_ids(self, texts: Texts) -> Tensor:
@@ -200,12 +211,16 @@ class ClipClassifier:
         module: the network itself, in evaluation mode; `module.config.modality` is what it takes.
         spec: length, rate and size of the clips it was trained on.
         folder: where it was loaded from.
+        frame_path: how frames come to it, and in which numbers it computes: as in training.
     """
 
-    def __init__(self, module: Classifier, spec: ClipSpec, folder: Path) -> None:
+    def __init__(
+        self, module: Classifier, spec: ClipSpec, folder: Path, frame_path: FramePath | None = None
+    ) -> None:
         self.module = module.eval()
         self.spec = spec
         self.folder = folder
+        self.frame_path = frame_path or FramePath()
 
     @property
     def device(self) -> torch.device:
@@ -232,18 +247,25 @@ class ClipClassifier:
 
         config = self.module.config
         if config.modality == "video":
-            inputs = _read_video(clips, self.spec)
+            inputs = _read_video(clips, self.spec, self.frame_path, self.device)
         else:
             inputs = _read_audio(clips, self.spec, config.model.audio.kind, sample_rate_hz)
-        return Classified(*_run(network, inputs, self.device))
+        return Classified(*_run(network, inputs, self.frame_path, self.device))
 
 
-def load(path: FilePath, device: str | torch.device | None = None) -> Encoder:
+def load(
+    path: FilePath,
+    device: str | torch.device | None = None,
+    *,
+    autocast: AutocastSetting | None = None,
+) -> Encoder:
     """Load a pre-trained model.
 
     Args:
         path: a run folder, the model/ folder in it, or the folder of a converted checkpoint.
         device: where to compute; a CUDA device when there is one, else the CPU.
+        autocast: "off" computes in float32, "bfloat16" as far as it is exact enough, "auto" where
+            the device is faster so; as in training if not given.
 
     Raises:
         CheckpointError: there is no model, it is a classifier, damaged, or of a newer format.
@@ -257,10 +279,15 @@ def load(path: FilePath, device: str | torch.device | None = None) -> Encoder:
         )
     words = folder / "tokenizer.json"
     tokenizer = WordTokenizer.load(words) if words.is_file() else None
-    return Encoder(module, spec, tokenizer, folder)
+    return Encoder(module, spec, tokenizer, folder, _frame_path(folder, autocast))
 
 
-def load_classifier(path: FilePath, device: str | torch.device | None = None) -> ClipClassifier:
+def load_classifier(
+    path: FilePath,
+    device: str | torch.device | None = None,
+    *,
+    autocast: AutocastSetting | None = None,
+) -> ClipClassifier:
     """Load a classifier; the arguments are those of `load`.
 
     Raises:
@@ -272,7 +299,7 @@ def load_classifier(path: FilePath, device: str | torch.device | None = None) ->
         raise CheckpointError(
             f"{folder}: is a pre-trained model, expected a classifier; open it with vatt.load"
         )
-    return ClipClassifier(module, spec, folder)
+    return ClipClassifier(module, spec, folder, _frame_path(folder, autocast))
 
 
 def model_folder(path: FilePath) -> Path:
@@ -291,6 +318,21 @@ def model_folder(path: FilePath) -> Path:
     return folder
 
 
+def _frame_path(folder: Path, autocast: AutocastSetting | None) -> FramePath:
+    """As the model folder says; one of an older version stands in a run folder that says it."""
+    path, settings = read_frame_path(folder), folder.parent / CONFIG_FILE
+    if path is None and settings.is_file():
+        parts = read_toml(settings)
+        known = {
+            ("data", "decode"), ("data", "decode_size"), ("data", "frame_step"),
+            ("augment", "antialias"), ("train", "autocast"),
+        }  # fmt: skip
+        found = {name: parts[part][name] for part, name in known if name in parts.get(part, {})}
+        path = from_values(FramePath, found, where=str(settings))
+    path = path or FramePath()
+    return path if autocast is None else replace(path, autocast=autocast)
+
+
 class _Input(NamedTuple):
     """What a network takes at once: several clips, or the clips of one file."""
 
@@ -299,44 +341,35 @@ class _Input(NamedTuple):
 
 
 def _run(
-    network: Callable[[Tensor], tuple[Tensor, ...]], inputs: Iterable[_Input], device: torch.device
+    network: Callable[[Tensor], tuple[Tensor, ...]],
+    inputs: Iterable[_Input],
+    path: FramePath,
+    device: torch.device,
 ) -> list[Tensor]:
     """All rows of each of the network's outputs; of the clips of one file their mean."""
     parts: list[list[Tensor]] = []
     for values, of_one_file in inputs:
-        with torch.inference_mode():
+        with torch.inference_mode(), computing_in(path.autocast, device):
             rows = [output.float() for output in network(values.to(device))]
         parts.append([one.mean(0, keepdim=True) if of_one_file else one for one in rows])
     # Joined outside inference mode: the results may be part of a computation that has gradients.
     return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def _read_video(videos: Signal, spec: ClipSpec) -> Iterator[_Input]:
-    """Frames [n, T, H, W, 3] in [-1, 1]; of a file, in the largest centred box of the aspect."""
+def _read_video(
+    videos: Signal, spec: ClipSpec, path: FramePath, device: torch.device
+) -> Iterator[_Input]:
+    """Frames [n, T, H, W, 3] in [-1, 1]."""
     if isinstance(videos, Tensor | np.ndarray):
         frames = _checked(videos, "frames", "[B, T, H, W, 3]")
         yield from map(_Input, torch.split(frames, CLIPS_AT_ONCE))
         return
-    for path in _paths(videos):
-        with open_media(path) as media:
-            video, duration_s = media.facts.video, media.facts.duration_s
-            if video is None:
-                raise MediaError(f"{path}: has no video; encode_audio reads its audio")
-            starts_s = spread_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
-            times_s = [clip_times(spec, start_s, duration_s) for start_s in starts_s]
-            aspect = float(video.width * video.sample_aspect / video.height)
-            if video.rotation % 180:
-                aspect = 1 / aspect
-            # The smallest frame of the video's own aspect that covers the model's.
-            if aspect >= spec.width / spec.height:
-                size = spec.height, max(spec.width, round(spec.height * aspect))
-            else:
-                size = max(spec.height, round(spec.width / aspect)), spec.width
-            frames = torch.from_numpy(media.frames(np.concatenate(times_s), size=size))
-        top, left = (size[0] - spec.height) // 2, (size[1] - spec.width) // 2
-        boxes = frames[:, top : top + spec.height, left : left + spec.width]
-        clips = boxes.float().mul_(2 / 255).sub_(1)
-        yield _Input(clips.reshape(CLIPS_OF_FILE, spec.frames, *boxes.shape[1:]), of_one_file=True)
+    for name in _paths(videos):
+        with open_media(name) as media:
+            if media.facts.video is None:
+                raise MediaError(f"{name}: has no video; encode_audio reads its audio")
+            frames = spread_frames(media, spec, path, device)
+        yield _Input(frames, of_one_file=True)
 
 
 def _read_audio(

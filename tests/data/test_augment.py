@@ -279,7 +279,13 @@ def test_both_styles_of_crop_take_as_many_random_numbers(style):
 
 def test_parts_that_are_switched_off_are_not_drawn():
     rng = np.random.default_rng(0)
-    assert all(draw(OFF, rng, 1.3, SPEC) == Augmentation() for _ in range(50))
+    assert all(draw(OFF, rng, W / H, SPEC) == Augmentation() for _ in range(50))
+
+
+@pytest.mark.parametrize("aspect", [9 / 16, 1.0, 4 / 3, 16 / 9])
+def test_the_whole_frame_is_the_box_of_evaluation_and_is_not_stretched(aspect):
+    rng = np.random.default_rng(0)
+    assert draw(OFF, rng, aspect, SPEC).crop == centre_crop(aspect, SPEC).crop
     uncoloured = replace(AugmentConfig(), colour_probability=0.0)
     assert all(draw(uncoloured, rng, 1.3, SPEC).hue == 0 for _ in range(50))
 

@@ -12,12 +12,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vatt.contracts import FramePath
 from vatt.convert.plan import ConversionPlan, tensor
 from vatt.convert.tensor_bundle import Bundle
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import save_settings
 
 CARD = "README.md"
+# As the official code takes frames: every n-th of 25 a second. What it computed is given exactly.
+OFFICIAL_FRAMES = FramePath(
+    frame_step="stride", antialias=False, autocast="off", short_side=256, fps=25.0
+)
 
 
 class LazyTensor(NamedTuple):
@@ -48,7 +53,7 @@ def write_settings(
         "index_sha256": bundle.index_hash(),
         "kind": plan.kind,
     }
-    save_settings(folder, plan.settings, plan.clip, {"source": source})
+    save_settings(folder, plan.settings, plan.clip, {"source": source}, frame_path=OFFICIAL_FRAMES)
     card = model_card(bundle, plan, has_vocabulary=has_vocabulary)
     (folder / CARD).write_text(card, encoding="utf-8")
 

@@ -33,7 +33,8 @@ class AugmentConfig:
     """area: a box of random area and aspect (§4.3). smaller_side: a box of the model's aspect, as
     large as fits, after both sides were stretched by 0.8 to 1.2 (the official code's default); the
     next two settings are then not used."""
-    crop_area: tuple[float, float] = (0.08, 1.0)  # share of the frame (§4.3)
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    """Share of the frame (§4.3); 1 1 takes the centred box that evaluation takes."""
     crop_aspect: tuple[float, float] = (0.5, 2.0)  # width / height of the crop, in pixels (§4.3)
     antialias: bool = True
     """Average where a crop is made smaller; the official code does not."""
@@ -75,7 +76,7 @@ def draw(
     spots = rng.random((CROP_ATTEMPTS, 4))
     flip, colour, brightness, saturation, contrast, hue, gain = rng.random(7)
     if config.crop_style == "area":
-        crop = _draw_area(config, spots, aspect)
+        crop = _draw_area(config, spots, aspect, spec)
     else:
         crop = _draw_smaller_side(spots[0], aspect, spec)
     flipped = config.flip and bool(flip < 0.5)
@@ -97,10 +98,16 @@ def _between(low: float, high: float, position: float) -> float:
     return low + (high - low) * float(position)
 
 
-def _draw_area(config: AugmentConfig, spots: NDArray[np.float64], aspect: float) -> Crop:
-    """Area and aspect uniform, then the place; boxes larger than the frame are drawn again."""
+def _draw_area(
+    config: AugmentConfig, spots: NDArray[np.float64], aspect: float, spec: ClipSpec
+) -> Crop:
+    """Area and aspect uniform, then the place; boxes larger than the frame are drawn again.
+
+    Where only the whole frame is asked for it is the box of evaluation, so that nothing is
+    stretched.
+    """
     if config.crop_area == (1.0, 1.0):
-        return Crop()
+        return centre_crop(aspect, spec).crop
     for area_spot, aspect_spot, top_spot, left_spot in spots:
         area = _between(*config.crop_area, area_spot)
         shape = _between(*config.crop_aspect, aspect_spot) / aspect

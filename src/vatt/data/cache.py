@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import mmap
 import os
 import shutil
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vatt.contracts import Layout
+from vatt.data.resize import covering
 from vatt.devices import free_memory
 from vatt.errors import DataError, MediaError
 from vatt.media.media_file import open_media
@@ -41,7 +43,7 @@ from vatt.workers.process import Limits, Lost, TimeLimit
 
 logger = logging.getLogger(__name__)
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 BYTES_FILE, TABLE_FILE = "decoded.bin", "table.npz"
 _LIMITS = Limits(gigabytes=16.0)  # of one video; the cache as a whole is for small data sets
 
@@ -50,7 +52,8 @@ _LIMITS = Limits(gigabytes=16.0)  # of one video; the cache as a whole is for sm
 class CacheSettings:
     """What shapes the cached bytes, besides the videos themselves.
 
-    size: (H, W) of RGB frames; None keeps planes at the size of the video.
+    size: (H, W) that RGB frames cover, each video at its own aspect; None keeps planes at the size
+        of the video.
     """
 
     size: tuple[int, int] | None
@@ -92,7 +95,7 @@ class CacheTable:
 
     Its frames begin at byte `first_byte`, their times at `starts_s[first_frame]`; sample s is at
     `sound_offset` + 2 s. A video with no frames was left out; -1 samples: it has no audio.
-    layout: int64 [n, 4], see contracts.Layout; not used for RGB.
+    layout: int64 [n, 4], see contracts.Layout; of RGB height and width alone.
     """
 
     rows: NDArray[np.int64]
@@ -127,7 +130,7 @@ class VideoCache:
 
     def get(self, row: int) -> DecodedVideo | None:
         """The video of a row; None when it could not be decoded whole."""
-        entry, table, size = self._entry_of[row], self._table, self._settings.size
+        entry, table = self._entry_of[row], self._table
         first, count = int(table.first_frame[entry]), int(table.frames[entry])
         if not count:
             return None
@@ -137,10 +140,10 @@ class VideoCache:
             self._mapped = np.frombuffer(content, np.uint8)
         flat = self._mapped[table.first_byte[entry] :]
         frames: NDArray[np.uint8] | Planes
-        if size is not None:
-            frames = flat[: count * size[0] * size[1] * 3].reshape(count, *size, 3)
+        height, width, bt709, full_range = table.layout[entry].tolist()
+        if self._settings.size is not None:
+            frames = flat[: count * height * width * 3].reshape(count, height, width, 3)
         else:
-            height, width, bt709, full_range = table.layout[entry].tolist()
             form = Layout(height, width, bool(bt709), bool(full_range))
             flat = flat[: count * frame_bytes(height, width)]
             frames = Planes(form, Box(0, 0, height, width), flat, count)
@@ -230,12 +233,14 @@ def _fill(
     duration_s, fps = data.column("duration_s")[rows], data.column("fps")[rows]
     frames = np.ceil(duration_s * fps).astype(np.int64) + 2
     samples = np.ceil(duration_s * settings.sample_rate_hz).astype(np.int64) + 1
+    sizes = zip(
+        data.column("height")[rows].tolist(), data.column("width")[rows].tolist(), strict=True
+    )
     if settings.size is not None:
-        room = frames * settings.size[0] * settings.size[1] * 3
+        each = [3 * math.prod(covering(settings.size, *sides)) for sides in sizes]
     else:
-        sizes = zip(data.column("height")[rows], data.column("width")[rows], strict=True)
-        each = [frame_bytes(*at_most_largest(int(height), int(width))) for height, width in sizes]
-        room = frames * np.array(each, np.int64)
+        each = [frame_bytes(*at_most_largest(*sides)) for sides in sizes]
+    room = frames * np.array(each, np.int64)
     audio_first = -(-int(room.sum()) // 2) * 2  # even: samples have two bytes
     table = CacheTable(
         rows=rows,
@@ -299,14 +304,15 @@ def _decode_into(
             if settings.size is None:
                 frames, starts_s, end_s = media.all_planes()
             else:
-                frames, starts_s, end_s = media.all_frames(settings.size)
+                sides = [int(data.column(name)[room.row]) for name in ("height", "width")]
+                frames, starts_s, end_s = media.all_frames(covering(settings.size, *sides))
             if media.has_audio_at(rate):
                 track = media.audio_at(0, round(duration_s * rate))
             else:
                 track = media.audio(sample_rate_hz=rate)
     except (MediaError, DataError) as error:
         return Lost("unreadable", str(error))
-    layout = frames.form if isinstance(frames, Planes) else (0,) * 4
+    layout = frames.form if isinstance(frames, Planes) else (*frames.shape[1:3], 0, 0)
     content = frames.flat if isinstance(frames, Planes) else frames
     samples = -1 if track is None else len(track)
     if content.size > room.bytes or len(starts_s) > room.frames or samples > room.samples:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vatt.contracts import Augmentation, Clip, ClipSpec, Layout
+from vatt.contracts import Augmentation, Clip, ClipSpec
 from vatt.data.annotations import AnnotationReader
 from vatt.data.cache import CacheSettings, VideoCache, open_cache
-from vatt.data.clip_timing import audio_span, clip_times, fill_waveform, fits
+from vatt.data.clip_timing import audio_span, fill_waveform, fits, frame_times
 from vatt.data.data_config import DataConfig
-from vatt.data.resize import needed, within
+from vatt.data.resize import as_clip, covering, needed
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import MediaError
 from vatt.media.media_file import MediaFile, open_media
-from vatt.media.planes import Planes
 from vatt.shards.read import ShardFolder
 
 
@@ -93,11 +91,7 @@ class ClipReader:
                 f"({spec.frames} frames at {spec.fps:g} fps), but the video ends at {end_s:.2f} s; "
                 'start earlier or set data.short_clip = "repeat"'
             )
-        step_s = 1.0 / spec.fps
-        if config.frame_step == "stride" and fps > 0:
-            start_s = math.floor(start_s * fps + 1e-6) / fps  # when a frame begins
-            step_s = max(1, int(fps / spec.fps + 1e-6)) / fps
-        times_s = clip_times(spec, start_s, end_s, step_s=step_s)
+        start_s, times_s = frame_times(spec, start_s, end_s, frame_step=config.frame_step, fps=fps)
         first, length = audio_span(spec, start_s, end_s)
         cut = partial(needed, augmentation.crop, spec)
 
@@ -111,7 +105,9 @@ class ClipReader:
                     if config.decode == "planes":
                         frames = media.planes(times_s, cut)
                     else:
-                        frames = media.frames(times_s, size=config.decode_size)
+                        height, width = self._shape[row].tolist()
+                        size = covering(config.decode_size, height or 0, width or 0)
+                        frames = media.frames(times_s, size=size)
                     audio = self.decode_audio(row, media, first, length)
             except MediaError as error:
                 raise MediaError(f"{self.name(row)}: {error}") from error
@@ -121,17 +117,13 @@ class ClipReader:
             waveform = fill_waveform(audio, spec, length)
         peak = int(np.abs(waveform.astype(np.int32)).max())
         has_audio = audio is not None and peak >= config.silent_below * 2**15
-        layout = None
-        if isinstance(frames, Planes):
-            height, width, *colours = frames.form
-            augmentation = within(augmentation, frames.box, height, width)
-            layout = Layout(*frames.box.size, *colours)
+        frames, augmentation, layout = as_clip(frames, augmentation)
         middle_s = (start_s + min(start_s + spec.duration_s, end_s)) / 2  # of what it shows
         word_ids, text_mask = self._annotations.texts(row, middle_s)
         return Clip(
             key=str(self.data.index["key"][row]),
             start_s=start_s,
-            frames=frames.flat if isinstance(frames, Planes) else frames,
+            frames=frames,
             waveform=waveform if has_audio else np.zeros_like(waveform),
             has_audio=has_audio,
             word_ids=word_ids,

@@ -5,6 +5,8 @@ Pure functions of numbers; training, evaluation and `vatt.load` call the same on
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +39,28 @@ def clip_times(
         # No time is at the very end: there the next frame counts as begun, and there is none.
         offsets_s = np.minimum(np.fmod(offsets_s, length_s), length_s - 2 * TOLERANCE_S)
     return np.maximum(start_s + offsets_s, start_s)
+
+
+def frame_times(
+    spec: ClipSpec, start_s: float, end_s: float, *, frame_step: str, fps: float
+) -> tuple[float, NDArray[np.float64]]:
+    """When a clip starts, and when each of its frames is taken; see `data.frame_step`.
+
+    Args:
+        spec: of the clip.
+        start_s: where the clip is asked for.
+        end_s: as of `clip_times`.
+        frame_step: "time" or "stride".
+        fps: frames per second of the video, 0 if not known; only strides ask for it.
+
+    Returns:
+        The start, which strides move back to where a frame begins; seconds [T].
+    """
+    if frame_step == "time" or fps <= 0:
+        return start_s, clip_times(spec, start_s, end_s)
+    start_s = math.floor(start_s * fps + 1e-6) / fps
+    stride = max(1, int(fps / spec.fps + 1e-6))
+    return start_s, clip_times(spec, start_s, end_s, step_s=stride / fps)
 
 
 def audio_span(spec: ClipSpec, start_s: float, end_s: float) -> tuple[int, int]:

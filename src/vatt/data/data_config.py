@@ -21,8 +21,7 @@ class DataConfig:
     """planes: luma and chroma go to the device at the stored size, which does the rest. rgb: frames
     are converted and scaled to `decode_size` where they are decoded."""
     decode_size: tuple[int, int] = (256, 320)
-    """Height and width of frames decoded as RGB, before the crop; they are stretched to it, and
-    crops undo that."""
+    """Height and width that frames decoded as RGB cover before the crop, at their own aspect."""
     frame_step: Literal["time", "stride"] = "time"
     """time: frames 1 / clip.fps apart. stride: every n-th stored frame, where n is the stored rate
     over clip.fps, rounded down, as the official code takes them; the audio starts with them."""

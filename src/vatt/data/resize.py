@@ -12,11 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vatt.contracts import Augmentation, Batch, ClipSpec, Crop
-from vatt.media.planes import Box, frame_bytes, half
+from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, Layout
+from vatt.media.planes import Box, Planes, frame_bytes, half
 
 _SPARE = 2  # luma pixels beyond those that are needed, against rounding
 _KR_KB = ((0.299, 0.114), (0.2126, 0.0722))  # shares of red and blue in luma: BT.601, BT.709
@@ -35,9 +37,11 @@ def resize_frames(batch: Batch, part: slice, *, out: Tensor, antialias: bool) ->
         _resize_planes(batch, part, out=out, antialias=antialias)
         return
     frames, size = batch.frames[part], batch.frames.shape[2:4]
-    b, W, C = len(frames), *frames.shape[3:]
-    if size != out.shape[2:4] or any(box != [0.0, 0.0, 1.0, 1.0] for box in batch.crop.tolist()):
-        sizes = torch.stack([torch.full((b,), side, device=out.device) for side in size], 1)
+    W, C = frames.shape[3:]
+    own = [(row[1] or size[0], row[2] or size[1]) for row in batch.layout[part].tolist()]
+    whole = all(box == [0.0, 0.0, 1.0, 1.0] for box in batch.crop.tolist())
+    if not whole or size != out.shape[2:4] or any(sides != size for sides in own):
+        sizes = torch.tensor(own, device=out.device)
         rows, columns = _axes(batch, part, sizes, size, out.shape[2:4], antialias=antialias)
         lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
         out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))
@@ -126,6 +130,15 @@ def resize_weights(
     return weights / weights.sum(dim=2, keepdim=True)
 
 
+def covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """The smallest (H, W) of the aspect of a frame of height × width that covers `size`."""
+    if not (height and width):
+        return size
+    if width * size[0] >= height * size[1]:
+        return size[0], max(size[1], round(size[0] * width / height))
+    return max(size[0], round(size[1] * height / width)), size[1]
+
+
 def needed(crop: Crop, spec: ClipSpec, height: int, width: int) -> Box:
     """The pixels that have weight when this crop of a frame is resized, and a few more.
 
@@ -145,6 +158,17 @@ def _needed(start: float, extent: float, size_in: int, size_out: int) -> tuple[i
     reach = max(2.0, extent / size_out) + _SPARE
     first = 2 * math.floor((start - reach) / 2)
     return max(0, first), min(size_in, 2 * math.ceil((start + extent + reach) / 2))
+
+
+def as_clip(
+    frames: NDArray[np.uint8] | Planes, changes: Augmentation
+) -> tuple[NDArray[np.uint8], Augmentation, Layout | None]:
+    """Decoded frames, and changes of the whole frame, as `Clip` takes them."""
+    if not isinstance(frames, Planes):
+        return frames, changes, None
+    height, width, *colours = frames.form
+    layout = Layout(*frames.box.size, *colours)
+    return frames.flat, within(changes, frames.box, height, width), layout
 
 
 def within(augmentation: Augmentation, box: Box, height: int, width: int) -> Augmentation:

@@ -96,7 +96,8 @@ def split_features(
     found = find_clips(shards, split, spec, at_most=at_most, seed=seed)
     contents = shards.column("sha256")
     clips = (f"{contents[clip.row]} {clip.id}" for clip in found.clips)
-    settings = (config_hash(spec), str(run.data.rgb_size), str(seed))
+    how = config_hash(spec), config_hash(run.encoder.frame_path)
+    settings = (*how, str(run.data.rgb_size), str(run.data.frame_step), str(seed))
     identity = ids_hash([FORMAT_VERSION, run.model_hash, *settings, *clips])
     path = run.folder / "results" / f"features-{split}-{identity}.safetensors"
     arrays: dict[str, NDArray[Any]] | None = None
@@ -143,10 +144,10 @@ def _extract(
     )
     parts: list[dict[str, Tensor]] = []
     for batch in loader:
-        inputs = apply(batch, spec)
+        inputs = apply(batch, spec, antialias=run.encoder.frame_path.antialias)
         peaks = batch.waveform.float().abs().amax(1) / 2**15 * batch.has_audio
         part = {"positions": torch.tensor(batch.positions), "peaks": peaks}
-        with torch.inference_mode(), autocast(run.autocast, device):
+        with torch.inference_mode(), autocast(run.encoder.frame_path.autocast, device):
             for network, model in ((PRETRAINED, module), (RANDOM_INIT, random_init)):
                 video = model.video_features(inputs.frames)
                 audio = model.audio_features(inputs.audio)

@@ -23,14 +23,12 @@ class TrainedRun:
     encoder: the model with its vocabulary and clip settings.
     data: shards, and the size that clips are decoded at.
     model_hash: of the weights' file.
-    autocast: the numbers that features are computed in.
     """
 
     folder: Path
     encoder: Encoder
     data: DataConfig
     model_hash: str
-    autocast: AutocastSetting = "auto"
 
     def shards_of(self, split: str) -> ShardFolder:
         """The first of the shard folders that has the split.
@@ -53,7 +51,7 @@ def open_run(
     *,
     shards: Sequence[Path] = (),
     device: str | None = None,
-    autocast: AutocastSetting = "auto",
+    autocast: AutocastSetting | None = None,
 ) -> TrainedRun:
     """Load the model of a run and find what to evaluate it on.
 
@@ -61,21 +59,27 @@ def open_run(
         folder: run folder, or a model folder (then `shards` are needed).
         shards: prepared folders; those that the run was trained on when empty.
         device: where to compute; chosen as `vatt.load` does when None.
-        autocast: the numbers to compute features in.
+        autocast: the numbers to compute features in; those of training when None.
 
     Raises:
         CheckpointError: there is no model in `folder`.
         ConfigError: no shards are given, and the run does not say what it was trained on.
     """
-    encoder = load(folder, device)
+    encoder = load(folder, device, autocast=autocast)
     settings = folder / "config.toml"
     if settings.is_file():
         data = from_values(DataConfig, read_toml(settings)["data"], where=str(settings))
     elif shards:
-        data = DataConfig(shards=tuple(shards))
+        path = encoder.frame_path
+        data = DataConfig(
+            shards=tuple(shards),
+            decode=path.decode,
+            decode_size=path.decode_size,
+            frame_step=path.frame_step,
+        )
     else:
         raise ConfigError(f"{folder}: no config.toml that names shards; give --shards FOLDER")
     if shards:
         data = replace(data, shards=tuple(shards))
     model_hash = file_hash(encoder.folder / "model.safetensors")
-    return TrainedRun(folder, encoder, data, model_hash, autocast)
+    return TrainedRun(folder, encoder, data, model_hash)

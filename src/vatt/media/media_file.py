@@ -161,15 +161,21 @@ class MediaFile:
         with media_errors(self.source):
             return sum(1 for _ in self.video().frames())
 
-    def planes(self, times_s: NDArray[np.float64], cut: Callable[[int, int], Box]) -> Planes:
+    def planes(
+        self,
+        times_s: NDArray[np.float64],
+        cut: Callable[[int, int], Box],
+        size: tuple[int, int] | None = None,
+    ) -> Planes:
         """Luma and chroma of a box of the frames on screen at [T] times, as they are stored.
 
         Args:
             times_s: [T], at least one, as for `frames`.
             cut: from the height and width of the frames to the box that is wanted.
+            size: (H, W) to scale to first, as shards are stored; their own if not given.
         """
         with media_errors(self.source):
-            return decode_planes(self.video(), times_s, cut)
+            return decode_planes(self.video(), times_s, cut, size)
 
     def all_planes(self) -> tuple[Planes, NDArray[np.float64], float]:
         """The planes of every frame, whole; times as of `all_frames`."""

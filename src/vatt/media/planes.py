@@ -118,7 +118,10 @@ class Planes(NamedTuple):
 
 
 def decode_planes(
-    reader: VideoReader, times_s: NDArray[np.float64], cut: Callable[[int, int], Box]
+    reader: VideoReader,
+    times_s: NDArray[np.float64],
+    cut: Callable[[int, int], Box],
+    size: tuple[int, int] | None = None,
 ) -> Planes:
     """A box of the frames on screen at the asked times.
 
@@ -126,6 +129,8 @@ def decode_planes(
         reader: of the video.
         times_s: [T] seconds, at least one, in any order.
         cut: from the height and width of the frames to the box that is wanted.
+        size: (H, W) that frames are first converted to, as shards store them; None keeps the
+            video's own form where it can.
 
     Raises:
         MediaError: the video ends before a time, or cannot be decoded.
@@ -134,7 +139,7 @@ def decode_planes(
     last: tuple[TimedFrame, int] | None = None
     for place, timed in reader.frames_at(times_s):
         if planes is None:
-            copier = PlaneCopier(timed.frame)
+            copier = PlaneCopier(timed.frame, size)
             form = copier.form
             planes = Planes.empty(len(times_s), form, cut(form.height, form.width))
             luma, chroma = planes.luma, planes.chroma
@@ -176,16 +181,16 @@ def decode_all_planes(reader: VideoReader) -> tuple[Planes, NDArray[np.float64]]
 class PlaneCopier:
     """Copies boxes of decoded frames; all come out in the form of the first one."""
 
-    def __init__(self, first: VideoFrame) -> None:
-        """Copy frames in the form of `first`: its size, its colours."""
+    def __init__(self, first: VideoFrame, size: tuple[int, int] | None = None) -> None:
+        """Copy frames at `size` in BT.709, or in the form of `first`: its size, its colours."""
         height, width = first.height, first.width
         self._convert: Callable[[VideoFrame], VideoFrame]
-        if _is_direct(first):
+        if size is None and _is_direct(first):
             self.form = Layout(height, width, color_matrix(first) == BT709, _is_full(first))
             self._convert = self._like_the_first
         else:
             turned = orientation(first).quarter_turns % 2
-            size = at_most_largest(*((width, height) if turned else (height, width)))
+            size = size or at_most_largest(*((width, height) if turned else (height, width)))
             self.form = Layout(*size, bt709=True, full_range=False)
             self._convert = FrameConverter(size, "yuv420p")
         self._reformatter = VideoReformatter()

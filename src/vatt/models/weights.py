@@ -1,8 +1,8 @@
 """A trained model on disk: a folder that loads alone.
 
 `model.safetensors` holds the weights, `config.json` all that is needed to use them: the settings of
-the model or classifier, what a clip is, and what the caller adds. Text needs `tokenizer.json` too,
-which the caller puts beside them.
+the model or classifier, what a clip is, how frames come to it, and what the caller adds. Text needs
+`tokenizer.json` too, which the caller puts beside them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
 from vatt.config import flatten, from_values, to_values
-from vatt.contracts import ClipSpec
+from vatt.contracts import ClipSpec, FramePath
 from vatt.errors import CheckpointError
 from vatt.models.classifier import Classifier, ClassifierConfig
 from vatt.models.heads import SumOverRanks, alone
@@ -29,7 +29,7 @@ from vatt.storage import refuse_newer
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = "1.1"  # 1.1: classifiers
+FORMAT_VERSION = "1.2"  # 1.1: classifiers; 1.2: the frame path
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 Settings = ModelConfig | ClassifierConfig
@@ -67,6 +67,8 @@ def save_model(
     model: Vatt | Classifier,
     clip: ClipSpec,
     extra: Mapping[str, Any] | None = None,
+    *,
+    frame_path: FramePath | None = None,
 ) -> None:
     """Write a model into an existing folder.
 
@@ -75,14 +77,20 @@ def save_model(
         model: weights and batch norm statistics, and the settings it was built from.
         clip: what it was trained on.
         extra: JSON values to keep beside them, e.g. the step.
+        frame_path: how frames came to it in training; left out where nobody knows.
     """
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
-    save_settings(folder, model.config, clip, extra)
+    save_settings(folder, model.config, clip, extra, frame_path=frame_path)
 
 
 def save_settings(
-    folder: Path, settings: Settings, clip: ClipSpec, extra: Mapping[str, Any] | None = None
+    folder: Path,
+    settings: Settings,
+    clip: ClipSpec,
+    extra: Mapping[str, Any] | None = None,
+    *,
+    frame_path: FramePath | None = None,
 ) -> None:
     """Write config.json alone; the arguments are those of `save_model`."""
     kind = next(key for key, cls in KINDS.items() if isinstance(settings, cls))
@@ -90,6 +98,7 @@ def save_settings(
         "format_version": FORMAT_VERSION,
         kind: to_values(settings),
         "clip": to_values(clip),
+        **({"frame_path": to_values(frame_path)} if frame_path else {}),
         "extra": dict(extra or {}),
     }
     text = json.dumps(values, indent=2, ensure_ascii=False)
@@ -187,6 +196,17 @@ def read_settings(folder: Path) -> tuple[Settings, ClipSpec, dict[str, Any]]:
     settings = from_values(KINDS[kind], values[kind], where=f"{where}: {kind}")
     clip = from_values(ClipSpec, values["clip"], where=f"{where}: clip")
     return settings, clip, dict(values.get("extra", {}))
+
+
+def read_frame_path(folder: Path) -> FramePath | None:
+    """How frames came to a model in training; None where the folder is of an older version.
+
+    Raises:
+        CheckpointError: as `read_settings`.
+    """
+    path = folder / CONFIG
+    values = _read_config(path).get("frame_path")
+    return values and from_values(FramePath, values, where=f"{path}: frame_path")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

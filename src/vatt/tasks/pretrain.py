@@ -20,6 +20,7 @@ from vatt.contracts import (
     Batch,
     ClipSpec,
     Embeddings,
+    FramePath,
     UnreadableClip,
     draw_bits,
 )
@@ -36,6 +37,7 @@ from vatt.losses import LossConfig, contrast
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, save_model, start_from
+from vatt.shards.read import ShardFolder
 from vatt.storage import claim_folder
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
@@ -188,7 +190,13 @@ def run(config: PretrainConfig) -> PretrainResult:
             objective=partial(objective, model=parallelize(model.train()), config=config),
             optimiser=optimiser,
             buffers=tuple(model.buffers()),
-            write_model=partial(write_model, model=model, clip=config.clip, tokenizer=tokenizer),
+            write_model=partial(
+                write_model,
+                model=model,
+                clip=config.clip,
+                tokenizer=tokenizer,
+                frame_path=frame_path(config),
+            ),
             facts=lambda: {"failures": failures()},
             seed=config.seed,
         )
@@ -220,7 +228,7 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
     """
     sizes = config.model
     if config.standardise == "measured":
-        mean, std = measure_frames(dataset, STATISTICS_CLIPS)
+        mean, std = measure_frames(dataset, STATISTICS_CLIPS, antialias=config.augment.antialias)
         sizes = replace(sizes, video=replace(sizes.video, mean=mean, std=std))
         logger.info("frames in [-1, 1]: mean %s, deviation %s", mean, std)
     with seeded(draw_bits(config.seed, -1)):
@@ -233,7 +241,9 @@ def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
 Colour = tuple[float, float, float]
 
 
-def measure_frames(dataset: ClipDataset, clips: int) -> tuple[Colour, Colour]:
+def measure_frames(
+    dataset: ClipDataset, clips: int, *, antialias: bool = True
+) -> tuple[Colour, Colour]:
     """Mean and deviation of red, green and blue in [-1, 1] over the crops of the first clips."""
 
     def rounded(values: Tensor) -> Colour:
@@ -245,7 +255,8 @@ def measure_frames(dataset: ClipDataset, clips: int) -> tuple[Colour, Colour]:
     for number in range(clips):
         clip, _ = dataset.fetch(number)
         uncoloured = replace(clip, augmentation=Augmentation(crop=clip.augmentation.crop))
-        frames = augment.apply(Batch.collate([uncoloured]), dataset.spec).frames
+        batch = Batch.collate([uncoloured])
+        frames = augment.apply(batch, dataset.spec, antialias=antialias).frames
         values = frames.view(-1, 3).double()
         total += values.sum(0)
         squares += values.square().sum(0)
@@ -272,7 +283,29 @@ def replay(capture: Path) -> dict[str, float]:
     return {name: value.item() for name, value in losses.items()}
 
 
-def write_model(folder: Path, *, model: Vatt, clip: ClipSpec, tokenizer: WordTokenizer) -> None:
+def frame_path(config: PretrainConfig) -> FramePath:
+    """How this run's frames come to the model; the form of its shards is that of the first."""
+    made = ShardFolder.load(config.data.shards[0]).info.get("made", {}).get("settings", {})
+    fps = made.get("fps", "source")
+    return FramePath(
+        decode=config.data.decode,
+        decode_size=config.data.decode_size,
+        frame_step=config.data.frame_step,
+        antialias=config.augment.antialias,
+        autocast=config.train.autocast,
+        short_side=made.get("short_side"),
+        fps=None if fps == "source" else fps,
+    )
+
+
+def write_model(
+    folder: Path,
+    *,
+    model: Vatt,
+    clip: ClipSpec,
+    tokenizer: WordTokenizer,
+    frame_path: FramePath | None = None,
+) -> None:
     """Write a model folder that loads alone: weights, settings, vocabulary."""
-    save_model(folder, model, clip)
+    save_model(folder, model, clip, frame_path=frame_path)
     tokenizer.save(folder / "tokenizer.json")

@@ -60,7 +60,9 @@ def measure(
     random_init = untrained(encoder.module.config, seed=seed).to(encoder.device)
     encoders = {
         PRETRAINED: encoder,
-        RANDOM_INIT: Encoder(random_init, encoder.spec, encoder.tokenizer, encoder.folder),
+        RANDOM_INIT: Encoder(
+            random_init, encoder.spec, encoder.tokenizer, encoder.folder, encoder.frame_path
+        ),
     }
     audible = partial(audio_and_video, clips, size=pool, min_peak=min_peak, seed=seed)
     measures, left_out = take(
