@@ -53,7 +53,7 @@ def spread_frames(
         frames, changes, layout = as_clip(found, changes)
     else:
         size = covering(path.decode_size, height, width)
-        frames, layout = media.frames(times_s, size=size), None
+        frames, layout = media.frames(times_s, size=size, stored=(height, width)), None
     clip = Clip(
         key="",
         start_s=0.0,

@@ -92,9 +92,18 @@ class FrameConverter:
     same frame gives the same bytes however it was reached.
     """
 
-    def __init__(self, size: tuple[int, int], pix_fmt: Literal["rgb24", "yuv420p"]) -> None:
-        """Frames of `size` (H, W): RGB, or planes in BT.709 limited range."""
-        self._size, self._pix_fmt = size, pix_fmt
+    def __init__(
+        self,
+        size: tuple[int, int],
+        pix_fmt: Literal["rgb24", "yuv420p"],
+        *,
+        are_upright: bool = False,
+    ) -> None:
+        """Frames of `size` (H, W): RGB, or planes in BT.709 limited range.
+
+        `are_upright`: of converted frames, which still carry the display matrix of their source.
+        """
+        self._size, self._pix_fmt, self._are_upright = size, pix_fmt, are_upright
         self._form: tuple[object, ...] | None = None
         self._graph: Graph | None = None  # for what scaling alone does not do
         self._reformatter = VideoReformatter()
@@ -124,7 +133,7 @@ class FrameConverter:
 
     def _steps(self, frame: VideoFrame) -> list[tuple[str, str]]:
         """The filters (name, options) for what scaling alone does not do; none for most videos."""
-        upright = orientation(frame)
+        upright = Orientation(False, 0) if self._are_upright else orientation(frame)
         transparent = frame.format.has_palette or any(
             component.is_alpha for component in frame.format.components
         )
@@ -146,8 +155,8 @@ class FrameConverter:
 class RgbConverter:
     """Decoded frame → uint8 [H, W, 3], RGB, upright; one scaler for all frames of a video."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self._convert = FrameConverter(size, "rgb24")
+    def __init__(self, size: tuple[int, int], *, are_upright: bool = False) -> None:
+        self._convert = FrameConverter(size, "rgb24", are_upright=are_upright)
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """The frame at `size` (H, W), averaged over the area that each new pixel covers."""

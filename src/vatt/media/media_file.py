@@ -26,7 +26,7 @@ from vatt.media.container import (
     video_stream,
 )
 from vatt.media.facts import MediaFacts, PacketFacts, read_facts, read_packets
-from vatt.media.frame_filters import RgbConverter
+from vatt.media.frame_filters import FrameConverter, RgbConverter
 from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes
 from vatt.media.video import TimedFrame, VideoReader
 
@@ -105,12 +105,19 @@ class MediaFile:
                 return VideoReader(self.handle(), self.source)
             return self._reader
 
-    def frames(self, times_s: NDArray[np.float64], *, size: tuple[int, int]) -> NDArray[np.uint8]:
+    def frames(
+        self,
+        times_s: NDArray[np.float64],
+        *,
+        size: tuple[int, int],
+        stored: tuple[int, int] | None = None,
+    ) -> NDArray[np.uint8]:
         """The frames on screen at the asked times.
 
         Args:
             times_s: [T] seconds on the video clock, in any order; see `video.on_screen`.
             size: (H, W) to scale to; a frame fills it, so keep its aspect or accept the change.
+            stored: (H, W) in which shards store the frames; they are converted to that before.
 
         Returns:
             uint8 [T, H, W, 3], RGB, upright; each frame is converted alone, so that the same frame
@@ -119,12 +126,14 @@ class MediaFile:
         Raises:
             MediaError: the video ends before a time, or cannot be decoded.
         """
-        frames, convert = np.empty((len(times_s), *size, 3), np.uint8), RgbConverter(size)
+        frames = np.empty((len(times_s), *size, 3), np.uint8)
+        convert = RgbConverter(size, are_upright=stored is not None)
+        store = FrameConverter(stored, "yuv420p") if stored else lambda frame: frame
         last: TimedFrame | None = None
         with media_errors(self.source):
             for place, timed in self.video().frames_at(times_s):
                 if timed is not last:
-                    rgb, last = convert(timed.frame), timed
+                    rgb, last = convert(store(timed.frame)), timed
                 frames[place] = rgb
         return frames
 
