@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vatt.errors import MediaError
+from vatt.ingest.changes import SourceState, look_at_source, with_checksums
 from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.choose import CaptionChoice, find_captions
@@ -16,7 +17,6 @@ from vatt.media.captions.clean import of_part, on_clock
 from vatt.media.media_file import open_media, probe
 from vatt.media.stored_form import PART_S, Part, StoredForm, encode_parts, has_stored_form
 from vatt.shards.record import PartOf, SampleRecord
-from vatt.storage import sha256_of
 from vatt.workers.process import TOO_LARGE, TimeLimit
 
 # How long an item may take, when the user does not say: declared seconds count so many times, and
@@ -45,10 +45,15 @@ class Making:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A video ready to be stored: its parts in order, each a record and a file."""
+    """A video ready to be stored: its parts in order, each a record and a file.
+
+    state: what the source was when it was read.
+    folder: holds the files when they are ours to remove afterwards.
+    """
 
     parts: Sequence[tuple[SampleRecord, Path]]
-    folder: Path | None  # holds the files when they are ours to remove afterwards
+    state: SourceState
+    folder: Path | None
 
     @property
     def seconds(self) -> float:
@@ -69,12 +74,12 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
     """Make one video ready: encode it, or keep the file when it already fits."""
     cause, folder = "unreadable", making.folder / item.key
     try:
-        size, sha256 = item.path.stat().st_size, sha256_of(item.path)
+        state = with_checksums(item, look_at_source(item))
         with open_media(item.path) as media:
             source = media.facts
             if source.video is None:
                 return _skipped_audio(item)
-            time_limit.allow(making.item_s or limit_s(source.duration_s, size))
+            time_limit.allow(making.item_s or limit_s(source.duration_s, state.video.size))
             cause = "damaged"
             kept = making.copy and has_stored_form(media, making.form, part_s=making.part_s)
             if kept:
@@ -102,8 +107,8 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
         facts=source,
         source_facts=source,
         captions=tuple(on_clock(found.captions, source.start_s, parts[-1].end_s)),
-        source_bytes=size,
-        source_sha256=sha256,
+        source_bytes=state.video.size,
+        source_sha256=state.video.sha256,
         captions_from=found.source,
         language=found.language,
         other_captions=found.others,
@@ -111,7 +116,11 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
     )
     paths = [part.path for part in parts]
     records = _records_of_parts(known, parts, item)
-    return Prepared(parts=list(zip(records, paths, strict=True)), folder=None if kept else folder)
+    return Prepared(
+        parts=list(zip(records, paths, strict=True)),
+        state=state,
+        folder=None if kept else folder,
+    )
 
 
 def _skipped_audio(item: Item) -> Skipped:

@@ -8,6 +8,7 @@ import logging
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -17,16 +18,18 @@ from typing import Any, Literal
 
 import av
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vatt.config import CONFIG_FILE, read_toml
 from vatt.errors import ConfigError, DataError
+from vatt.ingest.changes import FileState, SourceState, changed_sources, state_of_row
 from vatt.ingest.item import Making, Prepared, look_at, prepare_item
 from vatt.ingest.journal import BusyError, Journal, Share, Stored
-from vatt.ingest.sources import Found, Item, Skipped, without_duplicates
+from vatt.ingest.sources import DUPLICATE, Found, Item, Skipped, without_duplicates
 from vatt.shards.index import num_sources, totals
-from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, shard_paths
+from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, SOURCES_FILE, shard_paths
 from vatt.shards.write import ShardWriter, write_index
-from vatt.storage import claim_folder
+from vatt.storage import claim_folder, sha256_of
 from vatt.workers.pool import run_in_order
 from vatt.workers.process import Limits, Lost
 
@@ -66,6 +69,8 @@ class IngestOutcome:
 
     table: the index's rows of all that is stored.
     skipped: ordered by name.
+    states: name → what each source was when it was stored or skipped.
+    changed: how many videos were stored or skipped before, and are not what they were.
     to_prepare: how many videos are still to be prepared: of a preview.
     seconds: of video that this run has stored, or would store.
     unfinished: shares of the job; the index is written when there are none.
@@ -73,6 +78,8 @@ class IngestOutcome:
 
     table: pa.Table
     skipped: Sequence[Skipped]
+    states: Mapping[str, SourceState]
+    changed: int = 0
     to_prepare: int = 0
     seconds: float = 0.0
     unfinished: Sequence[Share] = ()
@@ -85,10 +92,10 @@ def preview(plan: IngestPlan) -> IngestOutcome:
         ConfigError: `out` holds shards that `vatt prepare` did not write, or something else.
     """
     _refuse_other_folder(plan.out)
-    stored = Journal(plan.out, plan.share).stored()
-    todo, skipped = _left_to_do(plan, stored)
+    work = _left_to_do(plan, Journal(plan.out, plan.share).stored())
+    skipped = work.skipped
     looks = run_in_order(
-        look_at, todo, workers=plan.workers, limits=plan.limits, executor=plan.executor
+        look_at, work.todo, workers=plan.workers, limits=plan.limits, executor=plan.executor
     )
     with closing(looks):
         durations_s = list[float]()
@@ -98,8 +105,10 @@ def preview(plan: IngestPlan) -> IngestOutcome:
             else:
                 skipped[item.name] = _skipped(item, outcome)
     return IngestOutcome(
-        table=stored.table,
+        table=work.stored.table,
         skipped=list(skipped.values()),
+        states=work.states,
+        changed=work.changed,
         to_prepare=len(durations_s),
         seconds=sum(durations_s),
     )
@@ -118,18 +127,25 @@ def ingest(plan: IngestPlan) -> IngestOutcome:
         out.mkdir(parents=True, exist_ok=True)
         with journal.locked():
             _make_ready(plan, journal.label)
-            todo, skipped = _left_to_do(plan, journal.stored())
-            seconds = _store(plan, journal, todo, skipped)
+            before = journal.stored()
+            work = _left_to_do(plan, before)
+            todo = {one.name for one in work.todo}
+            known = {name: one for name, one in work.states.items() if name not in todo}
+            journal.add_known(
+                {name: one for name, one in known.items() if before.states.get(name) != one},
+                work.outdated,
+            )
+            seconds = _store(plan, journal, work)
             if plan.share is None:
-                return _write_index(plan, journal, skipped, seconds)
+                return _write_index(plan, journal, work, seconds)
         waiting = journal.unfinished()
         if not waiting:
             try:
                 with journal.locked(alone=True):
-                    return _write_index(plan, journal, skipped, seconds)
+                    return _write_index(plan, journal, work, seconds)
             except BusyError:
                 _logger.info("%s: another task is writing the index", out)
-        return _outcome(plan, journal.stored(), skipped, seconds, waiting)
+        return _outcome(plan, journal.stored(), work, seconds, waiting)
     except KeyboardInterrupt:
         table = journal.stored().table
         counts = f"{num_sources(table)} videos in {totals(table)['shards']} shards"
@@ -162,7 +178,7 @@ def _make_ready(plan: IngestPlan, label: str) -> None:
     if plan.share is None:
         leftovers += [*out.glob("*.part"), *out.glob(".work-*")]
     if plan.overwrite:
-        files = (CONFIG_FILE, INDEX_FILE, DATASET_FILE, FAILURES_FILE)
+        files = (CONFIG_FILE, INDEX_FILE, DATASET_FILE, FAILURES_FILE, SOURCES_FILE)
         leftovers += [*shard_paths(out), *out.glob("journal*.jsonl")]
         leftovers += [out / name for name in files]
     for path in set(leftovers):
@@ -171,30 +187,83 @@ def _make_ready(plan: IngestPlan, label: str) -> None:
     claim_folder(out, plan.settings, free=plan.free_settings, advice=advice)
 
 
-def _left_to_do(plan: IngestPlan, stored: Stored) -> tuple[list[Item], dict[str, Skipped]]:
-    """What this run is to prepare, in the order of the shards; and name → what is skipped."""
-    missing = stored.missing(plan.found.items)
-    names = {item.name for item in missing}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What a run is to do.
+
+    stored: what the folder holds, without what is outdated.
+    todo: in the order of the shards.
+    skipped: name → what is not to be prepared, and what this run will skip.
+    states: name → what the other sources are; those of `todo` are known when they are prepared.
+    outdated: shard → keys of stored videos whose sources have changed.
+    changed: how many sources, stored or skipped, have changed.
+    """
+
+    stored: Stored
+    todo: Sequence[Item]
+    skipped: dict[str, Skipped]
+    states: Mapping[str, SourceState]
+    outdated: Mapping[str, Sequence[str]]
+    changed: int
+
+
+def _left_to_do(plan: IngestPlan, stored: Stored) -> _Work:
+    items, rows = plan.found.items, stored.rows_of_sources()
+    own = [one for one in items if plan.share is None or plan.share.takes(one)]
+
+    def before(item: Item) -> SourceState | None:
+        state = stored.states.get(item.name)
+        if state is None and item.key in rows:
+            first = stored.table.slice(rows[item.key][0], 1).to_pylist()[0]
+            state = state_of_row(item, first, plan.making.captions)
+        return state
+
+    states, changed = changed_sources(own, before)
+    outdated = defaultdict[str, list[str]](list)
+    for row in chain.from_iterable(rows.get(one.key, ()) for one in own if one.name in changed):
+        outdated[stored.table["shard"][row].as_py()].append(stored.table["key"][row].as_py())
+    stored = stored.without(outdated)
+
+    missing = stored.missing(items)
+    again = changed | {one.name for one in own if one.name not in stored.states}
+    names = {one.name for one in missing} - again
     earlier = [] if plan.retry_skipped else stored.skipped
-    skipped = {one.source: one for one in earlier if one.source in names}
+    skipped = {one.source: one for one in earlier if one.source in names and one.cause != DUPLICATE}
+
+    def sha256(item: Item) -> str:
+        status, state = item.path.stat(), states.get(item.name) or stored.states.get(item.name)
+        known = state.video if state else FileState(0)
+        if (known.size, known.time_ns) != (status.st_size, status.st_mtime_ns):
+            known = FileState(0)
+        found = known.sha256 or sha256_of(item.path)
+        if state is not None and known.size:
+            states[item.name] = replace(state, video=replace(known, sha256=found))
+        return found
+
     contents = [stored.table[f"source{what}"].to_pylist() for what in ("_bytes", "_sha256", "")]
-    items, repeats = without_duplicates(
+    todo, repeats = without_duplicates(
         [item for item in missing if item.name not in skipped],
         {(size, sha256): name for size, sha256, name in zip(*contents, strict=True)},
+        sha256,
     )
     skipped |= {one.source: one for one in (*repeats, *plan.found.skipped)}
-    return [one for one in items if plan.share is None or plan.share.takes(one)], skipped
+    names = {one.name for one in own}
+    return _Work(
+        stored=stored,
+        todo=[one for one in todo if one.name in names],
+        skipped=skipped,
+        states=states,
+        outdated=outdated,
+        changed=len(changed),
+    )
 
 
-def _store(
-    plan: IngestPlan, journal: Journal, todo: Sequence[Item], skipped: dict[str, Skipped]
-) -> float:
-    """Prepare items and store them in shards; returns how many seconds of video these are.
-
-    skipped: name → what is known to be skipped; what this run skips is added.
-    """
+def _store(plan: IngestPlan, journal: Journal, work: _Work) -> float:
+    """Prepare items and store them in shards; returns how many seconds of video these are."""
+    skipped = work.skipped
     out, start, known = plan.out, f"shard{journal.label}-", len(skipped)
-    used = [path.stem.removeprefix(start) for path in shard_paths(out)]
+    names = {*(path.name for path in shard_paths(out)), *work.stored.outdated}
+    used = [Path(name).stem.removeprefix(start) for name in names]
     number = 1 + max((int(digits) for digits in used if digits.isdecimal()), default=-1)
     seconds, started = 0.0, time.monotonic()
 
@@ -206,7 +275,7 @@ def _store(
         making = replace(plan.making, folder=Path(folder).resolve())
         outcomes = run_in_order(
             functools.partial(prepare_item, making=making),
-            todo,
+            work.todo,
             workers=plan.workers,
             limits=plan.limits,
             executor=plan.executor,
@@ -223,19 +292,21 @@ def _store(
                     seconds += outcome.seconds
                 else:
                     skipped[item.name] = _skipped(item, outcome)
-                    journal.add_skipped(skipped[item.name])
+                    journal.add_skipped(skipped[item.name], work.states.get(item.name))
 
         with closing(outcomes), closing(ready()) as good:
             for first in good:
+                states = dict[str, SourceState]()
                 with ShardWriter(out / f"{start}{number:06d}.tar") as shard:
                     for prepared in chain([first], good):
                         for record, video in prepared.parts:  # all parts of a file in one shard
                             shard.add(record, video)
+                            states[record.source] = prepared.state
                         if prepared.folder is not None:
                             shutil.rmtree(prepared.folder)
                         if shard.size >= plan.shard_bytes:
                             break
-                journal.add_shard(shard.path.name, shard.rows)
+                journal.add_shard(shard.path.name, shard.rows, states)
                 number += 1
     journal.add_done()
     return seconds
@@ -251,27 +322,31 @@ def _skipped(item: Item, outcome: Skipped | Lost) -> Skipped:
 def _outcome(
     plan: IngestPlan,
     stored: Stored,
-    skipped: dict[str, Skipped],
+    work: _Work,
     seconds: float,
     waiting: Sequence[Share] = (),
 ) -> IngestOutcome:
     """What is stored by now, and what was skipped by this run or an earlier one, by name."""
-    known = {one.source: one for one in stored.skipped} | skipped
+    known = {one.source: one for one in stored.skipped} | work.skipped
     names = {item.name for item in stored.missing(plan.found.items)}
     names |= {one.source for one in plan.found.skipped}
     return IngestOutcome(
         table=stored.table,
         skipped=[known[name] for name in sorted(known.keys() & names)],
+        states=stored.states,
+        changed=work.changed,
         seconds=seconds,
         unfinished=waiting,
     )
 
 
-def _write_index(
-    plan: IngestPlan, journal: Journal, skipped: dict[str, Skipped], seconds: float
-) -> IngestOutcome:
+def _write_index(plan: IngestPlan, journal: Journal, work: _Work, seconds: float) -> IngestOutcome:
     """Make the index of all that is stored; the journals are then no longer needed."""
-    outcome = _outcome(plan, journal.stored(), skipped, seconds)
+    stored = journal.stored()
+    if stored.outdated:
+        _remove_outdated(plan.out, journal, stored)
+        stored = journal.stored()
+    outcome = _outcome(plan, stored, work, seconds)
     versions = {
         "vatt": importlib.metadata.version("vatt"),
         "av": av.__version__,
@@ -283,5 +358,21 @@ def _write_index(
         skipped=list(map(asdict, outcome.skipped)),
         table=outcome.table,
     )
-    journal.forget()
+    journal.forget(outcome.states)
     return outcome
+
+
+def _remove_outdated(out: Path, journal: Journal, stored: Stored) -> None:
+    """Write the shards that hold outdated videos anew, without these."""
+    for name in stored.outdated:
+        path, rows = out / name, stored.table.filter(pc.equal(stored.table["shard"], name))
+        if not path.exists():
+            continue  # done already, by a run that was killed
+        journal.add_rewriting(name)
+        if not len(rows):
+            path.unlink()
+            continue
+        with path.open("rb") as old, ShardWriter(path) as shard:
+            for row in rows.to_pylist():
+                shard.copy(row, old)
+        journal.add_shard(name, shard.rows)

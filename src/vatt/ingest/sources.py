@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -273,7 +273,9 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 def without_duplicates(
-    items: Sequence[Item], known: Mapping[tuple[int, str], str]
+    items: Sequence[Item],
+    known: Mapping[tuple[int, str], str],
+    sha256: Callable[[Item], str] = lambda item: sha256_of(item.path),
 ) -> tuple[list[Item], list[Skipped]]:
     """Videos with content of their own; and those that repeat the bytes of another.
 
@@ -283,6 +285,7 @@ def without_duplicates(
     Args:
         items: ordered by name.
         known: (size in bytes, SHA-256) → name of what is stored already.
+        sha256: of a video's file.
     """
     sizes = dict[str, int]()
     for item in items:
@@ -295,7 +298,7 @@ def without_duplicates(
         if not size or count[size] < 2:
             continue
         try:
-            content = (size, sha256_of(item.path))
+            content = (size, sha256(item))
         except OSError:
             continue
         first = seen.setdefault(content, item.name)

@@ -5,6 +5,7 @@
     dataset.json         format version, totals, how it was made, counts of what was skipped
     failures.jsonl       one line per skipped item
     records.jsonl        the records of videos in tars that others made (`vatt index-shards`)
+    sources.jsonl        what each source was when `vatt prepare` stored or skipped it
 
 Each file is written atomically. Index and dataset.json can be made again from the shards alone.
 """
@@ -18,6 +19,7 @@ from vatt.errors import DataError
 
 FORMAT_VERSION = "1.1"  # a reader refuses a newer major version
 INDEX_FILE, DATASET_FILE, FAILURES_FILE = "index.parquet", "dataset.json", "failures.jsonl"
+SOURCES_FILE = "sources.jsonl"
 RECORDS_FILE = "records.jsonl"  # all records, where they do not lie in the shards
 KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dots: WebDataset cuts names at the first one
 # Of others' shards, also in folders below; never one that leads out of the folder.

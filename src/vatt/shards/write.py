@@ -65,6 +65,17 @@ class ShardWriter:
         text_at = self._member(f"{record.key}.json", BytesIO(text), len(text)), text
         self.rows.append(index_row(self.path.name, record, video_at, text_at))
 
+    def copy(self, row: Mapping[str, Any], shard: BinaryIO) -> None:
+        """Append a video and its record from where a row of the index has them in another shard."""
+
+        def member(kind: str, ending: str) -> int:
+            shard.seek(row[f"{kind}_offset"])
+            content = BytesIO(shard.read(size := row[f"{kind}_size"]))
+            return self._member(f"{row['key']}.{ending}", content, size)
+
+        places = {"video_offset": member("video", "mp4"), "json_offset": member("json", "json")}
+        self.rows.append({**row, "shard": self.path.name, **places})
+
     def _member(self, name: str, content: BinaryIO, size: int) -> int:
         """Append a file; returns the offset of its content."""
         member = tarfile.TarInfo(name)  # time and owner stay 0: the same videos, the same bytes
