@@ -79,7 +79,8 @@ def assert_whole(out: Path) -> None:
     for row in range(len(data)):
         data.verify(row)
     left = {path.name for path in out.iterdir()} - set(shards(out))
-    assert left == {".lock", "config.toml", "dataset.json", "failures.jsonl", "index.parquet"}
+    made = {"config.toml", "dataset.json", "failures.jsonl", "index.parquet", "sources.jsonl"}
+    assert left == {".lock", *made}
     (skipped,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
     assert skipped["source"] == "3 bad.mp4"
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from tests.media.clips import Recipe, numbers, write
+from vatt.audit.check_shards import check_index, check_shard, indexed_shards, open_index
 from vatt.errors import ConfigError, DataError
 from vatt.media.media_file import decode_frames
 from vatt.shards.read import ShardFolder
 from vatt.tasks.prepare import PrepareConfig, PreparePreview, PrepareResult
 from vatt.tasks.prepare import run as run_prepare
+from vatt.workers.process import TimeLimit
 
 FITS = Recipe(frames=20)
 OTHER = replace(FITS, options={"bf": "2"}, sample_rate_hz=44_100)
@@ -168,17 +171,188 @@ def test_new_videos_are_added_in_new_shards(tmp_path: Path) -> None:
     assert ShardFolder.open(out).column("shard").tolist() == sorted(after)
 
 
-def test_what_was_skipped_is_tried_again_only_when_asked(tmp_path: Path) -> None:
+def test_what_was_skipped_is_tried_again_when_it_has_changed_or_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, out = tmp_path / "videos", tmp_path / "out"
     source.mkdir()
     write(source / "a.mp4", FITS)
     (source / "b.mp4").write_bytes(b"half a download")
     settings = PrepareConfig(src=(source,), out=out, copy=True, workers=1, max_bad_fraction=0.5)
     assert run(settings).skipped == {"unreadable": 1}
-    write(source / "b.mp4", OTHER)
-    assert run(settings).skipped == {"unreadable": 1}
-    result = run(replace(settings, retry_failed=True))
-    assert (result.videos, result.skipped) == (2, {})
+    with monkeypatch.context() as patched:
+        patched.setattr("vatt.ingest.run.prepare_item", print)  # would fail otherwise
+        result = run(settings)
+    assert (result.skipped, result.changed) == ({"unreadable": 1}, 0)
+    assert run(replace(settings, retry_failed=True)).skipped == {"unreadable": 1}
+    write(source / "b.mp4", OTHER)  # a copy that was finished since
+    result = run(settings)
+    assert (result.videos, result.skipped, result.changed) == (2, {}, 1)
+
+
+def video(path: Path, frames: int, note: bytes = b"") -> Path:
+    """A video with some bytes that players skip."""
+    with write(path, replace(FITS, frames=frames)).open("ab") as file:
+        file.write((16).to_bytes(4, "big") + b"free" + note.ljust(8))
+    return path
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> tuple[Path, PrepareConfig]:
+    """A folder that was prepared once, and the command that prepared it."""
+    source = tmp_path / "videos"
+    source.mkdir()
+    for number, name in enumerate(("a.mp4", "b.mp4", "c.mp4")):
+        video(source / name, 20 + number)
+    (source / "b.srt").write_text(SRT)
+    settings = PrepareConfig(src=(source,), out=tmp_path / "out", copy=True, workers=1)
+    assert run(settings).changed == 0
+    return source, settings
+
+
+def stored(folder: Path) -> dict[str, tuple[float, list[str], str]]:
+    """Source → seconds, captions and split of what is stored of it; the audit finds no fault."""
+    data = ShardFolder.open(folder)
+    assert not list(check_index(open_index(folder)))
+    assert not [
+        one
+        for shard in indexed_shards(open_index(folder))
+        for one in check_shard(shard, TimeLimit())
+    ]
+    found = dict[str, tuple[float, list[str], str]]()
+    for row in range(len(data)):
+        data.verify(row)
+        record = data.read_record(row)
+        assert record.source not in found
+        texts = [caption.text for caption in record.captions]
+        found[record.source] = round(record.facts.duration_s, 1), texts, record.split
+    return found
+
+
+def test_what_has_changed_since_is_prepared_again_and_nothing_else(tmp_path: Path) -> None:
+    """Done means these bytes, these captions and these words of the manifest, not this name."""
+    source = tmp_path / "videos"
+    source.mkdir()
+    names = ("added", "bytes", "corrected", "manifest", "removed", "replaced", "same", "unread")
+    for number, name in enumerate(names):
+        video(source / f"{name}.mp4", 20 + number)
+        if name in ("corrected", "removed", "same"):
+            (source / f"{name}.srt").write_text(SRT)
+    labels = source / "labels.csv"
+    labels.write_text("file,split\nmanifest.mp4,train\n")
+    settings = PrepareConfig(
+        src=(source,), out=tmp_path / "out", copy=True, workers=1, manifest=labels
+    )
+    run(settings)
+    before = stored(settings.out)
+
+    (source / "added.en.srt").write_text(SRT)
+    video(source / "bytes.mp4", 21, b"changed")  # of the same size
+    (source / "corrected.srt").write_text(SRT.replace("slicing", "dicing"))
+    labels.write_text("file,split\nmanifest.mp4,Test\n")
+    (source / "removed.srt").unlink()
+    video(source / "replaced.mp4", 35)
+    (source / "unread.srt").write_text("no times at all")
+    assert run(settings).changed == 7
+    assert stored(settings.out) == {
+        "added.mp4": (before["added.mp4"][0], ["slicing onions"], "train"),
+        "bytes.mp4": before["bytes.mp4"],
+        "corrected.mp4": (before["corrected.mp4"][0], ["dicing onions"], "train"),
+        "manifest.mp4": (before["manifest.mp4"][0], [], "test"),
+        "removed.mp4": (before["removed.mp4"][0], [], "train"),
+        "replaced.mp4": (3.5, [], "train"),
+        "same.mp4": before["same.mp4"],
+        "unread.mp4": before["unread.mp4"],
+    }
+    after = contents(settings.out)
+    assert run(settings).changed == 0
+    assert contents(settings.out) == after
+
+
+def test_new_times_of_the_same_bytes_change_nothing(second: tuple[Path, PrepareConfig]) -> None:
+    source, settings = second
+    before = contents(settings.out)
+    for path in source.iterdir():
+        os.utime(path, ns=(1, 10**18))
+    for _ in range(2):
+        assert run(settings).changed == 0
+        assert contents(settings.out) == before
+
+
+def test_a_folder_of_an_earlier_version_goes_on_without_being_made_anew(
+    second: tuple[Path, PrepareConfig],
+) -> None:
+    source, settings = second
+    before = contents(settings.out)
+    (settings.out / "sources.jsonl").unlink()  # earlier versions wrote none
+    assert run(settings).changed == 0
+    assert contents(settings.out) == before
+
+    (settings.out / "sources.jsonl").unlink()
+    (source / "a.srt").write_text(SRT)  # it had none
+    write(source / "c.mp4", replace(FITS, frames=35))
+    assert run(settings).changed == 2
+    assert {name: texts for name, (_, texts, _) in stored(settings.out).items()} == {
+        "a.mp4": ["slicing onions"], "b.mp4": ["slicing onions"], "c.mp4": [],
+    }  # fmt: skip
+
+
+def test_a_changed_file_that_cannot_be_read_is_named_and_no_longer_stored(
+    second: tuple[Path, PrepareConfig],
+) -> None:
+    source, settings = second
+    (source / "a.mp4").write_bytes(b"half a download")
+    result = run(replace(settings, max_bad_fraction=0.5))
+    assert (result.changed, result.videos, result.skipped) == (1, 2, {"unreadable": 1})
+    assert sorted(stored(settings.out)) == ["b.mp4", "c.mp4"]
+    write(source / "a.mp4", OTHER)
+    assert run(settings).skipped == {}
+    assert sorted(stored(settings.out)) == ["a.mp4", "b.mp4", "c.mp4"]
+
+
+def test_a_copy_is_stored_once_the_other_is_another_video(
+    second: tuple[Path, PrepareConfig],
+) -> None:
+    source, settings = second
+    shutil.copy(source / "a.mp4", source / "d.mp4")
+    assert run(settings).duplicates == 1
+    assert run(settings).duplicates == 1
+    video(source / "a.mp4", 35)
+    result = run(settings)
+    assert (result.videos, result.duplicates, result.changed) == (4, 0, 1)
+    assert stored(settings.out)["a.mp4"][0] > stored(settings.out)["d.mp4"][0]
+
+
+@pytest.mark.parametrize("stop", ["_store", "ShardWriter.copy", "ShardWriter.add", "write_index"])
+def test_a_run_killed_over_changed_sources_goes_on(
+    stop: str, second: tuple[Path, PrepareConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, settings = second
+    write(source / "a.mp4", replace(FITS, frames=35))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"vatt.ingest.run.{stop}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+    run(settings)
+    assert stored(settings.out)["a.mp4"][0] == 3.5
+    assert len(stored(settings.out)) == 3
+
+
+def test_parts_of_a_changed_video_are_all_replaced(tmp_path: Path) -> None:
+    source = tmp_path / "videos"
+    source.mkdir()
+    write(source / "long.mp4", replace(FITS, frames=80))
+    write(source / "other.mp4", FITS)
+    settings = PrepareConfig(src=(source,), out=tmp_path / "out", part_minutes=0.05, workers=1)
+    assert (run(settings).videos, run(settings).parts) == (2, 4)
+    write(source / "long.mp4", replace(FITS, frames=50))
+    result = run(settings)
+    assert (result.videos, result.parts, result.changed) == (2, 3, 1)
+    assert ShardFolder.open(settings.out).column("duration_s").sum() == pytest.approx(7, abs=0.1)
 
 
 def test_too_many_bad_videos_fail_the_command_but_keep_the_good(

@@ -163,7 +163,8 @@ def changed_sources(
         for done, (item, old) in enumerate(unsure, start=1):
             with suppress(OSError):
                 new = states[item.name] = with_checksums(item, states[item.name])
-                if any(a.sha256 != b.sha256 for a, b in _pairs(old, new)):
+                pairs = list(_pairs(old, new))
+                if any(a.sha256 != b.sha256 for a, b in pairs if a.time_ns != b.time_ns):
                     changed.add(item.name)
             bar.update(done)
     return states, changed

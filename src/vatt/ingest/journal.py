@@ -224,15 +224,14 @@ class Journal:
         shares = [Share(number, of) for number in range(1, of + 1)]
         return [one for one in shares if not _is_done(self._path(f"-{one}"))]
 
-    def forget(self, states: Mapping[str, SourceState]) -> None:
-        """Remove the journals: the index holds what they say. Only that a task is done stays.
-
-        Args:
-            states: name → what each source was when it was stored or skipped; kept.
-        """
+    def save_states(self, states: Mapping[str, SourceState]) -> None:
+        """Name → what each source was when it was stored or skipped, for later runs."""
         lines = ({"sources": {name: state.to_values()}} for name, state in states.items())
         content = b"".join(json_bytes(line) + b"\n" for line in lines)
         storage.write_atomically(self._folder / SOURCES_FILE, content)
+
+    def forget(self) -> None:
+        """Remove the journals: the index holds what they say. Only that a task is done stays."""
         self._path("").unlink(missing_ok=True)
         for path in self._folder.glob("journal-*.jsonl"):
             if _is_done(path):

@@ -358,7 +358,8 @@ def _write_index(plan: IngestPlan, journal: Journal, work: _Work, seconds: float
         skipped=list(map(asdict, outcome.skipped)),
         table=outcome.table,
     )
-    journal.forget(outcome.states)
+    journal.save_states(outcome.states)
+    journal.forget()
     return outcome
 
 

@@ -114,6 +114,8 @@ class PrepareResult:
 
     sources: videos found under the sources, and files listed but absent.
     videos, parts: of those stored; a long video has several parts.
+    changed: those that an earlier run stored or skipped and that are not what they were: they were
+        prepared again.
     duplicates: not stored, because a stored video has the same bytes.
     skipped: cause → how many.
     captions: origin and language → how many videos have such captions.
@@ -133,6 +135,7 @@ class PrepareResult:
     hours: float
     megabytes: float
     duplicates: int
+    changed: int
     caption_files: int
     captions: Mapping[str, int]
     splits: Mapping[str, Mapping[str, Any]]
@@ -165,6 +168,7 @@ class PreparePreview:
     hours: float
     stored: int
     duplicates: int
+    changed: int
     skipped: Mapping[str, int]
     caption_files: int
     other_files: Mapping[str, int]
@@ -215,6 +219,7 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
             hours=outcome.seconds / 3600,
             stored=videos,
             duplicates=duplicates,
+            changed=outcome.changed,
             skipped=dict(sorted(causes.items())),
             caption_files=found.caption_files,
             other_files=found.other_files,
@@ -229,6 +234,7 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
         hours=info["hours"],
         megabytes=info["bytes"] / 1e6,
         duplicates=duplicates,
+        changed=outcome.changed,
         caption_files=found.caption_files,
         captions=caption_sources(outcome.table),
         splits=info["splits"],
