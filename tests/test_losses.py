@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from vatt.contracts import Embeddings
 from vatt.errors import ConfigError
 from vatt.losses import (
+    Identity,
     LossConfig,
     LossForm,
     VideoAudio,
@@ -19,6 +20,7 @@ from vatt.losses import (
     contrast,
     mil_nce,
     nce,
+    text_ids,
     unit,
 )
 
@@ -143,11 +145,20 @@ def test_batch_without_any_text_or_sound_costs_nothing(form, normaliser):
 
 
 @each_form
-def test_shares_of_ranks_add_up_to_the_loss_and_gradients_of_the_whole_batch(form):
-    z, config = some_embeddings(), LossConfig(form=form)
-    whole = contrast(z, z, config)
+@pytest.mark.parametrize("known", [False, True])
+def test_shares_of_ranks_add_up_to_the_loss_and_gradients_of_the_whole_batch(form, known):
+    z, config, is_ = some_embeddings(), LossConfig(form=form), some_identity()
+    whole = contrast(z, z, config, (is_, is_) if known else None)
     ranks = [slice(0, 2), slice(2, 3), slice(3, 7)]  # uneven; the second has no sound at all
-    shares = [contrast(take(z, rows), z, config) for rows in ranks]
+    shares = [
+        contrast(
+            take(z, rows),
+            z,
+            config,
+            (Identity(is_.video[rows], is_.start[rows], is_.texts[rows]), is_) if known else None,
+        )
+        for rows in ranks
+    ]
     for part in ("total", "video_audio", "video_text"):
         assert_close(sum(getattr(share, part) for share in shares), getattr(whole, part))
     total = torch.stack([share.total for share in shares]).sum()
@@ -172,12 +183,103 @@ def test_local_normaliser_is_the_mean_of_the_ranks_means():
     assert_close(sum(shares), torch.stack(means).mean())
 
 
+def some_identity(clips: int = 7, texts: int = 3) -> Identity:
+    """Clips 3 and 5 share most of their time, 4 and 6 only their video; 0 and 4 have one text."""
+    ids = torch.arange(clips * texts).view(clips, texts)
+    ids[4, 1], ids[6, 0] = ids[0, 2], ids[6, 1]
+    video, start = torch.arange(clips), torch.zeros(clips, dtype=torch.int64)
+    video[5], start[5] = video[3], 499
+    video[6], start[6] = video[4], -500
+    return Identity(video, start, ids)
+
+
+def test_duplicates_are_no_negatives_of_the_clip_that_they_repeat():
+    z, is_, config = some_embeddings(), some_identity(), LossConfig(temperature=0.5)
+    z = replace(z, has_audio=torch.ones(7, dtype=torch.bool), text_mask=torch.ones(7, 3) > 0)
+    z.text_mask[4, 1] = False
+    pairs, bags = unit_pairs(z)
+
+    def text(clip: int, number: int) -> int:  # -1: none
+        return int(is_.texts[clip, number]) if z.text_mask[clip, number] else -1
+
+    audio, texts, both = [], [], []
+    for b in range(7):
+        others = [c for c in range(7) if c != b and {b, c} != {3, 5}]
+        scores = torch.exp(pairs.video[b] @ pairs.audio.T / 0.5)
+        audio.append(-torch.log(scores[b] / (scores[b] + scores[others].sum())))
+        own = {text(b, k) for k in range(3)}
+        to_text = torch.exp(torch.einsum("e,cke->ck", bags.video[b], bags.texts) / 0.5)
+        to_video = torch.exp(torch.einsum("ke,ce->ck", bags.texts[b], bags.video) / 0.5)
+        none = torch.zeros(())
+        positive = sum((to_text[b, k] for k in range(3) if text(b, k) >= 0), none)
+        negative = sum(
+            (to_text[c, k] for c in others for k in range(3) if text(c, k) not in {-1, *own}), none
+        )
+        of_others = {c: {text(c, k) for k in range(3)} for c in others}
+        backward = sum(
+            to_video[c, k]
+            for c in others
+            for k in range(3)
+            if text(b, k) >= 0 and text(b, k) not in of_others[c]
+        )
+        texts.append(-torch.log(positive / (positive + negative)))
+        both.append(-torch.log(positive / (2 * positive + negative + backward)))
+    found = contrast(z, z, config, (is_, is_))
+    assert_close(found.video_audio, torch.stack(audio).mean())
+    assert_close(found.video_text, torch.stack(texts).mean())
+    official = replace(config, form="official")
+    assert_close(contrast(z, z, official, (is_, is_)).video_text, torch.stack(both).mean())
+
+
+def test_a_clip_that_comes_twice_is_as_if_it_came_once():
+    z, is_ = some_embeddings(), some_identity()
+    z = replace(z, text_mask=torch.ones(7, 3) > 0, has_audio=torch.ones(7) > 0)
+    is_ = replace(is_, video=torch.arange(7), texts=torch.arange(21).view(7, 3))
+    once = contrast(take(z, slice(1)), z, LossConfig(), (is_.split(1)[0], is_))
+    twice = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 0])
+    again = Identity(is_.video[twice], is_.start[twice], is_.texts[twice])
+    found = contrast(take(z, slice(1)), take(z, twice), LossConfig(), (is_.split(1)[0], again))
+    assert_close(found.total * 9, once.total * 7)  # each is a share of the mean over the clips
+
+
+def test_duplicates_stay_negatives_where_the_paper_has_them():
+    z, is_, config = some_embeddings(), some_identity(), LossConfig(duplicates="negatives")
+    assert contrast(z, z, config, (is_, is_)).total == contrast(z, z, config).total
+    different = replace(is_, video=torch.arange(7), texts=torch.arange(21).view(7, 3))
+    for form in FORMS:
+        config = LossConfig(form=form)  # type: ignore[arg-type]
+        assert_close(
+            contrast(z, z, config, (different, different)).total, contrast(z, z, config).total
+        )
+        changed = contrast(z, z, config, (is_, is_)).total
+        assert abs(changed - contrast(z, z, config).total) > 1e-3
+
+
 @each_form
+def test_a_batch_of_one_clip_again_and_again_costs_what_its_positives_cost(form):
+    z = take(some_embeddings(), torch.zeros(4, dtype=torch.int64))
+    is_ = Identity(torch.zeros(4), torch.zeros(4), torch.arange(12).view(4, 3))
+    loss = contrast(z, z, LossConfig(form=form), (is_, is_)).total
+    expected = 2 * math.log(2) if form == "official" else 0.0
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_texts_of_the_same_words_have_the_same_number():
+    words = torch.tensor([[[3, 1, 0], [1, 3, 0]], [[3, 1, 0], [0, 0, 0]], [[3, 0, 1], [1, 3, 1]]])
+    numbers = text_ids(words)
+    assert numbers[0, 0] == numbers[1, 0]
+    assert len(set(numbers.flatten().tolist())) == 5
+    many = torch.randint(0, 2**16, (1, 100_000, 16), generator=torch.Generator().manual_seed(0))
+    assert len(text_ids(many).unique()) == 100_000
+
+
+@each_form
+@pytest.mark.parametrize("known", [None, some_identity()])
 @pytest.mark.parametrize("chunk", [1, 4, 7, 1000])
-def test_chunks_change_neither_loss_nor_gradients(form, chunk):
-    z = some_embeddings()
-    whole = contrast(z, z, LossConfig(form=form)).total
-    chunked = contrast(z, z, LossConfig(form=form, chunk=chunk)).total
+def test_chunks_change_neither_loss_nor_gradients(form, chunk, known):
+    z, both = some_embeddings(), known and (known, known)
+    whole = contrast(z, z, LossConfig(form=form), both).total
+    chunked = contrast(z, z, LossConfig(form=form, chunk=chunk), both).total
     assert_close(chunked, whole)
     assert_close(gradients(z, chunked), gradients(z, whole))
 

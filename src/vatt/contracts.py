@@ -123,6 +123,7 @@ class Clip:
     waveform: int16 [S], mono; zeros where `has_audio` is False.
     word_ids: int64 [K, L], 0 is padding; a row with `text_mask` False is all 0.
     draw: 63 random bits for this clip at this step; whatever the model draws comes from them.
+    video: 63 bits that name the video among those of all shard folders.
     labels: of the stored labels that hold in the middle of the clip.
     """
 
@@ -135,6 +136,7 @@ class Clip:
     text_mask: NDArray[np.bool_]
     augmentation: Augmentation
     draw: int
+    video: int = 0
     layout: Layout | None = None
     labels: Labels = field(default_factory=dict)
 
@@ -164,6 +166,7 @@ class Batch:
     word_ids: int64 [B, K, L]; text_mask: bool [B, K]; draw: int64 [B];
     crop: float32 [B, 4] top, left, height, width in fractions; flip: bool [B];
     colour: float32 [B, 4] brightness, saturation, contrast, hue; gain: float32 [B];
+    videos: 63 bits that name each clip's video, equal for clips of one video;
     positions: of each clip, in the order of training (step × batch size + slot) or in the list that
         is evaluated;
     unreadable: clips that were to be in this batch; in training others took their places.
@@ -183,6 +186,7 @@ class Batch:
     colour: Tensor
     gain: Tensor
     labels: tuple[Labels, ...] = ()
+    videos: tuple[int, ...] = ()
     positions: tuple[int, ...] = ()
     unreadable: tuple[UnreadableClip, ...] = ()
 
@@ -229,6 +233,7 @@ class Batch:
             ),
             gain=torch.tensor([change.gain for change in changes]),
             labels=tuple(clip.labels for clip in clips),
+            videos=tuple(clip.video for clip in clips),
             positions=tuple(positions),
             unreadable=tuple(unreadable),
         )
@@ -332,5 +337,10 @@ class Embeddings:
 
 def draw_bits(*numbers: int) -> int:
     """63 random bits that are a function of `numbers` alone, the same on every machine."""
-    text = ",".join(str(number) for number in numbers)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    return name_bits(",".join(str(number) for number in numbers))
+
+
+def name_bits(name: str) -> int:
+    """63 bits that stand for a name, the same on every machine."""
+    content = name.encode("utf-8", "surrogateescape")  # a path may hold bytes that are no UTF-8
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 1

@@ -6,7 +6,9 @@ which of them are its own, and gets its share; the shares of all ranks add up to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import product, repeat
 from typing import Literal
 
 import torch
@@ -14,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vatt.contracts import Embeddings
+from vatt.contracts import Embeddings, draw_bits
 from vatt.errors import ConfigError
 
 LossForm = Literal["paper", "official", "symmetric"]
 Normaliser = Literal["global", "local"]
 
+SAME_CLIP = 500  # thousandths of a clip: what starts nearer than this shares more than half
 MASKED = -1e9  # masks a score: exp(-1e9) is 0, and unlike -inf it makes no NaN
 
 
@@ -37,6 +40,10 @@ class LossConfig:
     """sum: eq. 6. mean: the weighted mean of the two losses (official)."""
     mask_normaliser: Normaliser = "global"
     """Mean over the valid clips of all ranks, or of each rank and then of ranks (official)."""
+    duplicates: Literal["left_out", "negatives"] = "left_out"
+    """What else the batch holds of a clip itself. left_out: clips that share more than half of
+    their time, and texts of the same words as one of its own, are not its negatives. negatives:
+    they are (eq. 4 and 5 to the letter)."""
     chunk: int | None = None
     """Columns of the similarity matrix held at once; left out: all. Saves memory, costs time."""
 
@@ -68,6 +75,58 @@ class VideoTexts:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Which clips and texts these are, to know one that comes twice in a batch.
+
+    video: int64 [B], equal for clips of one video; start: int64 [B], in thousandths of a clip's
+    duration; texts: int64 [B, K], equal for texts of the same words.
+    """
+
+    video: Tensor
+    start: Tensor
+    texts: Tensor
+
+    def masked(self, text_mask: Tensor, number: int) -> Identity:
+        """The same with `number` for the texts that bool [B, K] says are none."""
+        return replace(self, texts=self.texts.masked_fill(~text_mask, number))
+
+    def without_texts(self, number: int) -> Identity:
+        """The same with `number` for the one thing that each clip is contrasted with."""
+        return replace(self, texts=torch.full_like(self.video, number)[:, None])
+
+    def flat(self) -> Identity:
+        """Of each text by itself: [B × K] texts, [B × K, 1]."""
+        K = self.texts.shape[1]
+        return Identity(
+            self.video.repeat_interleave(K),
+            self.start.repeat_interleave(K),
+            self.texts.flatten()[:, None],
+        )
+
+    def split(self, chunk: int) -> list[Identity]:
+        """Pieces of `chunk` rows; the last may have fewer."""
+        pieces = (torch.split(rows, chunk) for rows in (self.video, self.start, self.texts))
+        return [Identity(*rows) for rows in zip(*pieces, strict=True)]
+
+    def repeats(self, columns: Identity) -> Tensor:
+        """Where a column is of the same clip as a row, or has a text in common: [rows, columns]."""
+        apart = (self.start[:, None] - columns.start).abs()
+        same = (self.video[:, None] == columns.video) & (apart < SAME_CLIP)
+        for mine, other in product(self.texts.unbind(1), columns.texts.unbind(1)):
+            same |= mine[:, None] == other
+        return same
+
+
+Known = tuple[Identity, Identity]  # of the rows, and of the columns that they are compared with
+
+
+def text_ids(word_ids: Tensor) -> Tensor:
+    """A number for each text, int64 [B, K], equal for equal rows of the int64 [B, K, L] words."""
+    factors = [draw_bits(position) | 1 for position in range(word_ids.shape[-1])]
+    return (word_ids * torch.tensor(factors, device=word_ids.device)).sum(-1)  # modulo 2^64
+
+
+@dataclass(frozen=True, slots=True)
 class Losses:
     """This rank's shares: scalars that add up over the ranks."""
 
@@ -76,7 +135,12 @@ class Losses:
     video_text: Tensor
 
 
-def contrast(mine: Embeddings, all_ranks: Embeddings, config: LossConfig) -> Losses:
+def contrast(
+    mine: Embeddings,
+    all_ranks: Embeddings,
+    config: LossConfig,
+    identities: Known | None = None,
+) -> Losses:
     """The objective of one batch (eq. 6).
 
     Args:
@@ -84,9 +148,10 @@ def contrast(mine: Embeddings, all_ranks: Embeddings, config: LossConfig) -> Los
         all_ranks: the G clips of all ranks, `mine` among them, gathered with gradient; `mine`
             itself when alone.
         config: temperature, weights and form.
+        identities: of `mine` and of `all_ranks`, to know duplicates by.
     """
-    video_audio = nce(_video_audio(mine), _video_audio(all_ranks), config)
-    video_text = mil_nce(_video_texts(mine), _video_texts(all_ranks), config)
+    video_audio = nce(_video_audio(mine), _video_audio(all_ranks), config, identities)
+    video_text = mil_nce(_video_texts(mine), _video_texts(all_ranks), config, identities)
     return Losses(combine(video_audio, video_text, config), video_audio, video_text)
 
 
@@ -96,26 +161,41 @@ def combine(video_audio: Tensor, video_text: Tensor, config: LossConfig) -> Tens
     return total if config.total == "sum" else total / (1 + config.text_weight)
 
 
-def nce(mine: VideoAudio, all_ranks: VideoAudio, config: LossConfig) -> Tensor:
+def nce(
+    mine: VideoAudio,
+    all_ranks: VideoAudio,
+    config: LossConfig,
+    identities: Known | None = None,
+) -> Tensor:
     """Contrast video with audio (eq. 4): MIL-NCE with one candidate a clip, its own audio."""
-    return mil_nce(_as_bags(mine), _as_bags(all_ranks), config)
+    if identities is not None:  # audio comes twice where its clip does, by nothing else
+        identities = identities[0].without_texts(-1), identities[1].without_texts(-2)
+    return mil_nce(_as_bags(mine), _as_bags(all_ranks), config, identities)
 
 
-def mil_nce(mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig) -> Tensor:
+def mil_nce(
+    mine: VideoTexts,
+    all_ranks: VideoTexts,
+    config: LossConfig,
+    identities: Known | None = None,
+) -> Tensor:
     """Contrast clips with texts when a clip has several positive texts (eq. 5).
 
     Args:
         mine: this rank's unit rows; a masked text (§4.1) is neither positive nor negative.
         all_ranks: the same of all ranks, [G, …], `mine` among them; the paper's form uses only
             its texts, the others contrast with its videos too.
-        config: temperature τ, form, normaliser and chunk.
+        config: temperature τ, form, normaliser, chunk, and what becomes of duplicates.
+        identities: of `mine` and of `all_ranks`, to know duplicates by.
 
     Returns:
         Scalar, this rank's share of the mean over clips with text: the shares of all ranks add up
         to the loss of the whole batch. Zero, still differentiable, when no clip has text.
     """
+    if config.duplicates == "negatives":
+        identities = None
     with torch.autocast(mine.video.device.type, enabled=False):
-        losses = _clip_losses(mine, all_ranks, config)
+        losses = _clip_losses(mine, all_ranks, config, identities)
     valid = mine.text_mask.any(-1)
     summed = torch.where(valid, losses, 0.0).sum()
     if config.mask_normaliser == "local":
@@ -124,48 +204,82 @@ def mil_nce(mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig) -> Tens
     return summed / all_ranks.text_mask.any(-1).sum().clamp(min=1)
 
 
-def _clip_losses(mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig) -> Tensor:
+def _clip_losses(
+    mine: VideoTexts,
+    all_ranks: VideoTexts,
+    config: LossConfig,
+    identities: Known | None,
+) -> Tensor:
     """Loss of each of this rank's clips, [B]; any finite number for a clip without valid text."""
     B, K, _ = mine.texts.shape
-    tau, chunk = config.temperature, config.chunk
-    own = torch.einsum("be,bke->bk", mine.video, mine.texts) / tau
+    own = torch.einsum("be,bke->bk", mine.video, mine.texts) / config.temperature
     positives = own.masked_fill(~mine.text_mask, MASKED).logsumexp(-1)
+    to_texts = to_videos = None
+    if identities is not None:  # masked texts have words in common with none
+        ours = identities[0].masked(mine.text_mask, -1)
+        others = identities[1].masked(all_ranks.text_mask, -2)
+        to_texts, to_videos = (ours, others.flat()), (ours.flat(), others)
+
+    def scores(rows: Tensor, columns: Tensor, mask: Tensor | None, known: Known | None) -> Tensor:
+        return _log_sum_exp(rows, columns, mask, config.temperature, config.chunk, known)
+
+    def all_of(log_sums: Tensor) -> Tensor:
+        """With duplicates left out a clip's own positives were left out, too."""
+        return log_sums if identities is None else torch.logaddexp(log_sums, positives)
+
     columns, column_mask = all_ranks.texts.flatten(0, 1), all_ranks.text_mask.flatten()
-    to_texts = _log_sum_exp(mine.video, columns, column_mask, tau, chunk)
+    videos_choose = all_of(scores(mine.video, columns, column_mask, to_texts))
     if config.form == "paper":
-        return to_texts - positives
-    from_each = _log_sum_exp(mine.texts.flatten(0, 1), all_ranks.video, None, tau, chunk)
-    to_videos = from_each.view(B, K).masked_fill(~mine.text_mask, MASKED).logsumexp(-1)
+        return videos_choose - positives
+    from_each = scores(mine.texts.flatten(0, 1), all_ranks.video, None, to_videos).view(B, K)
+    texts_choose = all_of(from_each.masked_fill(~mine.text_mask, MASKED).logsumexp(-1))
     if config.form == "official":
-        return torch.logaddexp(to_texts, to_videos) - positives
-    return to_texts + to_videos - 2 * positives
+        return torch.logaddexp(videos_choose, texts_choose) - positives
+    return videos_choose + texts_choose - 2 * positives
 
 
 def _log_sum_exp(
-    rows: Tensor, columns: Tensor, column_mask: Tensor | None, tau: float, chunk: int | None
+    rows: Tensor,
+    columns: Tensor,
+    column_mask: Tensor | None,
+    tau: float,
+    chunk: int | None,
+    known: Known | None,
 ) -> Tensor:
-    """The logarithm log Σ_c exp(row · column_c / τ) over the unmasked columns, [rows].
+    """The logarithm log Σ_c exp(row · column_c / τ) over the columns that are not masked, [rows].
+
+    Columns that repeat a row, by the identities of rows and columns, are left out for that row.
 
     In chunks, the scores of a chunk are dropped and computed again in the backward pass, so that
     memory is rows × chunk.
     """
     if chunk is None or chunk >= len(columns):
-        return _chunk_log_sum_exp(rows, columns, column_mask, tau)
+        return _chunk_log_sum_exp(rows, columns, column_mask, tau, known)
     if column_mask is None:
         column_mask = torch.ones(len(columns), dtype=torch.bool, device=columns.device)
+    pieces = torch.split(columns, chunk), torch.split(column_mask, chunk)
+    pairs: Iterable[Known | None] = repeat(None)
+    if known is not None:
+        pairs = [(known[0], piece) for piece in known[1].split(chunk)]
     parts = [
-        checkpoint(_chunk_log_sum_exp, rows, part, mask, tau, use_reentrant=False)
-        for part, mask in zip(
-            torch.split(columns, chunk), torch.split(column_mask, chunk), strict=True
-        )
+        checkpoint(_chunk_log_sum_exp, rows, part, mask, tau, pair, use_reentrant=False)
+        for part, mask, pair in zip(*pieces, pairs, strict=False)
     ]
     return torch.stack(parts).logsumexp(0)
 
 
-def _chunk_log_sum_exp(rows: Tensor, columns: Tensor, mask: Tensor | None, tau: float) -> Tensor:
+def _chunk_log_sum_exp(
+    rows: Tensor,
+    columns: Tensor,
+    mask: Tensor | None,
+    tau: float,
+    known: Known | None,
+) -> Tensor:
     scores = rows @ columns.T / tau
     if mask is not None:
         scores = scores.masked_fill(~mask, MASKED)
+    if known is not None:
+        scores = scores.masked_fill(known[0].repeats(known[1]), MASKED)
     return scores.logsumexp(-1)
 
 

@@ -220,7 +220,12 @@ def of_folder(folder: Path) -> Values:
 
 
 PAPER: Values = {
-    "loss": {"form": "paper", "total": "sum", "mask_normaliser": "global"},
+    "loss": {
+        "form": "paper",
+        "total": "sum",
+        "mask_normaliser": "global",
+        "duplicates": "negatives",
+    },
     "optim": {
         "warmup_steps": 10_000,
         "schedule": "quarter_cosine",
@@ -242,7 +247,12 @@ PAPER: Values = {
     "standardise": "unit",
 }
 OFFICIAL: Values = {
-    "loss": {"form": "official", "total": "mean", "mask_normaliser": "local"},
+    "loss": {
+        "form": "official",
+        "total": "mean",
+        "mask_normaliser": "local",
+        "duplicates": "negatives",
+    },
     "optim": {
         "warmup_steps": 5000,
         "schedule": "half_cosine",

@@ -207,6 +207,46 @@ def test_a_dataset_without_long_enough_videos_says_so(data):
         ClipDataset(config_of(data, short_clip="skip"), spec, QUIET, WORDS, seed=1)
 
 
+MUTE = Video(sound=False)
+
+
+@pytest.mark.parametrize(
+    ("videos", "words", "texts", "message"),
+    [
+        ([MUTE, MUTE], WORDS, True, "split 'train' has neither audio nor captions"),
+        ([MUTE, Video(split="test"), VIDEOS[1]], None, True, "neither audio nor captions"),
+        ([MUTE, VIDEOS[1]], WORDS, False, r"no audio \(loss.text_weight is 0\)"),
+        ([Video(frames=15)], WORDS, True, "one clip of 0.80 s alone, expected 2 or more"),
+    ],
+)
+def test_data_from_which_contrast_learns_nothing_is_refused(
+    tmp_path, videos, words, texts, message
+):
+    config = config_of(write_shards(tmp_path, videos))
+    with pytest.raises(DataError, match=message):
+        ClipDataset(config, SPEC, QUIET, words, seed=0).check_contrast(texts=texts)
+
+
+def test_a_batch_larger_than_the_data_is_said(tmp_path, caplog):
+    data = write_shards(tmp_path, [MUTE, VIDEOS[1], Video(frames=5)])
+    for batch_size in (11, 12):
+        ClipDataset(config_of(data, batch_size=batch_size), SPEC, QUIET, WORDS, 0).check_contrast()
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}: split 'train' has 11 clips of 0.80 s, fewer than data.batch_size (12): every "
+        "batch holds some of them several times; prepare more videos, or set data.batch_size lower"
+    ]
+
+
+def test_clips_carry_what_names_their_video_among_all_folders(data, tmp_path):
+    other = write_shards(tmp_path, [Video(), Video()])  # keys v0 and v1 again
+    config = config_of(data, shards=(data.folder, other.folder), split="train")
+    dataset = ClipDataset(config, SPEC, QUIET, WORDS, seed=0)
+    batch = dataset.batch(range(dataset.num_clips))
+    folders = [dataset.place(position).folder for position in batch.positions]
+    named = set(zip(folders, batch.keys, batch.videos, strict=True))
+    assert len(named) == len({video for *_, video in named}) == 6
+
+
 def test_every_batch_has_the_folders_in_their_proportions(data, tmp_path):
     other = write_shards(tmp_path, [Video(frames=20)] * 2)  # 2 clips each
     config = config_of(data, shards=(data.folder, other.folder), weights=(1.0, 3.0), batch_size=8)

@@ -34,9 +34,14 @@ def whole(masks: str) -> Batch:
         texts[G // 2 if masks == "none_in_second_half" else 0 :] = False
     sounds = torch.rand(G, generator=rng) < torch.linspace(0.9, 0.4, G)
     words = torch.randint(1, 256, (G, CLIP.texts, CLIP.words), generator=rng)
+    words[8, 0], words[3] = (
+        words[1, 1],
+        words[2, 0],
+    )  # texts of other clips, on the same rank and not
     return Batch(
         keys=tuple(map(str, range(G))),
-        starts_s=(0.0,) * G,
+        starts_s=(0.0, 5.0) * (G // 2),
+        videos=(*range(G - 3), 0, 0, 1),  # the last two are the first two clips again
         frames=torch.randint(
             0, 256, (G, CLIP.frames, CLIP.height, CLIP.width, 3), generator=rng, dtype=torch.uint8
         ),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from vatt.errors import ConfigError
+from vatt.losses import unit
 from vatt.models.heads import Heads, HeadsConfig, MaskedBatchNorm, Projection
 
 VALID = torch.tensor([True, False, True, True, False, True, True])
@@ -46,10 +47,13 @@ def test_invalid_rows_change_nothing_for_others():
     assert (gradient[~VALID] == 0).all()
 
 
-def test_without_valid_rows_the_running_statistics_stay_and_serve():
-    norm, rows = some_norm(), torch.randn(7, 5, requires_grad=True)
+@pytest.mark.parametrize("valid", [0, 1, 5])
+def test_without_rows_that_differ_the_running_statistics_stay_and_serve(valid):
+    norm, rows = some_norm(), torch.randn(1, 5).repeat(7, 1) * torch.tensor([1e-3, 1, 1, 30, 1e3])
+    rows[valid:] = torch.randn(7 - valid, 5)
+    rows.requires_grad_()
     before = norm.running_mean.clone(), norm.running_var.clone()
-    out = norm(rows, torch.zeros(7, dtype=torch.bool))
+    out = norm(rows, torch.arange(7) < valid)
     assert torch.equal(norm.running_mean, before[0])
     assert torch.equal(norm.running_var, before[1])
     norm.eval()
@@ -57,6 +61,26 @@ def test_without_valid_rows_the_running_statistics_stay_and_serve():
     out.sum().backward()
     assert rows.grad is not None
     assert rows.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("count", "equal"), [(1, False), (2, False), (2, True), (6, True)])
+def test_few_or_equal_rows_do_not_explode_when_scaled_to_length_1(count, equal):
+    torch.manual_seed(0)
+    heads = Heads(HeadsConfig(va=32, vt=16), video_width=24, audio_width=24, text_width=24)
+    features = torch.randn(1 if equal else 6, 24).expand(6, 24)
+    audio = unit(heads.audio(features, torch.arange(6) < count))[:count]
+    texts = unit(heads.text(features[:, None], torch.arange(6)[:, None] < count))[:count, 0]
+    video_va, video_vt = map(unit, heads.video(features))
+    towards = torch.randn(6, 32)
+    loss = sum(
+        (rows * towards[: len(rows), : rows.shape[1]]).sum()
+        for rows in (audio, texts, video_va, video_vt)
+    )
+    assert isinstance(loss, Tensor)
+    loss.backward()
+    for name, weight in heads.named_parameters():
+        assert weight.grad is not None
+        assert weight.grad.norm() < 1e4, name  # 1e6 and more for rows at their own mean
 
 
 def test_rank_with_the_sum_over_ranks_normalises_as_the_joined_batch():

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from tests.data.small_shards import Video, write_shards
 from tests.distributed.ranks import run_ranks
 from tests.e2e.tiny_clips import sentence, write_clips
 from vatt import config as configs
 from vatt.contracts import Batch
 from vatt.data.tokenizer import WordTokenizer
-from vatt.errors import CheckpointError, ConfigError, TrainingError
+from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError
 from vatt.models.weights import load_model
 from vatt.presets import tiny
 from vatt.shards.read import ShardFolder
@@ -244,6 +245,33 @@ def test_videos_without_captions_train_pictures_and_sound_alone(tmp_path, caplog
     assert [record["video_text"] for record in losses(out)] == [0, 0, 0]
     assert losses(out)[0]["video_audio"] > 0.1
     assert "no captions in split 'train'" in caplog.text
+
+
+def test_a_run_with_nothing_to_learn_is_refused_before_it_starts(shards, tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.batch_size: found 1, expected 2 or more"):
+        config(shards, tmp_path / "one", data={"batch_size": 1})
+    mute = write_shards(tmp_path / "mute", [Video(sound=False), Video(sound=False)])
+    with pytest.raises(DataError, match="neither audio nor captions: nothing to learn"):
+        pretrain.run(config(mute.folder, tmp_path / "run"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_clips_that_come_twice_in_a_batch_are_left_out_unless_set_otherwise(shards, tmp_path):
+    found = {}
+    for duplicates in ("left_out", "negatives"):
+        out = tmp_path / duplicates
+        settings = config(
+            shards,
+            out,
+            data={"batch_size": 120},  # of fewer clips
+            loss={"duplicates": duplicates},
+            train={"steps": 1},
+            optim={"warmup_steps": 0},
+        )
+        pretrain.run(settings)
+        (found[duplicates],) = losses(out)
+    for part in ("video_audio", "video_text"):
+        assert found["left_out"][part] < found["negatives"][part] - 0.01
 
 
 @pytest.mark.distributed

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from vatt.contracts import Augmentation, Clip, ClipSpec
+from vatt.contracts import Augmentation, Clip, ClipSpec, name_bits
 from vatt.data.annotations import AnnotationReader
 from vatt.data.cache import CacheSettings, VideoCache, open_cache
 from vatt.data.clip_timing import audio_span, fill_waveform, fits, frame_times
@@ -130,6 +130,7 @@ class ClipReader:
             text_mask=text_mask,
             augmentation=augmentation,
             draw=draw,
+            video=name_bits(self.name(row)),
             layout=layout,
             labels=self._annotations.labels(row, middle_s),
         )

@@ -51,6 +51,7 @@ class ClipDataset:
         self.config, self.spec, self.seed = config, spec, seed
         self._augmentation = augmentation
         self._readers, folders, self.num_videos = list[ClipReader](), [], 0
+        self._has_audio = self._has_texts = False
         for data in [ShardFolder.open(folder) for folder in config.shards]:
             rows = data.rows(config.split)
             segments = lay_out(
@@ -66,16 +67,18 @@ class ClipDataset:
                     f"{spec.duration_s:.2f} s without a cut; make clips shorter (clip.frames, "
                     'clip.fps) or set data.short_clip = "repeat"'
                 )
-            used = len(torch.unique(segments.row))
-            if used < len(rows):
+            used = torch.unique(segments.row).numpy()
+            if len(used) < len(rows):
                 logger.warning(
                     "%s: %d of %d videos have no part of %.2f s without a cut; not used",
                     data.folder,
-                    len(rows) - used,
+                    len(rows) - len(used),
                     len(rows),
                     spec.duration_s,
                 )
-            self.num_videos += used
+            self.num_videos += len(used)
+            self._has_audio |= bool(data.column("has_audio")[used].any())
+            self._has_texts |= tokenizer is not None and bool(data.column("captions")[used].any())
             folders.append(segments)
             self._readers.append(ClipReader(data, config, spec, tokenizer, [rows]))
         self._order = ClipOrder(folders, seed=seed, weights=config.weights)
@@ -84,6 +87,38 @@ class ClipDataset:
     def num_clips(self) -> int:
         """Different clips; without weights each one has come once after so many."""
         return self._order.num_clips
+
+    def check_contrast(self, *, texts: bool = True) -> None:
+        """Refuse data from which contrast learns nothing; say when a batch holds clips twice.
+
+        Args:
+            texts: whether texts are learned from.
+
+        Raises:
+            DataError: there is one clip alone, or neither audio nor, if wanted, captions.
+        """
+        config = self.config
+        where = f"{', '.join(map(str, config.shards))}: split {config.split!r}"
+        if not self._has_audio and not (self._has_texts and texts):
+            found = "neither audio nor captions" if texts else "no audio (loss.text_weight is 0)"
+            raise DataError(
+                f"{where} has {found}: nothing to learn frames from; give `vatt prepare` videos "
+                "with audio, or with captions beside them (or --asr for those that are spoken)"
+            )
+        if self.num_clips == 1:
+            raise DataError(
+                f"{where} has one clip of {self.spec.duration_s:.2f} s alone, expected 2 or more: "
+                "a clip is learned by telling it from others; prepare more videos, or longer ones"
+            )
+        if config.batch_size > self.num_clips:
+            logger.warning(
+                "%s has %d clips of %.2f s, fewer than data.batch_size (%d): every batch holds "
+                "some of them several times; prepare more videos, or set data.batch_size lower",
+                where,
+                self.num_clips,
+                self.spec.duration_s,
+                config.batch_size,
+            )
 
     def place(self, position: int) -> Place:
         """Where the clip of a position is, if it can be read."""

@@ -14,6 +14,7 @@ from vatt.errors import ConfigError
 from vatt.models.transformer import dense
 
 SumOverRanks = Callable[[Tensor], Tensor]
+SAME = 1e-10  # variance over squared mean of rows that differ by rounding alone; float32: ~1e-14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,9 @@ class MaskedBatchNorm(nn.Module):
     def forward(self, rows: Tensor, valid: Tensor) -> Tensor:
         """Normalise [R, E]; only rows where `valid` (bool [R]) is True count.
 
-        Invalid rows are scaled like the others and mean nothing. Without any valid row the
-        running statistics are used and stay as they are.
+        Invalid rows are scaled like the others and mean nothing. Without two valid rows that differ
+        the running statistics are used and stay as they are: rows that equal their mean would all
+        become the bias, which no loss can tell apart.
         """
         with torch.autocast(rows.device.type, enabled=False):
             rows = rows.float()
@@ -73,8 +75,9 @@ class MaskedBatchNorm(nn.Module):
             total = count.clamp(min=1)
             mean = self.sum_over_ranks((rows * share).sum(0)) / total
             variance = self.sum_over_ranks(((rows - mean).square() * share).sum(0)) / total
-            mean = torch.where(count > 0, mean, self.running_mean)
-            variance = torch.where(count > 0, variance, self.running_var)
+            differ = (variance > SAME * mean.square()).any()  # nothing differs from itself
+            mean = torch.where(differ, mean, self.running_mean)
+            variance = torch.where(differ, variance, self.running_var)
             with torch.no_grad():
                 self.running_mean.lerp_(mean, 1 - self.momentum)
                 self.running_var.lerp_(variance, 1 - self.momentum)

@@ -33,7 +33,7 @@ from vatt.data.tokenizer import WordTokenizer
 from vatt.data.vocabulary import vocabulary
 from vatt.devices import autocast, cpu_threads, pick_device, seeded
 from vatt.errors import ConfigError
-from vatt.losses import LossConfig, contrast
+from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, save_model, start_from
@@ -91,6 +91,11 @@ class PretrainConfig:
                 f"model.audio.sample_rate_hz: found {audio.sample_rate_hz}, expected "
                 f"clip.sample_rate_hz ({self.clip.sample_rate_hz}) for spectrograms"
             )
+        if self.data.batch_size < 2:
+            raise ConfigError(
+                f"data.batch_size: found {self.data.batch_size}, expected 2 or more: a clip is "
+                "learned by telling it from the others of its batch"
+            )
         if self.optim.warmup_steps > self.train.steps:
             raise ConfigError(
                 f"optim.warmup_steps: found {self.optim.warmup_steps}, expected <= train.steps "
@@ -135,7 +140,18 @@ def objective(batch: Batch, model: nn.Module, config: PretrainConfig) -> dict[st
         has_audio=distributed.gather(mine.has_audio),
         text_mask=distributed.gather(mine.text_mask),
     )
-    losses = contrast(mine, all_ranks, config.loss)
+    identities = None
+    if batch.videos:  # not known of batches that older versions captured
+        thousandth_s, device = config.clip.duration_s / 1000, batch.word_ids.device
+        starts = [round(start_s / thousandth_s) for start_s in batch.starts_s]
+        ours = Identity(
+            video=torch.tensor(batch.videos, device=device),
+            start=torch.tensor(starts, device=device),
+            texts=text_ids(batch.word_ids),
+        )
+        everyone = Identity(*map(distributed.gather, (ours.video, ours.start, ours.texts)))
+        identities = ours, everyone
+    losses = contrast(mine, all_ranks, config.loss, identities)
     return {
         "loss": losses.total,
         "video_audio": losses.video_audio,
@@ -162,6 +178,7 @@ def run(config: PretrainConfig) -> PretrainResult:
             config.out, config.data, max_words=max_words, start_from=config.start_from
         )
         dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
+        dataset.check_contrast(texts=config.loss.text_weight > 0)
         saved = checkpoint.latest(config.out / "checkpoints")
         if saved is None:
             model = new_model(config, dataset).to(device)
