@@ -24,6 +24,7 @@ SAVING = """
     for step, batch in enumerate(batches(0, 2)):
         toy.learner.objective(batch)["loss"].backward()
         toy.optimiser.step(step)
+    assert "torch._dynamo" not in sys.modules, "an update imports torch's compiler, in 4 seconds"
 
     def save(step):
         state = checkpoint.TrainingState(step=step, facts={"step": step})

@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vatt.contracts import draw_bits
 from vatt.devices import cpu_threads
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.metrics import balanced_accuracy, refuse_nan
+from vatt.training.optim import OptimConfig, Optimiser
 
 Predict = Callable[[NDArray[np.float32]], NDArray[Any]]
 SVM_COSTS = (0.001, 0.004, 0.016, 0.064)
@@ -184,19 +185,25 @@ def train_low_rank(
     """
     rng = torch.Generator().manual_seed(draw_bits(seed))
     width, n, num_classes = features.shape[1], config.components, len(class_weights)
-    U = (torch.randn(width, n, generator=rng) * width**-0.5).requires_grad_()
-    V = (torch.randn(n, num_classes, generator=rng) * n**-0.5).requires_grad_()
-    optimiser = torch.optim.Adam([U, V], lr=config.learning_rate, fused=True)
+    U = nn.Parameter(torch.randn(width, n, generator=rng) * width**-0.5)
+    V = nn.Parameter(torch.randn(n, num_classes, generator=rng) * n**-0.5)
+    constant = OptimConfig(
+        learning_rate=config.learning_rate,
+        final_learning_rate=config.learning_rate,
+        warmup_steps=0,
+        epsilon=1e-8,
+        epsilon_form="plain",
+    )
+    optimiser = Optimiser(constant, [("U", U), ("V", V)], steps=config.steps)
     kept = max(1, round(config.sampled_fraction * n))
     with cpu_threads(1):  # products this small take longer on several threads
-        for _ in range(config.steps):
+        for step in range(config.steps):
             rows = torch.randint(len(features), (config.batch_size,), generator=rng)
             drawn = torch.randperm(n, generator=rng)[:kept]
             logits = features[rows] @ U[:, drawn] @ V[drawn] * (n / kept)
             loss = functional.cross_entropy(logits, labels[rows], class_weights)
-            optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
+            optimiser.step(step)
     classifier: Tensor = (U @ V).detach()
     return classifier
 

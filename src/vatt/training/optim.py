@@ -6,12 +6,16 @@ import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
 from vatt.errors import CheckpointError, ConfigError
+
+SLOTS = {"adam": ("step", "exp_avg", "exp_avg_sq"), "momentum": ("momentum_buffer",)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,24 +120,17 @@ class Optimiser:
             )
         self.config = config
         self.steps = steps
-        self._named = [(name, weight) for name, weight in parameters if weight.requires_grad]
-        self._weights: list[Tensor] = [weight for _, weight in self._named]
-        self._torch: torch.optim.Optimizer
-        if config.name == "adam":
-            self._torch = torch.optim.Adam(
-                self._weights, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True
-            )
-        else:
-            # Keras keeps the rate inside the velocity: rate 1, and gradients scaled by the rate.
-            self._torch = torch.optim.SGD(
-                self._weights, lr=1.0, momentum=config.momentum, fused=True
-            )
+        self._weights: dict[str, Tensor] = {n: w for n, w in parameters if w.requires_grad}
+        self._state: dict[
+            str, dict[str, Tensor]
+        ] = {}  # weight → slot → value, from its first update on
 
     def clip(self) -> Tensor:
         """Scale gradients down to `clip_norm` if it is set; returns their norm before, a scalar."""
         if self.config.clip_norm is not None:
-            return nn.utils.clip_grad_norm_(self._weights, self.config.clip_norm)
-        return nn.utils.get_total_norm([w.grad for w in self._weights if w.grad is not None])
+            return nn.utils.clip_grad_norm_(self._weights.values(), self.config.clip_norm)
+        gradients = [w.grad for w in self._weights.values() if w.grad is not None]
+        return nn.utils.get_total_norm(gradients)
 
     @torch.no_grad()
     def step(self, number: int, *, skip: Tensor | None = None) -> float:
@@ -149,30 +146,45 @@ class Optimiser:
             decay = config.weight_decay
             keep = 1 - (decay * rate if config.decay_form == "scaled" else decay)
             factor = keep if skip is None else torch.where(skip == 1, 1.0, keep)
-            torch._foreach_mul_(self._weights, factor)
-        for group in self._torch.param_groups:
-            if config.name == "momentum":
-                gradients = [w.grad for w in self._weights if w.grad is not None]
-                torch._foreach_mul_(gradients, rate)
-                continue
-            group["lr"] = rate
-            group["eps"] = config.epsilon
+            torch._foreach_mul_(list(self._weights.values()), factor)
+        used = [(n, w, w.grad) for n, w in self._weights.items() if w.grad is not None]
+        weights, gradients = [w for _, w, _ in used], [gradient for *_, gradient in used]
+        for name, weight, _ in used:
+            if name not in self._state:
+                self._state[name] = {
+                    what: torch.zeros((), device=weight.device)
+                    if what == "step"
+                    else torch.zeros_like(weight)
+                    for what in SLOTS[config.name]
+                }
+        slots = [[self._state[name][what] for name, *_ in used] for what in SLOTS[config.name]]
+        # Functions of torch.optim, not its classes: to make one imports torch's compiler, in 4 s.
+        common: dict[str, Any] = {"fused": True, "found_inf": skip, "maximize": False}
+        common["weight_decay"] = 0.0  # done above
+        if config.name == "adam":
+            steps, means, squares = slots
+            epsilon = config.epsilon
             if config.epsilon_form == "hat":
                 # m̂ / (√v̂ + ε/√(1-β₂ᵗ)) is Keras's step written with torch's corrected moments.
-                group["eps"] /= math.sqrt(1 - config.beta2 ** (number + 1))
-        if skip is not None:
-            self._torch.found_inf = skip  # type: ignore[attr-defined]  # as torch.amp.GradScaler
-        self._torch.step()
-        self._torch.zero_grad(set_to_none=True)
+                epsilon /= math.sqrt(1 - config.beta2 ** (number + 1))
+            common |= {"lr": rate, "beta1": config.beta1, "beta2": config.beta2, "eps": epsilon}
+            adam(weights, gradients, means, squares, [], steps, amsgrad=False, **common)
+        else:
+            # Keras keeps the rate inside the velocity: rate 1, and gradients scaled by the rate.
+            torch._foreach_mul_(gradients, rate)
+            common |= {"lr": 1.0, "momentum": config.momentum, "dampening": 0.0, "nesterov": False}
+            (velocities,) = slots
+            sgd(weights, gradients, list(velocities), **common)
+        for weight in self._weights.values():
+            weight.grad = None
         return rate
 
     def state(self) -> dict[str, Tensor]:
         """Everything it remembers: `<parameter>/<what>` → tensor; empty before the first step."""
         return {
-            f"{name}/{what}": value
-            for name, weight in self._named
-            for what, value in self._torch.state[weight].items()
-            if isinstance(value, Tensor)
+            f"{name}/{what}": self._state[name][what]
+            for name in self._weights
+            for what in self._state.get(name, ())
         }
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -185,17 +197,19 @@ class Optimiser:
         for key, value in tensors.items():
             name, _, what = key.rpartition("/")
             by_parameter.setdefault(name, {})[what] = value
-        known = {name for name, _ in self._named}
-        if strange := sorted(set(by_parameter) - known):
+        if strange := sorted(set(by_parameter) - set(self._weights)):
             raise CheckpointError(
                 f"optimiser state: found tensors of {len(strange)} weights that this model does "
                 f"not train, e.g. {strange[0]!r}; the checkpoint is of another model"
             )
-        for name, weight in self._named:
-            for what, value in by_parameter.get(name, {}).items():
+        for name, state in by_parameter.items():
+            weight = self._weights[name]
+            for what, value in state.items():
                 if what != "step" and value.shape != weight.shape:
                     raise CheckpointError(
                         f"optimiser state {name}/{what}: found shape {list(value.shape)}, expected "
                         f"{list(weight.shape)}; the checkpoint is of a model of another size"
                     )
-                self._torch.state[weight][what] = value.to(weight.device, copy=True)
+            self._state[name] = {
+                what: value.to(weight.device, copy=True) for what, value in state.items()
+            }
