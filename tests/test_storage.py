@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -230,16 +231,18 @@ def test_a_folder_is_claimed_without_hard_links_too(
 
 
 def test_of_many_that_claim_at_once_all_but_one_are_refused(tmp_path: Path) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        claimed = pool.starmap(_try, [(tmp_path, fps) for fps in range(12)], chunksize=1)
+    ready = threading.Barrier(12)
+
+    def claims(fps: int) -> bool:
+        ready.wait()
+        try:
+            claim(tmp_path, fps=fps)
+        except ConfigError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(12) as pool:
+        claimed = list(pool.map(claims, range(12)))
     assert sum(claimed) == 1
     assert names(tmp_path) == ["config.toml"]
     assert claimed[int(read_toml(tmp_path / "config.toml")["fps"])]
-
-
-def _try(folder: Path, fps: int) -> bool:
-    try:
-        claim(folder, fps=fps)
-    except ConfigError:
-        return False
-    return True
