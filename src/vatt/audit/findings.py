@@ -40,7 +40,7 @@ class Finding:
 _AGAIN = "copy the shard again from where it was made, or remove it and make the folder again"
 _INDEX = "run `vatt prepare` (or `vatt index-shards`) again: it makes the index anew"
 _SPLITS = "decide where they belong: give both one split in the manifest and prepare again"
-_BESIDE = "or leave the videos out by a manifest"
+_LEAVE_OUT = "leave the videos out by a manifest"
 
 KINDS = {
     "unreadable folder": Kind(
@@ -58,12 +58,12 @@ KINDS = {
     "index differs": Kind("error", "the index and the video's own record disagree", _INDEX),
     "same key twice": Kind("error", "two videos have the same key", _INDEX),
     "undecodable": Kind(
-        "error", "frames or audio cannot be decoded", f"prepare the source again, {_BESIDE}"
+        "error", "frames or audio cannot be decoded", f"prepare the source again, or {_LEAVE_OUT}"
     ),
     "lost decoder": Kind(
         "error",
         "decoding crashed, took too long or took too much memory",
-        f"prepare the source again, {_BESIDE}",
+        f"prepare the source again, or {_LEAVE_OUT}",
     ),
     "not in the index": Kind("warning", "a shard, or a video in one, is not in the index", _INDEX),
     "wrong duration": Kind(
@@ -80,15 +80,15 @@ KINDS = {
     "sound gap": Kind(
         "warning",
         "the audio starts well after the first frame or ends well before the last one",
-        f"look at the source: was it cut wrongly? {_BESIDE.capitalize()}",
+        f"look at the source: was it cut wrongly? Or {_LEAVE_OUT}",
     ),
     "silent": Kind(
         "warning",
         "there is an audio track, but it is silent",
         "set data.silent_below so that training counts it as a video without audio",
     ),
-    "black": Kind("warning", "all frames that were looked at are black", _BESIDE[3:]),
-    "frozen": Kind("warning", "all frames that were looked at are equal", _BESIDE[3:]),
+    "black": Kind("warning", "all frames that were looked at are black", _LEAVE_OUT),
+    "frozen": Kind("warning", "all frames that were looked at are equal", _LEAVE_OUT),
     "caption times": Kind(
         "warning", "captions lie outside of their video", "check that the captions belong to it"
     ),

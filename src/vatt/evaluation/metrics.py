@@ -21,6 +21,7 @@ from vatt.errors import DataError
 Floats = NDArray[np.float64]
 Names = Sequence[str] | NDArray[np.str_]
 RECALLS = (1, 5, 10)
+RETRIEVAL_MEASURES = (*(f"R@{k}" for k in RECALLS), "MedR")  # what `recalls` gives
 
 
 @dataclass(frozen=True, slots=True)

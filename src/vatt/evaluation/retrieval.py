@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from vatt.contracts import draw_bits
 from vatt.errors import DataError
-from vatt.evaluation.metrics import RECALLS, Ranks, chance_recalls, rank_relevant, recalls
+from vatt.evaluation.metrics import (
+    RETRIEVAL_MEASURES,
+    Ranks,
+    chance_recalls,
+    rank_relevant,
+    recalls,
+)
 
 Rows = NDArray[np.int64]
 ViewAverage = Literal["embeddings", "similarities"]
@@ -125,4 +131,4 @@ def oracle_ranks(said: Sequence[str], facts: Sequence[str]) -> Ranks:
 def ceiling(said: Sequence[str], facts: Sequence[str]) -> dict[str, float]:
     """The oracle's R@k in per cent and MedR, named `ceiling_…`."""
     numbers = recalls(oracle_ranks(said, facts))
-    return {f"ceiling_{name}": numbers[name] for name in [*(f"R@{k}" for k in RECALLS), "MedR"]}
+    return {f"ceiling_{name}": numbers[name] for name in RETRIEVAL_MEASURES}

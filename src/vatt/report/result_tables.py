@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME
-from vatt.evaluation.metrics import RECALLS
+from vatt.evaluation.metrics import RETRIEVAL_MEASURES
 from vatt.report.page import Row, Table
 
 RETRIEVALS = {
@@ -15,7 +15,6 @@ RETRIEVALS = {
     "audio_to_video": "audio → video",
     "video_to_audio": "video → audio",
 }
-COLUMNS = (*(f"R@{k}" for k in RECALLS), "MedR")
 CLASSIFIERS = {"svm": "linear SVM", "lrc": "low-rank", "knn": "neighbours"}
 
 
@@ -39,7 +38,7 @@ def retrieval_table(result: Mapping[str, Any]) -> RetrievalTable | None:
             prefixes["knowing all facts"] = "ceiling_"
         groups.append(
             [
-                (name, [f"{numbers[prefix + column]:.1f}" for column in COLUMNS])
+                (name, [f"{numbers[prefix + column]:.1f}" for column in RETRIEVAL_MEASURES])
                 for name, prefix in prefixes.items()
             ]
         )
@@ -48,7 +47,7 @@ def retrieval_table(result: Mapping[str, Any]) -> RetrievalTable | None:
         f"{n} clips" if n == expected else f"{n} clips ({expected} were asked for)"
         for n, expected in sizes
     )
-    return RetrievalTable(Table(["", *COLUMNS], groups), pools)
+    return RetrievalTable(Table(["", *RETRIEVAL_MEASURES], groups), pools)
 
 
 def from_text_table(result: Mapping[str, Any]) -> Table | None:

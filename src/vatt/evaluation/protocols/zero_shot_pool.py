@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vatt.encoder import Encoder
 from vatt.errors import DataError
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, SplitFeatures, untrained
-from vatt.evaluation.metrics import balanced_accuracy
+from vatt.evaluation.metrics import RETRIEVAL_MEASURES, balanced_accuracy
 from vatt.evaluation.results import Measure, ids_hash, take
 from vatt.evaluation.retrieval import (
     RetrievalPool,
@@ -160,7 +160,7 @@ def compared(scores: Mapping[str, NDArray[np.float32]], pool: RetrievalPool) -> 
     beside = {
         f"random_init_{name}": value
         for name, value in judge(scores[RANDOM_INIT], pool).items()
-        if name.startswith(("R@", "MedR"))
+        if name in RETRIEVAL_MEASURES
     }
     return judge(scores[PRETRAINED], pool) | beside
 
