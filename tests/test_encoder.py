@@ -268,3 +268,66 @@ def test_the_python_code_of_the_readme_passes_a_strict_type_checker(tmp_path):
     )
     assert status == 0, out + err
     assert f"no issues found in {len(files)} source file" in out
+
+
+def test_inputs_of_any_layout_are_taken_as_their_values_are(model):
+    """Negative strides, other byte orders, lists of arrays: the values count alone."""
+    spec = model.spec
+    rate = spec.sample_rate_hz
+    rng = np.random.default_rng(0)
+    frames = rng.uniform(-1, 1, (2, spec.frames, spec.height, spec.width, 3)).astype(np.float32)
+    waves = rng.uniform(-1, 1, (2, spec.samples)).astype(np.float32)
+    ids = np.array([[2, 3, 4], [5, 6, 7]])
+    backwards = np.ascontiguousarray(frames[:, ::-1])
+    whole = model.encode_video(backwards).va
+    for given in (
+        frames[:, ::-1],
+        list(backwards),
+        backwards.astype(">f4"),
+        [*map(torch.tensor, backwards)],
+    ):
+        torch.testing.assert_close(model.encode_video(given).va, whole)
+    heard = model.encode_audio(np.ascontiguousarray(waves[:, ::-1]), sample_rate_hz=rate).va
+    for given in (waves[:, ::-1], list(waves[:, ::-1])):
+        torch.testing.assert_close(model.encode_audio(given, sample_rate_hz=rate).va, heard)
+    flipped = model.encode_text(np.ascontiguousarray(ids[:, ::-1])).vt
+    torch.testing.assert_close(model.encode_text(ids[:, ::-1]).vt, flipped)
+    words = ["it moves left", "low tone"]
+    for texts in (np.array(words), np.array(words, object), tuple(words), (w for w in words)):
+        torch.testing.assert_close(model.encode_text(texts).vt, model.encode_text(words).vt)
+
+
+@pytest.mark.parametrize(
+    ("encode", "expected"),
+    [
+        (lambda m: m.encode_text([]), "found no texts, expected at least one"),
+        (lambda m: m.encode_text(None), "texts: found NoneType"),
+        (lambda m: m.encode_text(["a", 3]), "texts: found int, expected strings"),
+        (lambda m: m.encode_text(torch.zeros(0, 4, dtype=torch.long)), "word ids: found"),
+        (lambda m: m.encode_text(torch.zeros(2, 0, dtype=torch.long)), "word ids: found"),
+        (lambda m: m.encode_video(3), "paths: found int"),
+        (lambda m: m.encode_video([np.zeros(3), "a.mp4"]), "found ndarray, expected paths"),
+        (lambda m: m.encode_video([np.zeros(3), np.zeros(4)]), "frames: cannot be taken as one"),
+        (lambda m: m.encode_video(torch.zeros(2, 0, 8, 8, 3)), r"frames: found shape \[2, 0, "),
+        (lambda m: m.encode_audio([], sample_rate_hz=48_000), "found no paths"),
+        (lambda m: m.encode_audio(torch.zeros(2, 0), sample_rate_hz=48_000), "waveform: found sh"),
+        (lambda m: m.encode_audio(torch.zeros(2, 1), sample_rate_hz=48_000), "too few to resample"),
+        *(
+            (
+                lambda m, r=rate: m.encode_audio(torch.zeros(2, 99), sample_rate_hz=r),
+                "sample_rate_hz: found",
+            )
+            for rate in (0, -1, 44_100.5, float("nan"), float("inf"), "48k")
+        ),
+    ],
+)
+def test_nothing_or_something_else_is_refused_by_the_name_of_the_argument(model, encode, expected):
+    with pytest.raises(ConfigError, match=expected):
+        encode(model)
+
+
+def test_the_share_of_unknown_words_is_seen(model):
+    found = model.encode_text(["it moves left", "it zigzags", "zigzag", "", "it zigzags low tone"])
+    torch.testing.assert_close(found.unknown, torch.tensor([0, 0.5, 1, 1, 0.25]))
+    ids = torch.tensor([[2, 1, 0, 0]])
+    assert model.encode_text(ids).unknown.tolist() == [0.5]

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -32,9 +32,11 @@ from vatt.models.vatt import Vatt
 from vatt.models.weights import load_any, read_frame_path
 
 FilePath: TypeAlias = str | os.PathLike[str]
-Signal: TypeAlias = FilePath | Sequence[FilePath] | Tensor | NDArray[np.floating]
+Floats: TypeAlias = Tensor | NDArray[np.floating]
+Signal: TypeAlias = FilePath | Sequence[FilePath] | Floats | Sequence[Floats]
 Texts: TypeAlias = str | Sequence[str] | Tensor | NDArray[np.integer]
 CLIPS_AT_ONCE = 32
+MAX_RATE_HZ = 768_000  # of waveforms
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,13 @@ class EncodedText:
 
     features: float [N, D], output of the backbone.
     vt: float [N, E_vt], unit rows, to compare with video.
+    unknown: float [N], the share of each text's words (as far as the model reads them) that its
+        vocabulary lacks; 1 for a text without words.
     """
 
     features: Tensor
     vt: Tensor
+    unknown: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ class Encoder:
 
         Args:
             videos: paths, of which each gives the mean of 4 clips spread over the file; or float
-                frames [B, T, H, W, 3] in [-1, 1], of any length and size.
+                frames [B, T, H, W, 3] in [-1, 1], of any length and size; or a list of B arrays.
 
         Raises:
             MediaError: a file cannot be decoded.
@@ -144,7 +149,7 @@ class Encoder:
         Args:
             audio: paths, of which each gives the mean of 4 clips spread over the file; or mono
                 waveforms, float [B, S] in [-1, 1], of any length; or, for a spectrogram model,
-                log-mel values float [B, F, M] in [0, 1].
+                log-mel values float [B, F, M] in [0, 1]; or a list of B arrays.
             sample_rate_hz: of waveforms; they are resampled to the model's rate.
 
         Raises:
@@ -170,7 +175,8 @@ class Encoder:
 
         Raises:
             CheckpointError: strings, but the model has no vocabulary.
-            ConfigError: word ids of another shape or type, or beyond the vocabulary.
+            ConfigError: no text at all, something else than strings, or word ids of another shape
+                or type, or beyond the vocabulary.
         """
 
         def network(ids: Tensor) -> tuple[Tensor, ...]:
@@ -178,26 +184,38 @@ class Encoder:
             text_mask = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
             return features, self.module.heads.text(features[:, None], text_mask)[:, 0]
 
-        parts = torch.split(self._word_ids(texts), 16 * CLIPS_AT_ONCE)
+        all_ids = self._word_ids(texts)
+        parts = torch.split(all_ids, 16 * CLIPS_AT_ONCE)
         inputs = (_Input(ids) for ids in parts)
         features, vt = _run(network, inputs, self.frame_path, self.device)
-        return EncodedText(features, normalize(vt, dim=1))
+        unknown_id = self.tokenizer.unknown_id if self.tokenizer else 1
+        is_word, is_unknown = all_ids > 0, all_ids == unknown_id
+        share = is_unknown.sum(1) / is_word.sum(1)
+        unknown = torch.where(is_word.any(1), share, 1.0).to(self.device)
+        return EncodedText(features, normalize(vt, dim=1), unknown)
 
     def _word_ids(self, texts: Texts) -> Tensor:
+        if isinstance(texts, np.ndarray) and texts.dtype.kind in "UO":
+            texts = texts.tolist()
         if not isinstance(texts, Tensor | np.ndarray):
+            strings = [texts] if isinstance(texts, str) else _as_list(texts, "texts")
+            others = [type(one).__name__ for one in strings if not isinstance(one, str)]
+            if others:
+                raise ConfigError(
+                    f"texts: found {others[0]}, expected strings, or word ids as one array [B, L]"
+                )
             if self.tokenizer is None:
                 raise CheckpointError(
                     f"{self.folder / 'tokenizer.json'}: missing, so strings cannot be read; copy "
                     "it from the run's model/ folder, or give word ids [B, L]"
                 )
-            strings = [texts] if isinstance(texts, str) else list(texts)
             return torch.from_numpy(self.tokenizer.encode(strings, self.spec.words))
-        ids, size = torch.as_tensor(texts), self.module.config.text.vocabulary
-        if ids.ndim != 2 or ids.is_floating_point():
+        ids, size = _as_tensor(texts, "word ids"), self.module.config.text.vocabulary
+        if ids.ndim != 2 or 0 in ids.shape or ids.dtype.is_floating_point or ids.is_complex():
             raise ConfigError(
                 f"word ids: found {ids.dtype} {list(ids.shape)}, expected integers [B, L]"
             )
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+        if not 0 <= int(ids.min()) <= int(ids.max()) < size:
             raise ConfigError(
                 f"word ids: found {int(ids.min())} to {int(ids.max())}, expected 0 to {size - 1}"
             )
@@ -360,7 +378,7 @@ def _read_video(
     videos: Signal, spec: ClipSpec, path: FramePath, device: torch.device
 ) -> Iterator[_Input]:
     """Frames [n, T, H, W, 3] in [-1, 1]."""
-    if isinstance(videos, Tensor | np.ndarray):
+    if _holds_arrays(videos):
         frames = _checked(videos, "frames", "[B, T, H, W, 3]")
         yield from map(_Input, torch.split(frames, CLIPS_AT_ONCE))
         return
@@ -376,19 +394,12 @@ def _read_audio(
     audio: Signal, spec: ClipSpec, kind: AudioKind, sample_rate_hz: int | None
 ) -> Iterator[_Input]:
     """Waveforms [n, S] in [-1, 1], or log-mel values; of a file, of the clips of `_read_video`."""
-    if isinstance(audio, Tensor | np.ndarray):
-        if audio.ndim == 3 and kind == "spectrogram":
-            values = _checked(audio, "spectrogram", "[B, F, M]")
+    if _holds_arrays(audio):
+        found = _as_tensor(audio, "waveform")
+        if found.ndim == 3 and kind == "spectrogram":
+            values = _checked(found, "spectrogram", "[B, F, M]")
         else:
-            values = _checked(audio, "waveform", "[B, S]")
-            if sample_rate_hz is None:
-                raise ConfigError("waveform: give its rate, as in sample_rate_hz=48_000")
-            if sample_rate_hz != spec.sample_rate_hz:
-                rows = [
-                    resample(row, from_hz=sample_rate_hz, to_hz=spec.sample_rate_hz)
-                    for row in values.cpu().numpy()
-                ]
-                values = torch.from_numpy(np.stack(rows))
+            values = _at_rate(_checked(found, "waveform", "[B, S]"), sample_rate_hz, spec)
         yield from map(_Input, torch.split(values, CLIPS_AT_ONCE))
         return
     for path in _paths(audio):
@@ -403,18 +414,79 @@ def _read_audio(
         yield _Input(torch.from_numpy(clips).float().div_(2**15), of_one_file=True)
 
 
-def _paths(names: FilePath | Sequence[FilePath]) -> list[Path]:
-    listed = [names] if isinstance(names, str | os.PathLike) else list(names)
+def _at_rate(waveforms: Tensor, rate_hz: int | None, spec: ClipSpec) -> Tensor:
+    """Waveforms [B, S] at the model's rate."""
+    if rate_hz is None:
+        raise ConfigError("waveform: give its rate, as in sample_rate_hz=48_000")
+    if not isinstance(rate_hz, int | float | np.number) or not (
+        0 < rate_hz <= MAX_RATE_HZ and rate_hz == int(rate_hz)
+    ):
+        raise ConfigError(
+            f"sample_rate_hz: found {rate_hz!r}, expected a whole number from 1 to {MAX_RATE_HZ:,}"
+        )
+    if rate_hz == spec.sample_rate_hz:
+        return waveforms
+    rows, to_hz = waveforms.detach().cpu().numpy(), spec.sample_rate_hz
+    try:
+        resampled = np.stack([resample(row, from_hz=int(rate_hz), to_hz=to_hz) for row in rows])
+    except (ValueError, OSError):  # libswresample gives nothing
+        resampled = np.zeros((len(rows), 0), np.float32)
+    if not resampled.size:
+        raise ConfigError(
+            f"waveform: found {waveforms.shape[1]} samples at {rate_hz} Hz, too few to resample "
+            f"them to the model's {to_hz} Hz; give more, or another sample_rate_hz"
+        )
+    return torch.from_numpy(resampled)
+
+
+def _holds_arrays(values: Any) -> TypeGuard[Floats | Sequence[Floats]]:
+    """Whether values are given, in one array or several; else they are paths."""
+    several = isinstance(values, list | tuple) and len(values) > 0
+    arrays = Tensor | np.ndarray
+    return isinstance(values, arrays) or (several and all(isinstance(v, arrays) for v in values))
+
+
+def _as_tensor(values: Any, name: str) -> Tensor:
+    """An array or a list of arrays as one tensor.
+
+    Raises:
+        ConfigError: torch cannot take it, or the arrays of the list differ in shape.
+    """
+    try:
+        if isinstance(values, list | tuple):
+            return torch.stack([_as_tensor(one, name) for one in values])
+        if isinstance(values, np.ndarray):  # torch takes no negative strides, nor other byte orders
+            values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{name}: cannot be taken as one tensor: {error}") from error
+
+
+def _as_list(values: Any, name: str) -> list[Any]:
+    try:
+        listed = list(values)
+    except TypeError as error:
+        raise ConfigError(f"{name}: found {type(values).__name__}, expected a list") from error
     if not listed:
-        raise ConfigError("found no paths, expected at least one")
+        raise ConfigError(f"found no {name}, expected at least one")
+    return listed
+
+
+def _paths(names: Any) -> list[Path]:
+    listed = [names] if isinstance(names, str | os.PathLike) else _as_list(names, "paths")
+    for name in listed:
+        if not isinstance(name, str | os.PathLike):
+            raise ConfigError(
+                f"found {type(name).__name__}, expected paths, or float arrays of one shape"
+            )
     return [Path(name) for name in listed]
 
 
-def _checked(values: Tensor | NDArray[np.floating], name: str, shape: str) -> Tensor:
+def _checked(values: Floats | Sequence[Floats], name: str, shape: str) -> Tensor:
     """Values as a tensor, once they are floats in [-1, 1] of the right number of axes."""
-    tensor = torch.as_tensor(values)
+    tensor = _as_tensor(values, name)
     channels_last = not shape.endswith("3]") or tensor.shape[-1:] == (3,)
-    if tensor.ndim != shape.count(",") + 1 or not channels_last or not len(tensor):
+    if tensor.ndim != shape.count(",") + 1 or not channels_last or 0 in tensor.shape:
         raise ConfigError(f"{name}: found shape {list(tensor.shape)}, expected {shape}")
     if not tensor.is_floating_point():
         raise ConfigError(f"{name}: found {tensor.dtype}, expected floats in [-1, 1]")

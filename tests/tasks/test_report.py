@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,41 @@ def test_a_run_that_was_not_measured_says_so(tiny, tmp_path):
     assert "Retrieval was not measured" in text
     assert "No classifier was tried" in text
     assert "How it learned" not in text
+
+
+def test_every_part_names_the_videos_that_it_is_about(page):
+    text = " ".join(page.split())
+    assert "Clips of videos of split test. One is right among" in text
+    fitted = "Fitted on training videos (split train), settings chosen on videos of split val"
+    assert f"{fitted}, tested once on videos of split test." in text
+    for part in ("Captions of", "a clip's audio of", "Of"):
+        assert f"{part} videos of split test" in text
+
+
+def test_a_report_on_training_videos_says_so(run, page):
+    seen = report.run(ReportConfig(run=run, split="train")).path.read_text(encoding="utf-8")
+    text = " ".join(seen.split())
+    assert "Captions of training videos (split train)" in text
+    assert "are of the videos it was trained on" in text
+    assert "are of the videos it was trained on" not in " ".join(page.split())
+    assert "never seen" not in seen + page
+
+
+def test_shards_named_from_where_training_ran_are_found_from_any_folder(
+    tiny, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny.run, tmp_path / "runs" / "a", ignore=shutil.ignore_patterns("results"))
+    shutil.copytree(tiny.shards, tmp_path / "my" / "shards")
+    settings = tmp_path / "runs" / "a" / "config.toml"
+    text = settings.read_text().replace(str(tiny.shards), "my/shards")
+    assert '"my/shards"' in text
+    settings.write_text(text)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for folder in (Path("../runs/a"), tmp_path / "runs" / "a"):
+        result = zero_shot.run(zero_shot.ZeroShotConfig(run=folder, split="train"))
+        assert result.split == "train"
+    written = json.loads(result.path.read_text())
+    assert written["on_training_videos"]
+    assert written["shards"] == [str(tmp_path / "my" / "shards")]
+    assert 0 <= written["text_to_video"]["unknown_words"] <= 1

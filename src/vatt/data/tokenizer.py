@@ -124,6 +124,13 @@ class WordTokenizer:
         """How many word ids there are, padding and the unknown word included."""
         return self._tokenizer.get_vocab_size()
 
+    @property
+    def unknown_id(self) -> int:
+        """The id of all words that are outside the vocabulary."""
+        found = self._tokenizer.token_to_id(UNKNOWN)
+        assert found is not None  # checked when it was made
+        return found
+
     def words_of(self, text: str) -> list[str]:
         """The words of a text as the vocabulary sees them, known or not."""
         plain = self._tokenizer.normalizer.normalize_str(text)

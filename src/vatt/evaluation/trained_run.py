@@ -12,6 +12,7 @@ from vatt.devices import AutocastSetting
 from vatt.encoder import Encoder, load
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.results import file_hash
+from vatt.shards.layout import DATASET_FILE
 from vatt.shards.read import ShardFolder
 
 
@@ -23,12 +24,20 @@ class TrainedRun:
     encoder: the model with its vocabulary and clip settings.
     data: shards, and the size that clips are decoded at.
     model_hash: of the weights' file.
+    on_own_shards: whether the shards are those that it was trained on, on their split `data.split`.
     """
 
     folder: Path
     encoder: Encoder
     data: DataConfig
     model_hash: str
+    on_own_shards: bool = False
+
+    def videos_of(self, split: str) -> str:
+        """What pages call the videos of a split."""
+        if self.on_own_shards and split == self.data.split:
+            return f"training videos (split {split})"
+        return f"videos of split {split}"
 
     def shards_of(self, split: str) -> ShardFolder:
         """The first of the shard folders that has the split.
@@ -69,6 +78,7 @@ def open_run(
     settings = folder / "config.toml"
     if settings.is_file():
         data = from_values(DataConfig, read_toml(settings)["data"], where=str(settings))
+        data = replace(data, shards=tuple(_found(path, folder) for path in data.shards))
     elif shards:
         path = encoder.frame_path
         data = DataConfig(
@@ -82,4 +92,15 @@ def open_run(
     if shards:
         data = replace(data, shards=tuple(shards))
     model_hash = file_hash(encoder.folder / "model.safetensors")
-    return TrainedRun(folder, encoder, data, model_hash)
+    return TrainedRun(
+        folder, encoder, data, model_hash, on_own_shards=settings.is_file() and not shards
+    )
+
+
+def _found(shards: Path, run: Path) -> Path:
+    """Shards of a run's config.toml; relative ones are named from where the training ran.
+
+    That is a folder above the run, whose name config.toml does not know; else the current one.
+    """
+    above = (folder / shards for folder in run.resolve().parents)
+    return next((path for path in above if (path / DATASET_FILE).is_file()), shards)

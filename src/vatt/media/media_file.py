@@ -27,7 +27,7 @@ from vatt.media.container import (
 )
 from vatt.media.facts import MediaFacts, PacketFacts, read_facts, read_packets
 from vatt.media.frame_filters import FrameConverter, RgbConverter
-from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes
+from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes, is_direct
 from vatt.media.video import TimedFrame, VideoReader
 
 _MAX_DECODED_BYTES = 8 * 2**30  # of one `all_frames`
@@ -117,7 +117,8 @@ class MediaFile:
         Args:
             times_s: [T] seconds on the video clock, in any order; see `video.on_screen`.
             size: (H, W) to scale to; a frame fills it, so keep its aspect or accept the change.
-            stored: (H, W) in which shards store the frames; they are converted to that before.
+            stored: (H, W) in which shards store the frames; they are converted to that before,
+                unless they are so already.
 
         Returns:
             uint8 [T, H, W, 3], RGB, upright; each frame is converted alone, so that the same frame
@@ -127,11 +128,14 @@ class MediaFile:
             MediaError: the video ends before a time, or cannot be decoded.
         """
         frames = np.empty((len(times_s), *size, 3), np.uint8)
-        convert = RgbConverter(size, are_upright=stored is not None)
-        store = FrameConverter(stored, "yuv420p") if stored else lambda frame: frame
         last: TimedFrame | None = None
         with media_errors(self.source):
-            for place, timed in self.video().frames_at(times_s):
+            reader = self.video()
+            if stored and is_direct(reader.first):
+                stored = None if stored == (reader.first.height, reader.first.width) else stored
+            convert = RgbConverter(size, are_upright=stored is not None)
+            store = FrameConverter(stored, "yuv420p") if stored else lambda frame: frame
+            for place, timed in reader.frames_at(times_s):
                 if timed is not last:
                     rgb, last = convert(store(timed.frame)), timed
                 frames[place] = rgb

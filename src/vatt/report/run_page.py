@@ -76,7 +76,11 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
         "run.html",
         title=config.title,
         about=_about(config, run, clips, log),
+        videos=run.videos_of(config.split),
+        seen=run.on_own_shards and config.split == run.data.split,
         zero_shot=zero_shot,
+        zero_shot_videos=run.videos_of((zero_shot or {}).get("split", "")),
+        linear_videos=[run.videos_of(name) for name in (linear_eval or {}).get("splits", [])],
         retrieval=retrieval_table(zero_shot or {}),
         from_text=from_text_table(zero_shot or {}),
         linear_eval=linear_eval,
@@ -158,7 +162,8 @@ def _examples(
         logger.warning("no examples: %s", error)
         return [], 0
     captions = [clips.captions[row] for row in rows]
-    vt = run.encoder.encode_text(captions).vt.cpu().numpy()
+    encoded = run.encoder.encode_text(captions)
+    vt = encoded.vt.cpu().numpy()
     scores = similarities(vt, clips.of(PRETRAINED, "video_vt")[rows])
     said, facts = clips.labels("said")[rows].tolist(), clips.labels("facts")[rows].tolist()
     known = [set(text.split()) for text in facts]
@@ -176,6 +181,8 @@ def _examples(
             frames = _some_frames(run, clips, rows[item])
             strips.append(Strip(frames, head, captions[item], mark))
         remark = f"right clip at place {place} of {len(rows)}"
+        if encoded.unknown[query]:
+            remark += f"; {encoded.unknown[query]:.0%} of its words unknown to the model"
         if sum(fitting) > 1:
             remark += f"; true of {sum(fitting)} clips"
         examples.append(Example(captions[query], remark, strips))

@@ -55,6 +55,8 @@ class LinearEvalResult:
     """Where the numbers are, and the numbers: balanced accuracies in [0, 1]."""
 
     path: Path
+    splits: tuple[str, str, str]
+    """Fitted on, chosen on, tested on."""
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -84,6 +86,7 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
     result = {
         "protocol": linear_frozen.PROTOCOL,
         "splits": [config.train_split, config.val_split, config.test_split],
+        "shards": [str(folder) for folder in trained.data.shards],
         "seed": config.seed,
         "model_hash": trained.model_hash,
         "low_rank_steps": config.low_rank.steps,
@@ -92,4 +95,9 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
         "left_out": left_out,
     }
     path = write_result(config.run, "linear-eval", result)
-    return LinearEvalResult(path=path, measures=measures, left_out=left_out)
+    return LinearEvalResult(
+        path=path,
+        splits=(config.train_split, config.val_split, config.test_split),
+        measures=measures,
+        left_out=left_out,
+    )

@@ -46,6 +46,7 @@ class ZeroShotResult:
     """Where the numbers are, and the numbers: recalls in per cent, accuracies in [0, 1]."""
 
     path: Path
+    split: str
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,6 +68,8 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
     result = {
         "protocol": zero_shot_pool.PROTOCOL,
         "split": config.split,
+        "shards": [str(folder) for folder in trained.data.shards],
+        "on_training_videos": trained.on_own_shards and config.split == trained.data.split,
         "seed": config.seed,
         "model_hash": trained.model_hash,
         "clips": len(clips.clips),
@@ -75,4 +78,4 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
         "left_out": left_out,
     }
     path = write_result(config.run, "zero-shot", result)
-    return ZeroShotResult(path=path, measures=measures, left_out=left_out)
+    return ZeroShotResult(path=path, split=config.split, measures=measures, left_out=left_out)

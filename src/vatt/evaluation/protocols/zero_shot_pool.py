@@ -98,6 +98,7 @@ def text_to_video(
     return {
         **compared(scores, pool),
         **(ceiling(said.tolist(), facts.tolist()) if all(facts) else {}),
+        "unknown_words": float(encoders[PRETRAINED].encode_text(captions).unknown.mean()),
         "clips_sharing_a_text": num_sharing(model_texts(encoders[PRETRAINED], clips.captions)),
         "ids_hash": ids_hash(clips.clips[row].id for row in pool.rows),
     }
