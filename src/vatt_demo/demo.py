@@ -23,7 +23,7 @@ from vatt.evaluation.results import read_result, versions
 from vatt.presets import PRESETS
 from vatt.storage import write_atomically
 from vatt.tasks import linear_eval, prepare, pretrain, report, zero_shot
-from vatt_demo import record as demo_record
+from vatt_demo import recorder
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def stages(config: DemoConfig) -> list[Stage]:
     workers = config.workers or num_cpus()
     clips = config.clips or config.out / "clips"
     shards = config.out / "shards"
-    record = demo_record.RecordConfig(
+    record = recorder.RecordConfig(
         out=clips,
         hours=length.hours if config.hours is None else config.hours,
         val_hours=length.val_hours,
@@ -194,7 +194,7 @@ def stages(config: DemoConfig) -> list[Stage]:
     )
     page = report.ReportConfig(run=config.out, title=TITLE, notes=NOTES)
     return [
-        Stage("record", record, demo_record.run),
+        Stage("record", record, recorder.run),
         Stage("prepare", to_shards, prepare.run),
         Stage("pretrain", pretrain_config(config, shards), pretrain.run),
         Stage(

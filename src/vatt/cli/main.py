@@ -49,7 +49,7 @@ COMMANDS = {
         resumes=True,
     ),
     "demo record": Command(
-        "vatt_demo.record",
+        "vatt_demo.recorder",
         "RecordConfig",
         "record the demo's clips: a simulated player, with audio and timed captions",
         resumes=True,

@@ -16,7 +16,7 @@ import pytest
 
 from tests.demo.needs_game import needs_game
 from vatt.errors import ConfigError
-from vatt_demo.record import RecordConfig, RecordResult, run
+from vatt_demo.recorder import RecordConfig, RecordResult, run
 from vatt_demo.weapons import SOUND_EVENTS
 
 pytestmark = needs_game
@@ -83,12 +83,12 @@ def test_another_seed_records_something_else(recorded, tmp_path):
 def test_an_interrupted_recording_goes_on_to_the_same_content(recorded, tmp_path):
     arguments = {name: getattr(config(tmp_path), name) for name in ("hours", "val_hours")}
     code = (
-        "from pathlib import Path; from vatt_demo.record import *\n"
+        "from pathlib import Path; from vatt_demo.recorder import *\n"
         "if __name__ == '__main__':\n"
         f"    run(RecordConfig(out=Path({str(tmp_path)!r}), workers=1, video_s={VIDEO_S}, "
         f"test_hours={2 * VIDEO_S / 3600}, **{arguments!r}))"
     )
-    script = tmp_path.parent / "record.py"
+    script = tmp_path.parent / "recorder.py"
     script.write_text(code)
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL)
     rows = tmp_path / "rows"
