@@ -18,11 +18,9 @@ from vatt.media.captions.clean import Caption
 from vatt.media.captions.files import (
     MAX_BYTES,
     CaptionError,
-    Cue,
     TimedText,
     captions_of,
     read_captions,
-    shown_text,
 )
 from vatt.media.captions.sidecars import (
     CAPTION_SUFFIXES,
@@ -32,6 +30,7 @@ from vatt.media.captions.sidecars import (
     language_code,
 )
 from vatt.media.captions.speech import check_engine, transcribe
+from vatt.media.captions.text_formats import AssLine, dialogue
 from vatt.media.container import describe, media_errors
 from vatt.media.facts import player_zero_s
 from vatt.media.media_file import MediaFile
@@ -143,6 +142,8 @@ def _first(
             except MediaError as error:
                 others.append(str(error))
                 continue
+            if text.problem:
+                others.append(f"{one.name}: {text.problem}")
             if not text.captions:
                 others.append(f"{one.name}: holds no text")
                 continue
@@ -211,7 +212,7 @@ def _read_stream(media: MediaFile, index: int) -> TimedText:
         where = f"{describe(media.source)}: stream {index} ({codec})"
         if codec not in _TEXT_CODECS:
             raise CaptionError(f"{where}: its captions are pictures, or of no known kind")
-        zero_s, text_bytes, cues = player_zero_s(container), 0, list[Cue]()
+        zero_s, text_bytes, lines = player_zero_s(container), 0, list[AssLine]()
         for packet in container.demux(stream):
             if packet.pts is None:
                 continue
@@ -221,7 +222,10 @@ def _read_stream(media: MediaFile, index: int) -> TimedText:
                 if isinstance(part, AssSubtitle):
                     text = part.dialogue.decode("utf-8", errors="replace")
                     text_bytes += len(text)
-                    cues.append(Cue(start_s, end_s, shown_text(text)))
+                    # ReadOrder, Layer, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+                    fields = part.ass.decode("utf-8", errors="replace").split(",", 8)
+                    style, effect = (fields[2], fields[7]) if len(fields) == 9 else ("", "")
+                    lines.append(AssLine(start_s, end_s, text, style, effect))
             if text_bytes > MAX_BYTES:
                 raise CaptionError(f"{where}: over {MAX_BYTES:,} bytes, too large for captions")
-        return TimedText(captions_of(cues, where), stream.language)
+        return TimedText(captions_of(dialogue(lines), where), stream.language)

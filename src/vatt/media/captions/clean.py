@@ -12,10 +12,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
+from typing import NamedTuple
 
 MAX_WORDS = 16  # of a text that the model reads (§4.1)
 MAX_S = 10.0  # of a caption that is joined of several
 _ABUTTING_S = 0.5  # cues with a longer pause between them do not belong together
+_SAME_S = 0.05  # a text that is shown again after such a pause was not taken away
+_WORD_S = 1.5  # a word of speech is shorter
+_UNSPACED = re.compile(  # Thai, Lao, Tibetan, Burmese, Khmer, kana, Chinese characters
+    r"[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]"
+)
 _MARKUP = re.compile(r"</?[A-Za-z0-9][^<>]{0,200}>|\{\\[^{}]{0,200}\}")  # <i>, <v Ann>, {\an8}
 # No character has such a number; Python refuses to read one of thousands of digits.
 _LONG_NUMBER = re.compile(r"&#(?:\d{9,}|[xX][\da-fA-F]{9,});?")
@@ -48,6 +55,19 @@ class Caption:
     end_s: float
     text: str
     words: tuple[Word, ...] = ()
+
+
+class Cue(NamedTuple):
+    """A text with its start and end as a file has them; its words, if it has their times.
+
+    end_s: None where the file does not say. place: only texts of one place are joined.
+    """
+
+    start_s: float
+    end_s: float | None
+    text: str = ""
+    words: Sequence[Word] = ()
+    place: str = ""
 
 
 def clean(text: str) -> str:
@@ -104,17 +124,43 @@ def words_of(pieces: Iterable[tuple[float, float, str]]) -> tuple[Word, ...]:
 
 def tidy(captions: Iterable[Caption]) -> list[Caption]:
     """The captions in order of time, each word once, none longer than MAX_WORDS words."""
-    ordered = _in_order(captions)
+    ordered = _repeats_joined(_in_order(captions))
     # They roll up when most begin with what the one before them ended with.
     pairs = [pair for pair in pairwise(ordered) if _abut(*pair)]
     repeats = sum(_overlap(one.text.split(), after.text.split()) >= 2 for one, after in pairs)
     if repeats >= 2 and repeats > len(ordered) / 2:
         ordered = list(_unrolled(ordered))
     ordered = _in_order(piece for one in ordered for piece in _split(one))
-    # Some speech recognisers write about a word in each cue.
-    if len(ordered) > 2 and median(len(one.text.split()) for one in ordered) < 2:
+    # Some speech recognisers write about a word in each cue: they are short in letters and time.
+    if (
+        len(ordered) > 2
+        and median(_num_words(one.text) for one in ordered) < 2
+        and median(one.end_s - one.start_s for one in ordered) <= _WORD_S
+    ):
         return list(_joined_words(ordered))
     return ordered
+
+
+def _num_words(text: str) -> int:
+    """Between spaces; in scripts without them about two letters are a word."""
+    return sum(max(1, len(_UNSPACED.findall(word)) // 2) for word in text.split())
+
+
+def _repeats_joined(captions: Sequence[Caption]) -> list[Caption]:
+    """One caption for a text that is shown on and on, as where each word is marked in turn."""
+    joined: list[Caption] = []
+    for one in captions:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.text == one.text
+            and one.start_s - last.end_s <= _SAME_S
+            and not (last.words or one.words)
+        ):
+            joined[-1] = Caption(last.start_s, max(last.end_s, one.end_s), last.text)
+        else:
+            joined.append(one)
+    return joined
 
 
 def _in_order(captions: Iterable[Caption]) -> list[Caption]:
@@ -226,10 +272,12 @@ def _joined_words(captions: Iterable[Caption]) -> Iterator[Caption]:
             and _abut(waiting, one)
             and not _SENTENCE_END.search(waiting.text)
             and one.end_s - waiting.start_s <= MAX_S
-            and len(waiting.text.split()) + len(one.text.split()) <= MAX_WORDS
+            and _num_words(waiting.text) + _num_words(one.text) <= MAX_WORDS
         ):
-            words = waiting.words + one.words if waiting.words and one.words else ()
-            text = f"{waiting.text} {one.text}"
+            unspaced = _UNSPACED.match(one.text) and _UNSPACED.match(waiting.text[-1])
+            timed = waiting.words and one.words and not unspaced
+            words = waiting.words + one.words if timed else ()
+            text = f"{waiting.text}{'' if unspaced else ' '}{one.text}"
             waiting = Caption(waiting.start_s, max(waiting.end_s, one.end_s), text, words)
             continue
         if waiting is not None:
