@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from vatt.models.positions import (
-    AxisPositions,
     RelativeBias,
     relative_buckets,
     resample,
     resampling_weights,
 )
+from vatt.models.tokens import AxisPositions
 
 each_method = pytest.mark.parametrize("method", ["bicubic", "polyharmonic"])
 

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,28 +11,22 @@ from torch.testing import assert_close
 
 from tests.models.small import SMALL_MODEL
 from vatt.errors import ConfigError
-from vatt.models.positions import AxisPositions
-from vatt.models.tokens import LinearText, PatchTokens, WordTokens, keep_tokens, take_patches
+from vatt.models.model_config import ModelConfig, TextConfig, VideoConfig
+from vatt.models.patches import keep_tokens, take_patches
+from vatt.models.tokens import LinearText, PatchTokens, WordTokens
+from vatt.models.transformer import TransformerConfig
 
 BITS = (1 << 64) - 1
 
 
-def video_tokens(**changes: Any) -> PatchTokens:
+VIDEO: dict[str, Any] = {"mean": (0.1, -0.2, 0.3), "std": (0.5, 0.6, 0.7)}
+WIDTH_10 = TransformerConfig(layers=1, width=10, heads=2, mlp_width=4, dropout=0.0)
+
+
+def video_tokens(video: Mapping[str, Any] = VIDEO, **changes: Any) -> PatchTokens:
     torch.manual_seed(0)
-    positions = AxisPositions((2, 3, 4), 10, form="sum", resampling="bicubic")
-    arguments: dict[str, Any] = {
-        "patch": (2, 4, 4),
-        "channels": 3,
-        "width": 10,
-        "positions": positions,
-        "edges": "pad",
-        "bias": True,
-        "pre_projection": False,
-        "dropout": 0.0,
-        "mean": (0.1, -0.2, 0.3),
-        "std": (0.5, 0.6, 0.7),
-    }
-    return PatchTokens(**(arguments | changes))
+    sizes = VideoConfig(transformer=WIDTH_10, patch=(2, 4, 4), buckets=(2, 3, 4), **video)
+    return PatchTokens(ModelConfig(video=sizes, patch_bias=True, **changes), "video")
 
 
 def splitmix64(x: int) -> int:
@@ -83,7 +78,7 @@ def test_standardisation_inside_equals_standardisation_before():
     video = torch.rand(2, 4, 12, 16, 3)
     inside = video_tokens()(video, draw=None, rate=0, stream=0, scope="sample")
     standard = (video - torch.tensor([0.1, -0.2, 0.3])) / torch.tensor([0.5, 0.6, 0.7])
-    plain = video_tokens(mean=(0.0,), std=(1.0,))
+    plain = video_tokens({})
     assert_close(plain(standard, draw=None, rate=0, stream=0, scope="sample"), inside)
 
 
@@ -92,7 +87,7 @@ def test_padding_is_zero_after_standardisation_and_cutting_ignores_the_rest():
     standard = (video - torch.tensor([0.1, -0.2, 0.3])) / torch.tensor([0.5, 0.6, 0.7])
     filled = torch.zeros(2, 4, 12, 16, 3)
     filled[:, :3, :10, :13] = standard
-    plain = video_tokens(mean=(0.0,), std=(1.0,))
+    plain = video_tokens({})
     assert_close(
         video_tokens()(video, draw=None, rate=0, stream=0, scope="sample"),
         plain(filled, draw=None, rate=0, stream=0, scope="sample"),
@@ -178,15 +173,13 @@ def test_batch_scope_gives_all_clips_the_choice_of_the_first():
 
 def word_tokens(word_width: int | None, *, pre_projection: bool) -> WordTokens:
     torch.manual_seed(0)
-    return WordTokens(
+    text = TextConfig(
+        transformer=WIDTH_10,
         vocabulary=20,
-        width=10,
         word_width=word_width,
-        frozen=word_width is not None,
-        pre_projection=pre_projection,
-        positions=None,
-        dropout=0.0,
+        frozen_words=word_width is not None,
     )
+    return WordTokens(ModelConfig(text=text, pre_projection=pre_projection))
 
 
 def test_words_are_rows_of_a_trained_table_behind_the_aggregation_token():
@@ -211,7 +204,7 @@ def test_official_words_are_frozen_and_projected_with_or_without_the_aggregation
 
 
 def test_linear_text_is_the_maximum_over_projected_words():
-    text = LinearText(vocabulary=20, width=7, word_width=5, frozen=True)
+    text = LinearText(TextConfig(kind="linear", vocabulary=20, linear_width=7, word_width=5))
     words = text.words.weight[[3, 4, 0]] @ text.projection.weight.T + text.projection.bias
     assert_close(text(torch.tensor([[3, 4, 0]]))[0], words.relu().max(0).values)
 
@@ -223,7 +216,7 @@ def test_word_table_of_the_paper_is_as_wide_as_the_backbone():
 
 def test_count_of_buckets_keeps_as_many_of_any_input():
     """Official: the number of kept tokens follows from the position tables, not from the input."""
-    tokens = video_tokens(drop_count="buckets")
+    tokens = video_tokens(drop_token_count="buckets")
     buckets = tokens.positions.num_buckets
     for frames in (2, 4, 8):
         signal = torch.zeros(2, frames, 12, 16, 3)

@@ -30,7 +30,7 @@ from vatt.evaluation.metrics import top_k_accuracy
 from vatt.evaluation.views import mean_over_views
 from vatt.losses import balanced_sigmoid_cross_entropy, softmax_cross_entropy
 from vatt.models.classifier import Classifier, restore
-from vatt.models.positions import AxisPositions
+from vatt.models.tokens import AxisPositions
 from vatt.training.optim import OptimConfig, Optimiser
 
 CLIPPED_AT = 0.75

@@ -26,7 +26,7 @@ from vatt.costs.flops import (
 )
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.model_config import ModelConfig, VideoConfig
-from vatt.models.tokens import keep_tokens
+from vatt.models.patches import keep_tokens
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, Transformer, TransformerConfig
 from vatt.models.variants import as_official
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from vatt.errors import ConfigError
 from vatt.models.model_config import ModelConfig
 from vatt.models.positions import resample
-from vatt.models.tokens import PatchTokens, audio_tokens, video_tokens
-from vatt.models.transformer import Transformer, dense, glorot_normal_
+from vatt.models.tokens import PatchTokens, glorot_normal_
+from vatt.models.transformer import Dense, Transformer
 from vatt.models.vatt import Vatt, signal_features
 
 
@@ -50,13 +50,13 @@ class Classifier(nn.Module):
         self.config = config
         video, model = config.modality == "video", config.model
         width = (model.video if video else model.audio).transformer.width
-        self.tokens: PatchTokens = (video_tokens if video else audio_tokens)(model)
+        self.tokens = PatchTokens(model, config.modality)
         self.backbone = Transformer((model.video if video else model.audio).transformer)
         self.post_projection: nn.Linear | None = None
         if model.post_projection is not None:
-            self.post_projection = dense(width, model.post_projection, bias=True)
+            self.post_projection = Dense(width, model.post_projection)
             width = model.post_projection
-        self.linear = dense(width, config.classes, bias=True)
+        self.linear = Dense(width, config.classes)
         if video:
             glorot_normal_(self.linear.weight, fan_in=width, fan_out=config.classes)
         else:

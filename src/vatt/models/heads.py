@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vatt.errors import ConfigError
-from vatt.models.transformer import dense
+from vatt.models.transformer import Dense
 
 SumOverRanks = Callable[[Tensor], Tensor]
 SAME = 1e-10  # variance over squared mean of rows that differ by rounding alone; float32: ~1e-14
@@ -94,7 +94,7 @@ class Projection(nn.Module):
         self, in_width: int, out_width: int, *, bias: bool, sum_over_ranks: SumOverRanks
     ) -> None:
         super().__init__()
-        self.dense = dense(in_width, out_width, bias=bias)
+        self.dense = Dense(in_width, out_width, bias=bias)
         self.norm = None if bias else MaskedBatchNorm(out_width, sum_over_ranks)
 
     def forward(self, rows: Tensor, valid: Tensor) -> Tensor:

@@ -8,12 +8,13 @@ from typing import Literal
 from vatt.contracts import AudioKind
 from vatt.errors import ConfigError
 from vatt.models.heads import HeadsConfig
-from vatt.models.positions import PositionForm, Resampling
+from vatt.models.positions import Resampling
 from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import BASE, MEDIUM, SMALL, TransformerConfig
 
 Modality = Literal["video", "audio", "text"]
 Edges = Literal["pad", "cut"]
+PositionForm = Literal["sum", "normed"]
 DropScope = Literal["sample", "batch"]
 DropCount = Literal["tokens", "buckets"]
 

@@ -1,9 +1,8 @@
-"""Positions of tokens: a table per axis (eq. 1), their resampling, the relative bias of texts."""
+"""Resampling of position tables for inputs of other sizes (§4.3); the relative bias of texts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -11,59 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vatt.models.transformer import NORM_EPSILON
-
-PositionForm = Literal["sum", "normed"]
 Resampling = Literal["bicubic", "polyharmonic"]
-
-
-class AxisPositions(nn.Module):
-    """One learnable table per axis; a token's position is the sum of one row of each (eq. 1).
-
-    Args:
-        buckets: rows per axis; an input with another number of patches gets resampled tables.
-        width: D.
-        form: "sum" adds the rows (paper), "normed" layer-normalises their sum (official).
-        resampling: how tables are resampled.
-        transposed: number the tokens with the first axis fastest although the tokens come with
-            the last axis fastest (a quirk of the official spectrogram model).
-    """
-
-    def __init__(
-        self,
-        buckets: Sequence[int],
-        width: int,
-        *,
-        form: PositionForm,
-        resampling: Resampling,
-        transposed: bool = False,
-    ) -> None:
-        super().__init__()
-        self.resampling = resampling
-        self.transposed = transposed
-        self.tables = nn.ParameterList(nn.Parameter(torch.empty(n, width)) for n in buckets)
-        for table in self.tables:
-            nn.init.trunc_normal_(table, std=width**-0.5, a=-2 * width**-0.5, b=2 * width**-0.5)
-        self.norm = nn.LayerNorm(width, eps=NORM_EPSILON) if form == "normed" else None
-
-    @property
-    def num_buckets(self) -> int:
-        """Number of tokens of an input whose grid the tables fit."""
-        return math.prod(len(table) for table in self.tables)
-
-    def forward(self, grid: Sequence[int]) -> Tensor:
-        """Position vectors [N, D] of a grid of patches, last axis fastest."""
-        total: Tensor | None = None
-        for axis, (table, size) in enumerate(zip(self.tables, grid, strict=True)):
-            shape = [1] * len(grid) + [table.shape[1]]
-            shape[axis] = size
-            rows = resample(table, size, self.resampling).view(shape)
-            total = rows if total is None else total + rows
-        assert total is not None
-        if self.transposed:
-            total = total.transpose(0, 1)
-        total = total.reshape(-1, total.shape[-1])
-        return total if self.norm is None else self.norm(total)
 
 
 def resample(table: Tensor, size: int, method: Resampling) -> Tensor:

@@ -1,138 +1,116 @@
-"""Tokenization (§3.1): patches, words, DropToken, and the aggregation token in front."""
+"""Tokens (§3.1): patches or words and where they are, the aggregation token in front."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vatt.errors import ConfigError
-from vatt.models.model_config import DropCount, DropScope, Edges, ModelConfig
-from vatt.models.positions import AxisPositions
-from vatt.models.transformer import dense, glorot_normal_
+from vatt.models.model_config import DropScope, ModelConfig, PositionForm, TextConfig
+from vatt.models.patches import keep_tokens, take_patches, whole_patches
+from vatt.models.positions import Resampling, resample
+from vatt.models.transformer import NORM_EPSILON, Dense
 
 
-def video_tokens(config: ModelConfig) -> PatchTokens:
-    """What makes tokens of frames."""
-    video = config.video
-    return PatchTokens(
-        patch=video.patch,
-        channels=3,
-        width=video.transformer.width,
-        positions=_positions(config, video.buckets, video.transformer.width),
-        edges=config.edges,
-        bias=config.patch_bias,
-        pre_projection=config.pre_projection,
-        dropout=video.transformer.dropout,
-        drop_count=config.drop_token_count,
-        mean=video.mean,
-        std=video.std,
-    )
+class AxisPositions(nn.Module):
+    """One learnable table per axis; a token's position is the sum of one row of each (eq. 1).
 
+    Args:
+        buckets: rows per axis; an input with another number of patches gets resampled tables.
+        width: D.
+        form: "sum" adds the rows (paper), "normed" layer-normalises their sum (official).
+        resampling: how tables are resampled.
+        transposed: number the tokens with the first axis fastest although the tokens come with
+            the last axis fastest (a quirk of the official spectrogram model).
+    """
 
-def audio_tokens(config: ModelConfig) -> PatchTokens:
-    """What makes tokens of a waveform or a spectrogram."""
-    audio = config.audio
-    spectrogram = audio.kind == "spectrogram"
-    width = audio.transformer.width
-    positions = _positions(
-        config, audio.spectrogram.buckets if spectrogram else (audio.buckets,), width
-    )
-    positions.transposed = spectrogram and audio.transposed_positions
-    return PatchTokens(
-        patch=audio.spectrogram.patch if spectrogram else (audio.patch,),
-        channels=1,
-        width=width,
-        positions=positions,
-        edges=config.edges,
-        bias=config.patch_bias,
-        pre_projection=config.pre_projection,
-        dropout=audio.transformer.dropout,
-        drop_count=config.drop_token_count,
-    )
+    def __init__(
+        self,
+        buckets: Sequence[int],
+        width: int,
+        *,
+        form: PositionForm,
+        resampling: Resampling,
+        transposed: bool = False,
+    ) -> None:
+        super().__init__()
+        self.resampling = resampling
+        self.transposed = transposed
+        self.tables = nn.ParameterList(nn.Parameter(torch.empty(n, width)) for n in buckets)
+        for table in self.tables:
+            nn.init.trunc_normal_(table, std=width**-0.5, a=-2 * width**-0.5, b=2 * width**-0.5)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPSILON) if form == "normed" else None
 
+    @property
+    def num_buckets(self) -> int:
+        """Number of tokens of an input whose grid the tables fit."""
+        return math.prod(len(table) for table in self.tables)
 
-def text_tokens(config: ModelConfig) -> WordTokens | LinearText:
-    """What makes tokens of word ids or, of text of kind "linear", already its features."""
-    text = config.text
-    if text.kind == "linear":
-        return LinearText(
-            vocabulary=text.vocabulary,
-            width=text.linear_width,
-            word_width=text.word_width,
-            frozen=text.frozen_words,
-        )
-    width = text.transformer.width
-    absolute = text.positions == "absolute"
-    return WordTokens(
-        vocabulary=text.vocabulary,
-        width=width,
-        word_width=text.word_width,
-        frozen=text.frozen_words,
-        pre_projection=config.pre_projection,
-        positions=_positions(config, (text.buckets,), width) if absolute else None,
-        dropout=text.transformer.dropout,
-    )
-
-
-def _positions(config: ModelConfig, buckets: tuple[int, ...], width: int) -> AxisPositions:
-    return AxisPositions(
-        buckets, width, form=config.position_form, resampling=config.position_resampling
-    )
+    def forward(self, grid: Sequence[int]) -> Tensor:
+        """Position vectors [N, D] of a grid of patches, last axis fastest."""
+        total: Tensor | None = None
+        for axis, (table, size) in enumerate(zip(self.tables, grid, strict=True)):
+            shape = [1] * len(grid) + [table.shape[1]]
+            shape[axis] = size
+            rows = resample(table, size, self.resampling).view(shape)
+            total = rows if total is None else total + rows
+        assert total is not None
+        if self.transposed:
+            total = total.transpose(0, 1)
+        total = total.reshape(-1, total.shape[-1])
+        return total if self.norm is None else self.norm(total)
 
 
 class PatchTokens(nn.Module):
     """Tokens of a signal on a grid: a video, a waveform or a spectrogram.
 
-    Args:
-        patch: size of a patch along each axis of the grid.
-        channels: numbers at each point of the grid.
-        width: D.
-        positions: where the patches are.
-        edges: "pad" fills the last patch of an axis with zeros (paper: ⌈·⌉), "cut" leaves the
-            remainder out (official).
-        bias: whether the patch projection has a bias (official; the paper writes none).
-        pre_projection: a further GELU layer before positions (official agnostic model).
-        dropout: of the tokens, once positions are added.
-        drop_count: what DropToken's rate is a share of, "tokens" of the input (paper) or "buckets"
-            of the position tables (official).
-        mean: of the signal, per channel; subtracted, before padding.
-        std: of the signal, per channel; divided by.
+    The settings say, beside sizes: what fills the last patch of an axis or whether it is left out
+    (`edges`), biases and a further GELU layer of the official code (`patch_bias`,
+    `pre_projection`), and how the signal is standardised, per channel and before padding.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        *,
-        patch: Sequence[int],
-        channels: int,
-        width: int,
-        positions: AxisPositions,
-        edges: Edges,
-        bias: bool,
-        pre_projection: bool,
-        dropout: float,
-        drop_count: DropCount = "tokens",
-        mean: Sequence[float] = (0.0,),
-        std: Sequence[float] = (1.0,),
-    ) -> None:
+    def __init__(self, config: ModelConfig, modality: Literal["video", "audio"]) -> None:
         super().__init__()
-        self.patch = tuple(patch)
-        self.edges = edges
-        self.dropout = dropout
-        self.projection = dense(math.prod(patch) * channels, width, bias=bias)
-        self.pre_projection = dense(width, width, bias=True) if pre_projection else None
+        video, audio = config.video, config.audio
+        transposed = False
+        mean: tuple[float, ...] = (0.0,)
+        std: tuple[float, ...] = (1.0,)
+        patch: tuple[int, ...]
+        buckets: tuple[int, ...]
+        if modality == "video":
+            patch, buckets, mean, std = video.patch, video.buckets, video.mean, video.std
+        elif audio.kind == "spectrogram":
+            patch, buckets = audio.spectrogram.patch, audio.spectrogram.buckets
+            transposed = audio.transposed_positions
+        else:
+            patch, buckets = (audio.patch,), (audio.buckets,)
+        transformer = video.transformer if modality == "video" else audio.transformer
+        width = transformer.width
+        # Positions draw their numbers first: a seed gives the weights that it always gave.
+        positions = AxisPositions(
+            buckets,
+            width,
+            form=config.position_form,
+            resampling=config.position_resampling,
+            transposed=transposed,
+        )
+        self.patch = patch
+        self.edges, self.drop_count = config.edges, config.drop_token_count
+        self.dropout = transformer.dropout
+        self.projection = Dense(math.prod(patch) * len(mean), width, bias=config.patch_bias)
+        self.pre_projection = Dense(width, width) if config.pre_projection else None
         self.positions = positions
-        self.drop_count = drop_count
         self.agg = agg_token(width)
         self.standardised = any(mean) or any(value != 1 for value in std)
-        self.register_buffer("mean", torch.tensor(mean).expand(channels), persistent=False)
-        self.register_buffer("std", torch.tensor(std).expand(channels), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
 
     def forward(
         self, signal: Tensor, *, draw: Tensor | None, rate: float, stream: int, scope: DropScope
@@ -173,162 +151,44 @@ class PatchTokens(nn.Module):
         return weight, -shift if bias is None else bias - shift
 
 
+def glorot_normal_(weight: Tensor, *, fan_in: int, fan_out: int) -> Tensor:
+    """Fill with normal numbers of the Glorot deviation, none beyond 2 σ (official)."""
+    std = math.sqrt(2.0 / (fan_in + fan_out)) / 0.87962566103423978  # what the truncation takes off
+    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
 def agg_token(width: int) -> nn.Parameter:
     """x_AGG of eq. 2, [D], initialised as in the official code."""
     return nn.Parameter(glorot_normal_(torch.empty(width), fan_in=width, fan_out=width))
 
 
-def whole_patches(signal: Tensor, patch: Sequence[int], edges: Edges, padding: Tensor) -> Tensor:
-    """[B, *grid, C] cut down, or filled up with `padding` [C], to a whole number of patches.
-
-    Raises:
-        ConfigError: there is nothing left after cutting down.
-    """
-    sizes = signal.shape[1:-1]
-    if edges == "cut":
-        if any(n < p for n, p in zip(sizes, patch, strict=True)):
-            raise ConfigError(
-                f"model input: found size {tuple(sizes)}, expected at least one patch "
-                f'{tuple(patch)}; give larger clips or set model.edges = "pad"'
-            )
-        return signal[(slice(None), *(slice(n - n % p) for n, p in zip(sizes, patch, strict=True)))]
-    whole = [math.ceil(n / p) * p for n, p in zip(sizes, patch, strict=True)]
-    if whole == list(sizes):
-        return signal
-    padded = padding.to(signal).repeat(len(signal), *whole, 1)
-    padded[(slice(None), *(slice(n) for n in sizes))] = signal
-    return padded
-
-
-def take_patches(signal: Tensor, patch: Sequence[int], kept: Tensor | None) -> Tensor:
-    """Patches as rows [B, N_kept, voxels], voxels in the order of the axes, channels last.
-
-    Args:
-        signal: [B, *grid, C], whole patches.
-        patch: size of a patch along each axis.
-        kept: int64 [B, N_kept], which patches (last axis fastest); None takes all. The others are
-            never copied: along the last axis a patch is contiguous, and such runs are gathered.
-    """
-    B, C, axes = len(signal), signal.shape[-1], len(patch)
-    kind = signal.device.type
-    if torch.is_autocast_enabled(kind):
-        # The cast that the projection would make, early: half the bytes to gather.
-        signal = signal.to(torch.get_autocast_dtype(kind))
-    if kept is None:
-        for axis, p in enumerate(patch):
-            signal = torch.unflatten(signal, 1 + 2 * axis, (-1, p))
-        order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
-        return signal.permute(order).flatten(1, axes).flatten(2)
-    grid = tuple(size // p for size, p in zip(signal.shape[1:-1], patch, strict=True))
-    # torch.unravel_index would do, but copies the grid to the device, which makes a GPU wait.
-    patches_after = [math.prod(grid[axis + 1 :]) for axis in range(axes)]
-    where = [kept // after % size for after, size in zip(patches_after, grid, strict=True)]
-    run = torch.arange(B, device=kept.device)[:, None, None]
-    for axis, p in enumerate(patch[:-1]):
-        inside = torch.arange(p, device=kept.device)
-        line = where[axis][..., None] * p + inside  # [B, N_kept, p]
-        run = (run * signal.shape[1 + axis])[..., None] + line[:, :, None]
-        run = run.flatten(2)
-    run = run * grid[-1] + where[-1][..., None]
-    runs = signal.reshape(-1, patch[-1] * C).index_select(0, run.flatten())
-    return runs.view(B, kept.shape[1], -1)
-
-
-def keep_tokens(
-    draw: Tensor,
-    num_tokens: int,
-    rate: float,
-    *,
-    stream: int,
-    scope: DropScope,
-    of: int | None = None,
-) -> Tensor:
-    """DropToken's choice (§3.1.1): which tokens stay, in ascending order.
-
-    A function of each clip's `draw` alone: the same on any device and however a batch is cut.
-
-    Args:
-        draw: int64 [B], random bits of each clip.
-        num_tokens: N.
-        rate: share to drop, 0 ≤ rate < 1; ⌊(1 − rate) · of⌋ tokens stay, at least one.
-        stream: another number gives an independent choice.
-        scope: "sample", or "batch" to give all clips the choice of the first (official).
-        of: what `rate` is a share of, where it is not N.
-
-    Returns:
-        int64 [B, N_kept].
-
-    Raises:
-        ConfigError: there are fewer tokens than shall stay.
-    """
-    num_kept = max(1, math.floor((1 - rate) * (of or num_tokens) + 1e-9))
-    if num_kept > num_tokens:
-        raise ConfigError(
-            f"model.drop_token: found {num_tokens} tokens, expected at least {num_kept}, which is "
-            f"{1 - rate:g} of {of} position buckets; give larger clips, or set "
-            'model.drop_token_count = "tokens"'
-        )
-    seeds = draw[:1].expand_as(draw) if scope == "batch" else draw
-    counters = torch.arange(num_tokens, device=draw.device) + (stream << 32)
-    numbers = _mix(_mix(seeds)[:, None] + counters)
-    return numbers.argsort(-1)[:, :num_kept].sort(-1).values
-
-
-def _mix(x: Tensor) -> Tensor:
-    """splitmix64: every bit of the 64 depends on every bit of the input; int64 wraps around."""
-    x = x + _signed(0x9E3779B97F4A7C15)
-    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
-    return x ^ _shift(x, 31)
-
-
-def _signed(bits: int) -> int:
-    return bits - (1 << 64) if bits >> 63 else bits
-
-
-def _shift(x: Tensor, places: int) -> Tensor:
-    """Right shift that fills with zeros; torch's own copies the sign."""
-    return (x >> places) & ((1 << (64 - places)) - 1)
-
-
 class WordTokens(nn.Module):
     """Tokens of texts: word vectors, the aggregation token in front (§3.1).
 
-    Args:
-        vocabulary: number of word ids; 0 is padding.
-        width: D.
-        word_width: width of the word table; None makes it D, as in the paper, and otherwise a
-            GELU layer maps words and aggregation token to D (official).
-        frozen: the word table is not trained (official).
-        pre_projection: the GELU layer of the official agnostic model; not for the aggregation
-            token.
-        positions: a learned position per word (official agnostic model), or None.
-        dropout: of the tokens.
+    A word table narrower or wider than D (`word_width`) is followed by a GELU layer that maps words
+    and aggregation token to D (official); `pre_projection` is the GELU layer of the official
+    agnostic model, which leaves the aggregation token out.
     """
 
-    def __init__(
-        self,
-        *,
-        vocabulary: int,
-        width: int,
-        word_width: int | None,
-        frozen: bool,
-        pre_projection: bool,
-        positions: AxisPositions | None,
-        dropout: float,
-    ) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        table_width = word_width or width
-        self.words = nn.Embedding(vocabulary, table_width)
-        nn.init.uniform_(self.words.weight, -0.05, 0.05)
-        self.words.weight.requires_grad_(not frozen)
-        self.dropout = dropout
-        self.agg_projected = word_width is not None and not pre_projection
+        text, width = config.text, config.text.transformer.width
+        positions: AxisPositions | None = None
+        if text.positions == "absolute":
+            positions = AxisPositions(
+                (text.buckets,),
+                width,
+                form=config.position_form,
+                resampling=config.position_resampling,
+            )
+        self.words = word_table(text, width)
+        self.dropout = text.transformer.dropout
+        self.agg_projected = text.word_width is not None and not config.pre_projection
         self.projection: nn.Linear | None = None
-        if pre_projection or word_width is not None:
-            self.projection = dense(table_width, width, bias=pre_projection)
+        if config.pre_projection or text.word_width is not None:
+            self.projection = Dense(text.word_width or width, width, bias=config.pre_projection)
         self.positions = positions
-        self.agg = agg_token(table_width if self.agg_projected else width)
+        self.agg = agg_token(self.words.embedding_dim if self.agg_projected else width)
 
     def forward(self, word_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Texts [R, L] → tokens [R, 1 + L, D] and which of them are real, bool [R, 1 + L]."""
@@ -348,17 +208,21 @@ class WordTokens(nn.Module):
         return words if self.projection is None else F.gelu(self.projection(words))
 
 
+def word_table(text: TextConfig, width: int) -> nn.Embedding:
+    """A vector for each word id, 0 is padding; `width` wide unless the settings say otherwise."""
+    words = nn.Embedding(text.vocabulary, text.word_width or width)
+    nn.init.uniform_(words.weight, -0.05, 0.05)
+    words.weight.requires_grad_(not text.frozen_words)
+    return words
+
+
 class LinearText(nn.Module):
     """Text without a Transformer: a ReLU layer on each word, then the maximum over words (MMV)."""
 
-    def __init__(
-        self, *, vocabulary: int, width: int, word_width: int | None, frozen: bool
-    ) -> None:
+    def __init__(self, text: TextConfig) -> None:
         super().__init__()
-        self.words = nn.Embedding(vocabulary, word_width or width)
-        nn.init.uniform_(self.words.weight, -0.05, 0.05)
-        self.words.weight.requires_grad_(not frozen)
-        self.projection = dense(word_width or width, width, bias=True)
+        self.words = word_table(text, text.linear_width)
+        self.projection = Dense(self.words.embedding_dim, text.linear_width)
 
     def forward(self, word_ids: Tensor) -> Tensor:
         """Texts [R, L] → features [R, D]; padding takes part, as in the official code."""

@@ -63,12 +63,6 @@ def glorot_(weight: Tensor, *, fan_in: int, fan_out: int) -> None:
     nn.init.uniform_(weight, -limit, limit)
 
 
-def glorot_normal_(weight: Tensor, *, fan_in: int, fan_out: int) -> Tensor:
-    """Fill with normal numbers of the Glorot deviation, none beyond 2 σ (official)."""
-    std = math.sqrt(2.0 / (fan_in + fan_out)) / 0.87962566103423978  # what the truncation takes off
-    return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
-
-
 class RMSNorm(nn.RMSNorm):
     """RMS norm in the precision of its weight, so that autocast does not square bfloat16."""
 
@@ -77,13 +71,15 @@ class RMSNorm(nn.RMSNorm):
         return super().forward(x.to(self.weight.dtype)).to(x.dtype)
 
 
-def dense(in_width: int, out_width: int, *, bias: bool) -> nn.Linear:
+class Dense(nn.Linear):
     """A linear layer initialised as in the official code: Glorot uniform, bias 0."""
-    layer = nn.Linear(in_width, out_width, bias=bias)
-    glorot_(layer.weight, fan_in=in_width, fan_out=out_width)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
+
+    def reset_parameters(self) -> None:
+        """Draw the weights; torch's own draws come first, so that a seed keeps its weights."""
+        super().reset_parameters()
+        glorot_(self.weight, fan_in=self.in_features, fan_out=self.out_features)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
 
 def attend(
@@ -130,9 +126,9 @@ class Attention(nn.Module):
         self.heads = config.heads
         self.dropout = config.dropout
         self.scale = 1.0 if config.style == "t5" else (inner // config.heads) ** -0.5
-        self.qkv = dense(config.width, 3 * inner, bias=config.bias)
+        self.qkv = Dense(config.width, 3 * inner, bias=config.bias)
         glorot_(self.qkv.weight, fan_in=config.width, fan_out=inner)  # as three separate layers
-        self.out = dense(inner, config.width, bias=config.bias)
+        self.out = Dense(inner, config.width, bias=config.bias)
 
     def forward(self, tokens: Tensor, bias: Tensor | None) -> Tensor:
         """Attend over [B, N, D]; `bias` broadcasts to [B, heads, N, N]."""
@@ -168,8 +164,8 @@ class Layer(nn.Module):
         self.attention = Attention(config)
         # The official T5 keeps a standard layer norm here, unlike T5 itself.
         self.mlp_norm = nn.LayerNorm(config.width, eps=NORM_EPSILON)
-        self.mlp_in = dense(config.width, config.mlp_width, bias=config.bias)
-        self.mlp_out = dense(config.mlp_width, config.width, bias=config.bias)
+        self.mlp_in = Dense(config.width, config.mlp_width, bias=config.bias)
+        self.mlp_out = Dense(config.mlp_width, config.width, bias=config.bias)
         self.dropout = config.dropout
 
     def forward(self, z: Tensor, bias: Tensor | None, *, only_first: bool = False) -> Tensor:

@@ -13,8 +13,8 @@ from vatt.models.heads import Heads, SumOverRanks, alone
 from vatt.models.model_config import Modality, ModelConfig
 from vatt.models.positions import RelativeBias
 from vatt.models.spectrogram import log_mel
-from vatt.models.tokens import LinearText, PatchTokens, audio_tokens, text_tokens, video_tokens
-from vatt.models.transformer import Transformer, dense
+from vatt.models.tokens import LinearText, PatchTokens, WordTokens
+from vatt.models.transformer import Dense, Transformer
 
 VIDEO_STREAM, AUDIO_STREAM = 0, 1  # DropToken draws for them independently
 
@@ -44,10 +44,10 @@ class Vatt(nn.Module):
     def __init__(self, config: ModelConfig, *, sum_over_ranks: SumOverRanks = alone) -> None:
         super().__init__()
         self.config = config
-        self.video_tokens = video_tokens(config)
-        self.audio_tokens = audio_tokens(config)
-        self.text_tokens = text_tokens(config)
         text = config.text
+        self.video_tokens = PatchTokens(config, "video")
+        self.audio_tokens = PatchTokens(config, "audio")
+        self.text_tokens = LinearText(text) if text.kind == "linear" else WordTokens(config)
         self.relative_bias = (
             RelativeBias(
                 text.transformer.heads,
@@ -73,7 +73,7 @@ class Vatt(nn.Module):
         self.post_projections = nn.ModuleDict()
         if config.post_projection is not None:
             for modality, width in widths.items():
-                self.post_projections[modality] = dense(width, config.post_projection, bias=True)
+                self.post_projections[modality] = Dense(width, config.post_projection)
                 widths[modality] = config.post_projection
         self.heads = Heads(
             config.heads,
