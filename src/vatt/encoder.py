@@ -29,7 +29,7 @@ from vatt.media.audio import resample
 from vatt.media.media_file import open_media
 from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_any, read_frame_path
+from vatt.models.weights import load_model, read_frame_path
 
 FilePath: TypeAlias = str | os.PathLike[str]
 Floats: TypeAlias = Tensor | NDArray[np.floating]
@@ -289,12 +289,7 @@ def load(
         CheckpointError: there is no model, it is a classifier, damaged, or of a newer format.
     """
     folder = model_folder(path)
-    module, spec = load_any(folder, torch.device(device or pick_device("auto")))
-    if isinstance(module, Classifier):
-        raise CheckpointError(
-            f"{folder}: is a classifier of {module.config.modality}, expected a pre-trained model; "
-            "open it with vatt.load_classifier"
-        )
+    module, spec = load_model(Vatt, folder, device or pick_device("auto"))
     words = folder / "tokenizer.json"
     tokenizer = WordTokenizer.load(words) if words.is_file() else None
     return Encoder(module, spec, tokenizer, folder, _frame_path(folder, autocast))
@@ -312,11 +307,7 @@ def load_classifier(
         CheckpointError: there is no model, it is no classifier, damaged, or of a newer format.
     """
     folder = model_folder(path)
-    module, spec = load_any(folder, torch.device(device or pick_device("auto")))
-    if isinstance(module, Vatt):
-        raise CheckpointError(
-            f"{folder}: is a pre-trained model, expected a classifier; open it with vatt.load"
-        )
+    module, spec = load_model(Classifier, folder, device or pick_device("auto"))
     return ClipClassifier(module, spec, folder, _frame_path(folder, autocast))
 
 

@@ -85,7 +85,7 @@ def test_a_model_saved_on_a_gpu_is_the_same_on_a_cpu_and_back(cuda, tmp_path):
     model = Vatt(SMALL_MODEL).to(cuda)
     save_model(tmp_path, model, ClipSpec())
     for device in ("cpu", cuda):
-        loaded, _ = load_model(tmp_path, device)
+        loaded, _ = load_model(Vatt, tmp_path, device)
         for name, weight in loaded.state_dict().items():
             assert weight.device.type == torch.device(device).type
             assert torch.equal(weight.cpu(), model.state_dict()[name].cpu())

@@ -112,12 +112,12 @@ def test_a_resumed_run_goes_on_where_it_stopped(cuda, tmp_path):
     whole_run = Run(cuda)
     whole_run.train(batches(cuda), tmp_path / "whole")
     Run(cuda).train(batches(cuda, end=6), tmp_path / "cut")
-    saved = checkpoint.latest(tmp_path / "cut" / "checkpoints")
-    assert saved is not None
+    saved = checkpoint.all_saved(tmp_path / "cut" / "checkpoints")[-1]
     assert saved.name == "step-000004"
     second = Run(cuda)
     load_weights(second.model, saved)
-    state = checkpoint.load_training(saved, second.optimiser)
+    state = checkpoint.resume(saved.parent)
+    second.optimiser.load_state(state.optimiser)
     second.train(batches(cuda, first=state.step), tmp_path / "cut", start_step=state.step)
     for name, weight in second.weights().items():
         # Some sums on a GPU are in an order of their own at every run.
@@ -127,17 +127,16 @@ def test_a_resumed_run_goes_on_where_it_stopped(cuda, tmp_path):
 def test_a_checkpoint_of_a_gpu_is_read_on_a_cpu_and_back(cuda, tmp_path):
     run = Run(cuda)
     run.train(batches(cuda, end=5), tmp_path)
-    saved = checkpoint.latest(tmp_path / "checkpoints")
-    assert saved is not None
+    saved = checkpoint.all_saved(tmp_path / "checkpoints")[-1]
     there, back = Run(torch.device("cpu")), Run(cuda)
     for other in (there, back):
         load_weights(other.model, saved)
-        checkpoint.load_training(saved, other.optimiser)
+        other.optimiser.load_state(checkpoint.resume(saved.parent).optimiser)
     for name, value in there.optimiser.state().items():
         assert value.device.type == "cpu"
         assert back.optimiser.state()[name].device == cuda
         assert torch.equal(back.optimiser.state()[name].cpu(), value)
-    loaded, _ = load_model(saved, cuda)
+    loaded, _ = load_model(Vatt, saved, cuda)
     for name, value in loaded.state_dict().items():
         assert torch.equal(value.cpu(), there.model.state_dict()[name])
 

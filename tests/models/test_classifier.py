@@ -11,7 +11,7 @@ from vatt.errors import CheckpointError, ConfigError
 from vatt.models.classifier import Classifier, ClassifierConfig, restore
 from vatt.models.variants import as_official
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_any, load_model, read_settings, save_model
+from vatt.models.weights import load_model, read_settings, save_model
 
 CLIP = ClipSpec(frames=4, fps=8.75, height=12, width=16, sample_rate_hz=800, texts=3, words=6)
 MODELS = [SMALL_MODEL, SPECTROGRAM_MODEL, SHARED_MODEL, as_official(SHARED_MODEL)]
@@ -76,13 +76,15 @@ def test_saved_classifier_gives_the_same_logits(tmp_path, modality):
     classifier = Classifier(config).eval()
     save_model(tmp_path, classifier, CLIP, {"labels": "abcde"})
     assert read_settings(tmp_path) == (config, CLIP, {"labels": "abcde"})
-    loaded, clip = load_any(tmp_path)
+    loaded, clip = load_model(Classifier, tmp_path)
     assert clip == CLIP
     with torch.no_grad():
         signal = signals()[modality]
         assert torch.equal(loaded(signal), classifier(signal))
-    with pytest.raises(CheckpointError, match="is a classifier, expected a model with both"):
-        load_model(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"is a classifier of \w+, expected a model with both"
+    ):
+        load_model(Vatt, tmp_path)
 
 
 @pytest.mark.parametrize("wrong", [{"classes": 1}, {"classes": 5, "dropout": 1.0}])

@@ -26,7 +26,7 @@ def test_loaded_model_gives_the_embeddings_of_the_saved_one(tmp_path, config):
     model, inputs = Vatt(config), some_inputs()
     model(inputs)  # moves the running statistics of batch norm
     save_model(tmp_path, model, CLIP, {"step": 7})
-    loaded, clip = load_model(tmp_path)
+    loaded, clip = load_model(Vatt, tmp_path)
     assert read_settings(tmp_path) == (config, CLIP, {"step": 7})
     assert (loaded.config, clip) == (config, CLIP)
     assert not loaded.training
@@ -38,37 +38,37 @@ def test_loaded_model_gives_the_embeddings_of_the_saved_one(tmp_path, config):
 
 def test_missing_folder_says_what_was_expected(tmp_path):
     with pytest.raises(CheckpointError, match=r"config\.json: not found; expected a model folder"):
-        load_model(tmp_path / "none")
+        load_model(Vatt, tmp_path / "none")
 
 
 def test_cut_weights_are_refused(saved):
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read"):
-        load_model(saved)
+        load_model(Vatt, saved)
 
 
 def test_missing_weights_are_refused(saved):
     (saved / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read"):
-        load_model(saved)
+        load_model(Vatt, saved)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"model": {}}'])
 def test_damaged_settings_are_refused(saved, text):
     (saved / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        load_model(saved)
+        load_model(Vatt, saved)
 
 
 def test_newer_format_is_refused_and_newer_minor_version_is_not(saved):
     path = saved / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"format_version": "1.7"}))
-    load_model(saved)
+    load_model(Vatt, saved)
     path.write_text(json.dumps(values | {"format_version": "2.0"}))
     with pytest.raises(CheckpointError, match=r"found format version 2\.0, expected 1"):
-        load_model(saved)
+        load_model(Vatt, saved)
 
 
 def test_unknown_setting_is_named(saved):
@@ -77,7 +77,7 @@ def test_unknown_setting_is_named(saved):
     values["model"]["drop_tokens"] = 0.5
     path.write_text(json.dumps(values))
     with pytest.raises(ConfigError, match="drop_token"):
-        load_model(saved)
+        load_model(Vatt, saved)
 
 
 def test_weights_of_another_model_are_refused(saved):
@@ -87,8 +87,8 @@ def test_weights_of_another_model_are_refused(saved):
     save_model(saved, Vatt(other), CLIP)
     path.write_text(config)
     with pytest.raises(CheckpointError, match=r"found shape \(9, 16\), expected \(8, 16\)"):
-        load_model(saved)
+        load_model(Vatt, saved)
     save_model(saved, Vatt(SHARED_MODEL), CLIP)
     path.write_text(config)
     with pytest.raises(CheckpointError, match="missing"):
-        load_model(saved)
+        load_model(Vatt, saved)

@@ -28,6 +28,7 @@ from vatt.contracts import Inputs
 from vatt.convert.tensor_bundle import Bundle
 from vatt.encoder import EncodedAudio, EncodedText, EncodedVideo
 from vatt.losses import LossConfig, Losses, contrast
+from vatt.models import patches
 from vatt.models import tokens as tokens_module
 from vatt.models.tokens import PatchTokens
 from vatt.models.vatt import AUDIO_STREAM, VIDEO_STREAM, Vatt
@@ -236,7 +237,7 @@ def test_droptoken_keeps_the_recorded_tokens(name, monkeypatch):
         assert ours.shape == (len(draw), len(kept[stream]))  # we keep as many
         return kept[stream].sort().values.expand(len(draw), -1)
 
-    choose = tokens_module.keep_tokens
+    choose = patches.keep_tokens
     monkeypatch.setattr(tokens_module, "keep_tokens", recorded_choice)
     model = trainable(name)
     inputs = batch(name, draw=torch.arange(len(batch(name))))

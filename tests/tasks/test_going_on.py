@@ -13,6 +13,7 @@ from vatt import config as configs
 from vatt.cli.main import main
 from vatt.convert import names
 from vatt.errors import CheckpointError
+from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model
 from vatt.presets import bundle, tiny
 from vatt.tasks import pretrain
@@ -54,7 +55,7 @@ def as_tensorflow(whole, tmp_path_factory) -> Path:
     """Its checkpoint half way, in TensorFlow's format with Adam's slots, and its word list."""
     prefix = tmp_path_factory.mktemp("tensorflow") / "ckpt-4"
     saved = whole / "checkpoints" / f"step-{STOP:06d}"
-    model, _ = load_model(saved)
+    model, _ = load_model(Vatt, saved)
     theirs = names.specific(layers=dict.fromkeys(("video", "audio", "text"), 1), spectrogram=False)
     variables = official_values(model, theirs, model.state_dict())
     memory = load_file(saved / "optimiser.safetensors")

@@ -20,6 +20,7 @@ from vatt import config as configs
 from vatt.contracts import Batch
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError
+from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model
 from vatt.presets import tiny
 from vatt.shards.read import ShardFolder
@@ -101,7 +102,7 @@ def test_run_folder_holds_settings_curves_checkpoints_and_a_model_that_loads_alo
     assert len(list(out.glob("events.out.tfevents.*"))) == 1
     names = [path.name for path in checkpoint.all_saved(out / "checkpoints")]
     assert names == ["step-000004", "step-000008", "step-000012"]
-    model, clip = load_model(out / "model", "cpu")
+    model, clip = load_model(Vatt, out / "model", "cpu")
     sizes = model.config
     assert (sizes, clip) == (again.model, again.clip)
     assert result.parameters == sum(weight.numel() for weight in model.parameters())
@@ -146,7 +147,7 @@ def test_killed_run_continues_to_the_weights_of_a_whole_run_with_other_workers_a
         stderr=subprocess.PIPE,
         text=True,
     )
-    while checkpoint.latest(out / "checkpoints") is None:
+    while not checkpoint.all_saved(out / "checkpoints"):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.1))
@@ -201,11 +202,11 @@ def test_measured_standardisation_is_of_the_training_frames_and_stays_with_the_m
     out = tmp_path / "measured"
     settings = config(shards, out, standardise="measured", train={"steps": 4, "save_every": 2})
     pretrain.run(settings)
-    sizes = load_model(out / "model", "cpu")[0].config
+    sizes = load_model(Vatt, out / "model", "cpu")[0].config
     # three dark grounds, one strong in each channel, and a small bright square
     assert all(-0.9 < mean < -0.3 for mean in sizes.video.mean)
     assert all(0.3 < std < 0.6 for std in sizes.video.std)
-    saved = load_model(out / "checkpoints" / "step-000002", "cpu")[0].config
+    saved = load_model(Vatt, out / "checkpoints" / "step-000002", "cpu")[0].config
     assert saved == sizes
 
 

@@ -28,7 +28,8 @@ def test_saved_training_goes_on_as_if_it_had_not_stopped(tmp_path):
     path = save(toy, tmp_path)
     other = Toy(steps=10)
     other.load(path)
-    state = checkpoint.load_training(path, other.optimiser)
+    state = checkpoint.resume(path.parent)
+    other.optimiser.load_state(state.optimiser)
     assert (state.step, state.facts) == (3, {"failed": ["a", "b"]})
     for learner in (toy, other):
         torch.manual_seed(5)
@@ -38,10 +39,10 @@ def test_saved_training_goes_on_as_if_it_had_not_stopped(tmp_path):
 
 
 def test_latest_is_the_highest_step_and_ignores_what_is_not_a_checkpoint(tmp_path):
-    assert checkpoint.latest(tmp_path / "nothing") is None
+    assert checkpoint.all_saved(tmp_path / "nothing") == []
     for name in ("step-000900", "step-1000000", ".step-2000000.part", "step-x", "notes"):
         (tmp_path / name).mkdir()
-    assert checkpoint.latest(tmp_path) == tmp_path / "step-1000000"
+    assert checkpoint.all_saved(tmp_path)[-1] == tmp_path / "step-1000000"
 
 
 def test_what_a_killed_writer_left_aside_does_not_disturb_the_next(tmp_path):
@@ -73,7 +74,7 @@ def test_damaged_checkpoint_is_named(tmp_path, name, damage):
     else:
         (path / name).write_bytes((path / name).read_bytes()[:40])
     with pytest.raises(CheckpointError, match=r"step-000003: not a whole checkpoint"):
-        checkpoint.load_training(path, Toy(steps=10).optimiser)
+        checkpoint.resume(path.parent)
 
 
 def test_newer_format_is_refused_with_both_versions(tmp_path):
@@ -81,4 +82,4 @@ def test_newer_format_is_refused_with_both_versions(tmp_path):
     record = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(record | {"format_version": "2.0"}))
     with pytest.raises(CheckpointError, match=r"found format version 2\.0, expected 1\.0"):
-        checkpoint.load_training(path, Toy(steps=10).optimiser)
+        checkpoint.resume(path.parent)

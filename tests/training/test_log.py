@@ -5,7 +5,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
-from vatt.training.log import RunLog, duration, keep_until, read_metrics
+from vatt.training.log import RunLog, duration, read_metrics
 
 
 def test_records_reach_the_file_and_tensorboard(tmp_path):
@@ -32,7 +32,7 @@ def test_continued_run_drops_records_past_its_checkpoint_and_a_cut_line(tmp_path
     records = [{"step": step, "loss": 1 / step} for step in (2, 4, 6)]
     text = "".join(json.dumps(record) + "\n" for record in records)
     path.write_text(text + '{"step": 8, "lo')
-    keep_until(path, 4)
+    RunLog(tmp_path, start_step=4, steps=6).__exit__(None, None, None)
     assert read_metrics(path) == records[:2]
     with RunLog(tmp_path, start_step=4, steps=6) as log:
         log.write(6, {"loss": 0.125}, steps_per_s=1.0)

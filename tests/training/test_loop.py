@@ -25,13 +25,13 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):
     first = Toy(steps=12)
     stopped = iter(batches(0, 8))  # the data ends as if the process did: after step 7
     train(config(), first.learner, stopped, folder=tmp_path / "cut", start_step=0)
-    saved = checkpoint.latest(tmp_path / "cut" / "checkpoints")
-    assert saved is not None
+    saved = checkpoint.all_saved(tmp_path / "cut" / "checkpoints")[-1]
     assert saved.name == "step-000005"
 
     second = Toy(steps=12)
     second.load(saved)
-    state = checkpoint.load_training(saved, second.optimiser)
+    state = checkpoint.resume(saved.parent)
+    second.optimiser.load_state(state.optimiser)
     assert state.facts == {"seen": 5}
     train(
         config(),

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +22,6 @@ from vatt.config import flatten, from_values, to_values
 from vatt.contracts import ClipSpec, FramePath
 from vatt.errors import CheckpointError
 from vatt.models.classifier import Classifier, ClassifierConfig
-from vatt.models.heads import SumOverRanks, alone
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.storage import refuse_newer
@@ -33,14 +32,13 @@ FORMAT_VERSION = "1.2"  # 1.1: classifiers; 1.2: the frame path
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 Settings = ModelConfig | ClassifierConfig
+ModelT = TypeVar("ModelT", Vatt, Classifier)
 KINDS: Mapping[str, type[Settings]] = {"model": ModelConfig, "classifier": ClassifierConfig}
 
 
-def build(settings: Settings, *, sum_over_ranks: SumOverRanks = alone) -> Vatt | Classifier:
-    """An untrained model of these settings."""
-    if isinstance(settings, ClassifierConfig):
-        return Classifier(settings)
-    return Vatt(settings, sum_over_ranks=sum_over_ranks)
+def build(settings: Settings) -> Vatt | Classifier:
+    """An untrained model of these settings, for one process."""
+    return Classifier(settings) if isinstance(settings, ClassifierConfig) else Vatt(settings)
 
 
 def build_empty(settings: Settings) -> Vatt | Classifier:
@@ -105,49 +103,40 @@ def save_settings(
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
-def load_any(
-    folder: Path, device: torch.device | str = "cpu", *, sum_over_ranks: SumOverRanks = alone
-) -> tuple[Vatt | Classifier, ClipSpec]:
-    """Read a pre-trained model or a classifier, in evaluation mode, and what a clip is.
+def load_model(
+    kind: type[ModelT], folder: Path, device: torch.device | str = "cpu"
+) -> tuple[ModelT, ClipSpec]:
+    """Read a pre-trained model (`Vatt`) or a `Classifier`, in evaluation mode, and what a clip is.
 
     Raises:
-        CheckpointError: a file is missing, damaged, of a newer format, or does not fit the other.
+        CheckpointError: a file is missing, damaged, of a newer format, or does not fit the other;
+            the model is not of this kind.
     """
     settings, clip, _ = read_settings(folder)
-    model = build(settings, sum_over_ranks=sum_over_ranks)
+    model = build(settings)
+    if not isinstance(model, kind):
+        found, advice = "a pre-trained model, expected a classifier", "open it with vatt.load"
+        if isinstance(model, Classifier):
+            found = (
+                f"a classifier of {model.config.modality}, expected a model with both common spaces"
+            )
+            advice = "open it with vatt.load_classifier"
+        raise CheckpointError(f"{folder}: is {found}; {advice}")
     load_weights(model, folder)
     return model.to(device).eval(), clip
 
 
-def load_model(
-    folder: Path, device: torch.device | str = "cpu", *, sum_over_ranks: SumOverRanks = alone
-) -> tuple[Vatt, ClipSpec]:
-    """As `load_any`, of a pre-trained model.
-
-    Raises:
-        CheckpointError: it is a classifier; or as `load_any`.
-    """
-    model, clip = load_any(folder, device, sum_over_ranks=sum_over_ranks)
-    if isinstance(model, Classifier):
-        raise CheckpointError(
-            f"{folder}: is a classifier, expected a model with both common spaces, as "
-            "`vatt pretrain` makes it"
-        )
-    return model, clip
-
-
-def load_weights(model: Vatt | Classifier, folder: Path, *, settings: str = CONFIG) -> None:
+def load_weights(model: Vatt | Classifier, folder: Path) -> None:
     """Fill a model with the weights in a model folder.
 
-    Args:
-        model: to be filled.
-        folder: where the weights are.
-        settings: what errors call the settings that the model was built from.
+    Settings that change no size, such as dropout, may differ from those that the weights were
+    trained with; each that does is a warning in the log.
 
     Raises:
-        CheckpointError: they are missing, damaged, or of a model of other sizes.
+        CheckpointError: the weights are missing, damaged, or of a model of other sizes.
     """
     path, expected = folder / WEIGHTS, model.state_dict()
+    before, now = flatten(to_values(read_settings(folder)[0])), flatten(to_values(model.config))
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -156,29 +145,17 @@ def load_weights(model: Vatt | Classifier, folder: Path, *, settings: str = CONF
     unknown = sorted(found.keys() - expected.keys())
     if missing or unknown:
         raise CheckpointError(
-            f"{path}: does not hold the tensors that {settings} describes: {len(missing)} missing "
-            f"{missing[:3]}, {len(unknown)} unknown {unknown[:3]}; do they belong together?"
+            f"{path}: does not hold the tensors that the model's settings describe: "
+            f"{len(missing)} missing {missing[:3]}, {len(unknown)} unknown {unknown[:3]}; do they "
+            "belong together?"
         )
     for name, tensor in expected.items():
         if found[name].shape != tensor.shape:
             raise CheckpointError(
                 f"{path}: {name}: found shape {tuple(found[name].shape)}, expected "
-                f"{tuple(tensor.shape)} from {settings}; do they belong together?"
+                f"{tuple(tensor.shape)} from the model's settings; do they belong together?"
             )
     model.load_state_dict(found)
-
-
-def start_from(model: Vatt, folder: Path) -> None:
-    """Fill a new model with the weights in a model folder.
-
-    Settings that change no size, such as dropout, may differ from those that the weights were
-    trained with; each that does is a warning in the log.
-
-    Raises:
-        CheckpointError: as `load_weights`.
-    """
-    load_weights(model, folder, settings="this run's settings")
-    before, now = flatten(to_values(read_settings(folder)[0])), flatten(to_values(model.config))
     for key in sorted(before.keys() & now.keys()):
         if before[key] != now[key]:
             logger.warning("%s: model.%s was %r, is %r", folder, key, before[key], now[key])

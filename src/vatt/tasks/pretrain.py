@@ -36,11 +36,12 @@ from vatt.errors import ConfigError
 from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
-from vatt.models.weights import load_model, save_model, start_from
+from vatt.models.weights import load_model, load_weights, read_settings, save_model
 from vatt.shards.read import ShardFolder
 from vatt.storage import claim_folder
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
+from vatt.training.checkpoint import TrainingState
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize
@@ -169,7 +170,7 @@ def run(config: PretrainConfig) -> PretrainResult:
         CheckpointError: a checkpoint cannot be written or read.
     """
     device = pick_device(config.train.device, distributed.local_rank())
-    with distributed.joined_ranks(device), cpu_threads(config.train.threads):
+    with cpu_threads(config.train.threads), distributed.joined_ranks(device):
         config.out.mkdir(parents=True, exist_ok=True)
         advice = "give the settings of that run to continue it, or another --out"
         claim_folder(config.out, to_values(config), free=FREE_SETTINGS, advice=advice)
@@ -179,13 +180,10 @@ def run(config: PretrainConfig) -> PretrainResult:
         )
         dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
         dataset.check_contrast(texts=config.loss.text_weight > 0)
-        saved = checkpoint.latest(config.out / "checkpoints")
-        if saved is None:
-            model = new_model(config, dataset).to(device)
-        else:
-            model, _ = load_model(saved, device, sum_over_ranks=distributed.sum_over_ranks)
+        state = checkpoint.resume(config.out / "checkpoints", config.start_from)
+        model = model_at(state, config, dataset).to(device)
         optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
-        state = checkpoint.resume(saved or config.start_from, optimiser)
+        optimiser.load_state(state.optimiser)
         known = state.facts.get("failures", []) if distributed.is_main() else []
         slots = distributed.own_slots(config.data.batch_size)
         loader = make_loader(
@@ -235,23 +233,29 @@ def run(config: PretrainConfig) -> PretrainResult:
     )
 
 
-def new_model(config: PretrainConfig, dataset: ClipDataset) -> Vatt:
-    """The model before training: its weights a function of the seed, or those of `start_from`.
+def model_at(state: TrainingState, config: PretrainConfig, dataset: ClipDataset) -> Vatt:
+    """The model that training goes on with; a new one's weights are a function of the seed.
 
-    It standardises frames as `config` says.
+    It standardises frames as `config` says; a run that continues, as it did.
 
     Raises:
-        CheckpointError: the model to start from is of other sizes.
+        CheckpointError: the model in the state's folder is of other sizes.
     """
     sizes = config.model
     if config.standardise == "measured":
-        mean, std = measure_frames(dataset, STATISTICS_CLIPS, antialias=config.augment.antialias)
+        if state.folder is not None and state.of_this_run:
+            measured, _, _ = read_settings(state.folder)
+            assert isinstance(measured, ModelConfig)
+            mean, std = measured.video.mean, measured.video.std
+        else:
+            antialias = config.augment.antialias
+            mean, std = measure_frames(dataset, STATISTICS_CLIPS, antialias=antialias)
+            logger.info("frames in [-1, 1]: mean %s, deviation %s", mean, std)
         sizes = replace(sizes, video=replace(sizes.video, mean=mean, std=std))
-        logger.info("frames in [-1, 1]: mean %s, deviation %s", mean, std)
     with seeded(draw_bits(config.seed, -1)):
         model = Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
-    if config.start_from is not None:
-        start_from(model, config.start_from)
+    if state.folder is not None:
+        load_weights(model, state.folder)
     return model
 
 
@@ -294,7 +298,7 @@ def replay(capture: Path) -> dict[str, float]:
     config = configs.from_values(PretrainConfig, configs.read_toml(where), where=str(where))
     device = pick_device(config.train.device)
     parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
-    model, _ = load_model(capture / "rank-0", device)
+    model, _ = load_model(Vatt, capture / "rank-0", device)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
         losses = objective(Batch.joined(parts).to(device), model.train(), config)
     return {name: value.item() for name, value in losses.items()}

@@ -13,12 +13,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from vatt.errors import CheckpointError
 from vatt.storage import atomic_folder, refuse_newer
@@ -33,10 +34,19 @@ _NAME = re.compile(r"step-(\d{6,})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingState:
-    """Where training stands: updates made, and facts that the next ones depend on (JSON)."""
+    """Where training stands.
 
-    step: int
-    facts: Mapping[str, Any]
+    step: updates made; facts: what the next ones depend on (JSON).
+    folder: the model, where it was read from one; None before the first step.
+    of_this_run: whether that is a checkpoint of the run, and not a model to start from.
+    optimiser: the tensors in it, for `Optimiser.load_state`.
+    """
+
+    step: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    of_this_run: bool = False
+    optimiser: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @contextmanager
@@ -67,7 +77,7 @@ def save(
 
     Args:
         folder: where the run keeps its checkpoints.
-        state: step and facts to find again with `load_training`.
+        state: step and facts to find again with `resume`.
         optimiser: its tensors are saved beside the model.
         write_model: writes the model's files into the folder it is given.
 
@@ -96,45 +106,39 @@ def all_saved(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest checkpoint in `folder`, if there is one."""
-    return next(reversed(all_saved(folder)), None)
-
-
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints."""
     for path in all_saved(folder)[:-keep]:
         shutil.rmtree(path)
 
 
-def resume(path: Path | None, optimiser: Optimiser) -> TrainingState:
-    """Fill `optimiser` from a model folder and say from which step training goes on.
+def resume(folder: Path, start_from: Path | None = None) -> TrainingState:
+    """Where training goes on: from the newest checkpoint in `folder`, or else from `start_from`.
 
-    Step 0, without facts, where there is no folder or nothing but a model in it.
+    A model folder to start from may hold nothing but a model: then from step 0, with its weights.
 
     Raises:
-        CheckpointError: the folder is damaged, of a newer format, or of another model.
+        CheckpointError: the folder is damaged or of a newer format.
     """
-    if path is None or not ((path / STATE).is_file() and (path / OPTIMISER).is_file()):
-        return TrainingState(step=0, facts={})
+    newest = next(reversed(all_saved(folder)), None)
+    path = newest or start_from
+    if path is None:
+        return TrainingState()
+    if newest is None and not ((path / STATE).is_file() and (path / OPTIMISER).is_file()):
+        return TrainingState(folder=path)
     logger.info("continuing from %s", path)
-    return load_training(path, optimiser)
-
-
-def load_training(path: Path, optimiser: Optimiser) -> TrainingState:
-    """Read everything of a checkpoint but its model: fills `optimiser`, returns the state.
-
-    Raises:
-        CheckpointError: the folder is damaged, of a newer format, or of another model.
-    """
     try:
         record = json.loads((path / STATE).read_text(encoding="utf-8"))
         refuse_newer(path, record["format_version"], FORMAT_VERSION, CheckpointError)
-        state = TrainingState(step=record["step"], facts=record["facts"])
-        optimiser.load_state(load_file(path / OPTIMISER))
+        return TrainingState(
+            step=record["step"],
+            facts=record["facts"],
+            folder=path,
+            of_this_run=newest is not None,
+            optimiser=load_file(path / OPTIMISER),
+        )
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a whole checkpoint ({error}); delete this folder to continue from the "
             "checkpoint before it"
         ) from error
-    return state

@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from vatt.storage import write_atomically
-
 logger = logging.getLogger(__name__)
 
 
@@ -32,9 +30,14 @@ class RunLog:
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        metrics = folder / "metrics.jsonl"
-        keep_until(metrics, start_step)
-        self._file = metrics.open("a", encoding="utf-8")
+        self._file = (folder / "metrics.jsonl").open("a+b")
+        self._file.seek(0)
+        kept = 0
+        for line in self._file:
+            if not line.endswith(b"\n") or json.loads(line)["step"] > start_step:
+                break
+            kept += len(line)
+        self._file.truncate(kept)
         purge = start_step + 1 if start_step else None
         self._board = SummaryWriter(str(folder), purge_step=purge)
         self._bar = Progress(
@@ -73,7 +76,7 @@ class RunLog:
         if not self._active:
             return
         record = {"step": step, **values}
-        self._file.write(json.dumps(record) + "\n")
+        self._file.write(json.dumps(record).encode() + b"\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -101,9 +104,3 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
-
-
-def keep_until(path: Path, step: int) -> None:
-    """Drop the records of metrics.jsonl after `step`, and a last line that was cut off."""
-    kept = [record for record in read_metrics(path) if record["step"] <= step]
-    write_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -102,7 +102,7 @@ def train(
             and `folder/failures/` holds what is needed to repeat it.
         CheckpointError: a checkpoint cannot be written.
     """
-    clock, active = Stopwatch(), distributed.is_main()
+    clock, active, where = Stopwatch(), distributed.is_main(), folder / "checkpoints"
     check = FiniteCheck[BatchT](folder, learner.buffers, learner.write_model)
     with RunLog(folder, start_step=start_step, steps=config.steps, active=active) as log:
         for step, batch in enumerate(clock.waiting_for(batches), start_step):
@@ -120,7 +120,11 @@ def train(
                 log.write(step + 1, values, steps_per_s=clock.steps_per_s)
             if (step + 1) % config.save_every == 0 or last:
                 check.read()
-                _save(config, learner, folder=folder, step=step + 1)
+                state = TrainingState(step=step + 1, facts=learner.facts())
+                if active:
+                    checkpoint.save(where, state, learner.optimiser, learner.write_model)
+                    checkpoint.prune(where, config.keep)
+                distributed.barrier()
         return clock.summary(check.read().get("loss"))
 
 
@@ -133,15 +137,6 @@ def whole_batch(shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Scalars of the whole batch from this rank's shares of them."""
     total = distributed.sum_over_ranks(torch.stack([s.detach().float() for s in shares.values()]))
     return dict(zip(shares, total.unbind(), strict=True))
-
-
-def _save(config: TrainConfig, learner: Learner[Any], *, folder: Path, step: int) -> None:
-    state = TrainingState(step=step, facts=learner.facts())
-    if distributed.is_main():
-        where = folder / "checkpoints"
-        checkpoint.save(where, state, learner.optimiser, learner.write_model)
-        checkpoint.prune(where, config.keep)
-    distributed.barrier()
 
 
 class Stopwatch:
