@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -44,11 +44,6 @@ class _Step(Generic[BatchT]):
     names: Sequence[str]
     values: Tensor
     copied: torch.cuda.Event | None
-
-    def read(self) -> dict[str, float]:
-        if self.copied is not None:
-            self.copied.synchronize()
-        return dict(zip(self.names, self.values.numpy().tolist(), strict=True))
 
 
 class FiniteCheck(Generic[BatchT]):
@@ -108,11 +103,11 @@ class FiniteCheck(Generic[BatchT]):
         return self._read
 
     def _check(self, step: _Step[BatchT]) -> None:
-        self._read = step.read()
-        if not all(map(math.isfinite, self._read.values())):
-            self._stop(step)
-
-    def _stop(self, step: _Step[BatchT]) -> NoReturn:
+        if step.copied is not None:
+            step.copied.synchronize()
+        self._read = dict(zip(step.names, step.values.numpy().tolist(), strict=True))
+        if all(map(math.isfinite, self._read.values())):
+            return
         where = self._folder / "failures" / f"step-{step.number:06d}"
         for buffer, before in zip(self._buffers, step.buffers, strict=True):
             buffer.copy_(before)

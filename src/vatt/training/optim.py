@@ -49,14 +49,11 @@ class OptimConfig:
     """Gradients longer than this, over all weights together, are scaled down to it."""
 
     def __post_init__(self) -> None:
-        positive = ("learning_rate", "epsilon")
-        at_least_zero = ("final_learning_rate", "warmup_steps", "warmup_learning_rate")
-        fractions = ("beta1", "beta2", "momentum", "weight_decay")
-        for name in positive:
+        for name in ("learning_rate", "epsilon"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
-        for name in at_least_zero:
+        for name in ("final_learning_rate", "warmup_steps", "warmup_learning_rate"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        for name in fractions:
+        for name in ("beta1", "beta2", "momentum", "weight_decay"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         steps = [self.warmup_steps, *(step for step, _ in self.levels)]
         ascending = all(before < after for before, after in itertools.pairwise(steps))
@@ -140,8 +137,7 @@ class Optimiser:
             number: of the update.
             skip: float32 scalar on the device of the weights; where it is 1, nothing changes.
         """
-        config = self.config
-        rate = learning_rate(config, number, self.steps)
+        config, rate = self.config, learning_rate(self.config, number, self.steps)
         if config.weight_decay:
             decay = config.weight_decay
             keep = 1 - (decay * rate if config.decay_form == "scaled" else decay)
@@ -151,12 +147,9 @@ class Optimiser:
         weights, gradients = [w for _, w, _ in used], [gradient for *_, gradient in used]
         for name, weight, _ in used:
             if name not in self._state:
-                self._state[name] = {
-                    what: torch.zeros((), device=weight.device)
-                    if what == "step"
-                    else torch.zeros_like(weight)
-                    for what in SLOTS[config.name]
-                }
+                self._state[name] = {what: torch.zeros_like(weight) for what in SLOTS[config.name]}
+                if config.name == "adam":
+                    self._state[name]["step"] = torch.zeros((), device=weight.device)
         slots = [[self._state[name][what] for name, *_ in used] for what in SLOTS[config.name]]
         # Functions of torch.optim, not its classes: to make one imports torch's compiler, in 4 s.
         common: dict[str, Any] = {"fused": True, "found_inf": skip, "maximize": False}
