@@ -1,8 +1,8 @@
 # `make demo` and `make test` set up what they need, once: a .venv with the tested versions.
 #
 #   PYTHON    the Python (>= 3.11) that makes the environment
-#   PIP_ARGS  more arguments for pip, e.g. an --extra-index-url with PyTorch builds without CUDA,
-#             which take 1 GB instead of 5 on disk (their address: pytorch.org, Get Started)
+#   PIP_ARGS  more arguments for pip, e.g. an --extra-index-url with PyTorch builds without CUDA
+#             (their address: pytorch.org, Get Started)
 #   ARGS      more settings for `vatt demo`: make demo ARGS="--preset demo-shared --out runs/shared"
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ STAMP := $(VENV)/set-up-seconds
 
 help:
 	@echo "make demo       record clips, prepare, pre-train, evaluate, report: about 10 minutes on 2 cores"
-	@echo "make demo-long  the same with about 25 minutes of pre-training"
+	@echo "make demo-long  the same with 3 times the training clips and 5 times the steps"
 	@echo "make test       the tests, in under 6 minutes"
 	@echo "make check      everything CI checks except the demo: tests, slow tests, lint, types"
 	@echo "make clean      remove the environment and build outputs (not runs/)"

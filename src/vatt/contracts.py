@@ -116,7 +116,7 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Frames, waveform and K texts of one stretch of one video, as decoded.
+    """Frames, waveform and K texts of one span of time of one video, as decoded.
 
     frames: uint8; with a `layout` the bytes of planes, of the part that the crop needs; else RGB
         [T, H, W, 3], of its own aspect. The crop is of the frames as they are here.
@@ -146,6 +146,7 @@ class UnreadableClip:
     """A clip that could not be read.
 
     key: names the shard folder and the video.
+    cause: a sentence that says why; checkpoints keep it under this name.
     step: of training; in evaluation the clip's position in the list.
     """
 

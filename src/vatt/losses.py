@@ -1,4 +1,4 @@
-"""Contrastive losses in the two common spaces (§3.4): NCE (eq. 4), MIL-NCE (eq. 5), total (eq. 6).
+"""Losses: contrast in the two common spaces (§3.4, eq. 4–6); cross-entropies of classifiers.
 
 Pure functions of tensors. They know no ranks: a caller with several ranks gathers the rows, says
 which of them are its own, and gets its share; the shares of all ranks add up to the batch's loss.

@@ -86,7 +86,7 @@ COMMANDS = {
     "linear-eval": Command(
         "vatt.tasks.linear_eval",
         "LinearEvalConfig",
-        "classifiers on frozen features, beside random initialisation and chance",
+        "classifiers on frozen features, beside an untrained network and chance",
     ),
     "report": Command(
         "vatt.tasks.report",
@@ -194,12 +194,12 @@ def _run(name: str, args: Sequence[str]) -> int:
         "stdout)."
     )
     if command.presets:
-        from vatt.presets import starting_values
+        from vatt.presets import PRESETS, starting_values
 
         presets = starting_values(options.preset, options.bundle)
         notes = (
-            "--preset NAME or model folder (start from it), --bundle paper|official (one side of "
-            f"all their differences), {notes}"
+            f"--preset NAME (start from {', '.join(PRESETS)}, or from a model folder), --bundle "
+            f"paper|official (one side of all their differences), {notes}"
         )
     resolved = settings.resolve(
         getattr(module, command.config),
@@ -207,7 +207,7 @@ def _run(name: str, args: Sequence[str]) -> int:
         prog=f"vatt {name}",
         presets=presets,
         file=options.config,
-        notes=f"Every command also takes: {notes}",
+        notes=f"Also: {notes}",
     )
     if options.print_config:
         render.settings(resolved.lines(), as_json=options.json)

@@ -43,7 +43,9 @@ class DataConfig:
     cache: Literal["none", "memory", "disk"] = "none"
     """Decode every video once and keep frames and audio; for small data sets."""
     cache_dir: Path | None = None  # of cache = "disk"; `cache` inside each shard folder if not set
-    max_bad_fraction: float = 0.05  # of the videos may fail before training stops
+    max_bad_fraction: float = 0.05
+    """Training stops when clips of more than this share of its videos cannot be read; an
+    evaluation, when more than this share of its clips cannot."""
 
     def __post_init__(self) -> None:
         self._check("weights", len(self.weights) in (0, len(self.shards)), "one per shard folder")

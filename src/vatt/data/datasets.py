@@ -133,8 +133,8 @@ class ClipDataset:
     def fetch(self, position: int) -> tuple[Clip, list[UnreadableClip]]:
         """The clip of a position, and what could not be read there before.
 
-        A clip that cannot be read is replaced by the one at the same place of the next epoch of
-        its folder.
+        A clip that cannot be read is replaced by the one at the same place of the next epoch
+        (`ClipOrder.place`).
 
         Raises:
             DataError: none of many replacements can be read either.

@@ -1,4 +1,4 @@
-"""The encoder every modality goes through (§3.2, eq. 2), and its sizes (Table 1)."""
+"""The backbone that every modality goes through (§3.2, eq. 2), and its sizes (Table 1)."""
 
 from __future__ import annotations
 

@@ -46,8 +46,9 @@ class BenchLoaderConfig:
     clips: int = 64
     """How many to read, by one core and then by all workers."""
     accelerator_clips_per_s: float = 100.0
-    """What the accelerator trains; how many cores feed it is said."""
+    """Clips per second the accelerator can train; the result says how many cores keep it busy."""
     data: DataConfig = field(default_factory=DataConfig)
+    """`shards` is refused: `folder` takes its place. `batch_size` and `cache` have no effect."""
     clip: ClipSpec = field(default_factory=ClipSpec)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     seed: int = 0

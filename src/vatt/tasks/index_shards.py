@@ -26,7 +26,7 @@ class IndexShardsConfig:
     workers: int = 0
     """Processes; 0 takes one per core."""
     max_bad_fraction: float = 0.1
-    """With a larger share of videos and members refused, the exit code is 1."""
+    """With a larger share refused, of all videos and refused members, the exit code is 1."""
     overwrite: bool = False
     """Forget what an earlier run read; the tars themselves are never changed."""
 

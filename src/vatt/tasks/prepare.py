@@ -65,11 +65,11 @@ class PrepareConfig:
     item_minutes: float = 0.0
     """Time limit for one file; 0: a minute and 20 times the duration that it declares."""
     worker_gigabytes: float = 4.0
-    """Memory limit of one process."""
+    """Memory that one process may ask for, used or not; its resident memory is less."""
     shard_megabytes: int = 256
     """A shard is closed once it is this large."""
     max_bad_fraction: float = 0.1
-    """With a larger share of videos skipped, the exit code is 1."""
+    """With a larger share of the videos skipped, duplicates not counted, the exit code is 1."""
     retry_failed: bool = False
     """Try again what an earlier run skipped."""
     overwrite: bool = False

@@ -28,7 +28,10 @@ _starts_and_ends = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one item may take: seconds, until its job asks for more; and memory."""
+    """What one item may take: seconds, until its job asks for more; and memory.
+
+    gigabytes: that its process may ask for (RLIMIT_DATA), used or not: more than is resident.
+    """
 
     seconds: float = 60.0
     gigabytes: float = 4.0
