@@ -179,7 +179,7 @@ class ClipOrder:
 
         Args:
             position: 0 or more.
-            attempt: how many clips were tried there before; each is at the same place of a later epoch.
+            attempt: how many clips were tried there; each is at the same place of a later epoch.
         """
         if self._shares:
             folder, turns = self._folder_at(position)
