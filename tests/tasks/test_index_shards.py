@@ -7,23 +7,29 @@ import io
 import json
 import tarfile
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from tests.data.scenes import SAID, Scene, film
+from tests.media.clips import Recipe, write
 from tests.media.test_remux import sound_of
+from vatt.audit.check_shards import check_shard, indexed_shards, open_index
 from vatt.cli.main import main
 from vatt.errors import ConfigError, DataError
 from vatt.media.captions.clean import Caption
-from vatt.media.media_file import decode_audio, decode_frames
+from vatt.media.media_file import decode_audio, decode_frames, open_media
+from vatt.media.planes import Box
 from vatt.shards.read import ShardFolder
 from vatt.tasks import audit
 from vatt.tasks.index_shards import IndexShardsConfig, IndexShardsResult, run
 from vatt.tasks.prepare import PrepareConfig
 from vatt.tasks.prepare import run as prepare
+from vatt.workers.process import TimeLimit
 
 MUTANTS = 300  # tars with changed bytes, some of them cut
 SCENE = Scene(seed=1)
@@ -79,6 +85,37 @@ def captions_of(folder: Path, **members: bytes) -> tuple[Caption, ...]:
     return ShardFolder.open(folder).read_record(0).captions
 
 
+class Pipe(io.RawIOBase):
+    """What a recorder writes to: it cannot go back to say how long the file became."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._file.write(data)
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def without_duration(source: Path, path: Path) -> None:
+    """The same packets in Matroska, as a browser records them."""
+    file = Pipe(path)
+    with av.open(str(source)) as whole, av.open(file, "w", format="matroska") as output:
+        streams = {one.index: output.add_stream_from_template(one) for one in whole.streams}
+        for packet in whole.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    file.close()
+
+
 def test_tars_of_video2dataset_are_read_as_they_are(tmp_path: Path) -> None:
     tar = video2dataset_tar(tmp_path / "00000.tar", 0, 2)
     before = tar.read_bytes()
@@ -129,11 +166,97 @@ def test_folders_are_splits_and_keys_stay_unique(tmp_path: Path) -> None:
     }
 
 
-def test_keys_end_at_the_first_dot(tmp_path: Path) -> None:
-    write_tar(tmp_path / "0.tar", {"a.b.mp4": film(SILENT), "c.mp4": film(SILENT), "._c.mp4": b""})
+def test_names_may_have_dots(tmp_path: Path) -> None:
+    """No sample vanishes because of its name (webdataset/webdataset#237)."""
+    video = film(SILENT)
+    members = {
+        "a.b.mp4": video, "a.txt": b"up to the first dot",
+        "Track 2.0 (Clean).mp4": video, "Track 2.0 (Clean).txt": b"its own",
+        "clip.720p.MP4": video, "clip.720p.en.vtt": VTT.encode(), "clip.720p.json": b"{}",
+        "c.mp4": video, "c.caption.txt": b"webdataset's", "c.jpg": b"", "._c.mp4": b"",
+        "x/v.left.mp4": video, "x/v.right.mp4": video, "x/v.txt": b"of both", "lone.txt": b"",
+    }  # fmt: skip
+    write_tar(tmp_path / "0.tar", members)
     result = index(tmp_path)
-    assert ShardFolder.open(tmp_path).column("key").tolist() == ["c"]
-    assert result.other_members == {".b.mp4": 1, "hidden": 1, "without video": 1}
+    data = ShardFolder.open(tmp_path)
+    records = [data.read_record(row) for row in range(len(data))]
+    assert {one.key: [caption.text for caption in one.captions] for one in records} == {
+        "a.b": ["up to the first dot"],
+        "Track 2.0 (Clean)": ["its own"],
+        "clip.720p": ["cut the onions"],
+        "c": ["webdataset's"],
+        "x/v.left": ["of both"],
+        "x/v.right": ["of both"],
+    }
+    assert result.other_members == {".jpg": 1, "hidden": 1, "without video": 1}
+    shards = indexed_shards(open_index(tmp_path))
+    findings = [one.kind for shard in shards for one in check_shard(shard, TimeLimit())]
+    assert findings == []
+
+
+@pytest.mark.parametrize(
+    ("content", "texts", "reason"),
+    [
+        ({"caption": ["stir the soup", "cook it", "cook it"]}, ["stir the soup", "cook it"], ""),
+        ({"caption": None, "text": "cook it"}, ["cook it"], ""),
+        ({"captions": [{"caption": "cook it"}, {"text": "stir"}]}, ["cook it", "stir"], ""),
+        ({"caption": {"de": "koch es", "en": "cook it"}}, ["cook it"], ""),
+        (["cook it"], ["cook it"], ""),
+        ({"caption": None}, [], "caption in its .json is empty"),
+        ({"caption": []}, [], "caption in its .json is empty"),
+        ({"caption": 7}, [], "caption in its .json: found 7, expected a text or a list of texts"),
+        ({"title": "x"}, [], "no text in .json"),
+        ("{broken", [], "its .json cannot be read"),
+    ],
+)
+def test_captions_of_a_json_are_read_or_it_says_why_not(
+    content: object, texts: list[str], reason: str, tmp_path: Path
+) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    write_tar(tmp_path / "0.tar", {"a.mp4": film(SILENT), "a.json": text.encode()})
+    index(tmp_path)
+    record = ShardFolder.open(tmp_path).read_record(0)
+    assert [caption.text for caption in record.captions] == texts
+    assert record.missing.get("captions", "").startswith(reason)
+    assert ("captions" in record.missing) == (not texts)
+
+
+def test_videos_are_as_long_as_their_frames_are_shown(tmp_path: Path) -> None:
+    """The audio may be longer, and the file may not say how long it is."""
+    longer, silent = Recipe(frames=20, sound_s=6.0), Recipe(frames=20, audio_codec=None)
+    (tmp_path / "files").mkdir()
+    for name, recipe in (("a.mkv", longer), ("b.mp4", longer), ("c.mkv", silent)):
+        write(tmp_path / "files" / name, recipe)
+    without_duration(tmp_path / "files/a.mkv", tmp_path / "files/d.mkv")
+    members = {path.name: path.read_bytes() for path in sorted((tmp_path / "files").iterdir())}
+    write_tar(tmp_path / "tars/0.tar", members)
+    assert index(tmp_path / "tars").skipped == {}
+    data = ShardFolder.open(tmp_path / "tars")
+    assert data.column("duration_s").tolist() == pytest.approx([2.0] * 4, abs=0.01)
+
+
+def test_shapes_are_those_that_are_shown(tmp_path: Path) -> None:
+    """Turned videos and those with wide pixels: no box of training is sideways or squeezed."""
+    shapes = {"turned": (64, 48), "wide": (24, 64), "plain": (48, 64)}
+    write(tmp_path / "plain.mp4", Recipe())
+    write(tmp_path / "turned.mp4", Recipe(rotation=90))
+    with av.open(str(tmp_path / "wide.mkv"), "w") as output:
+        stream = output.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.sample_aspect_ratio = Fraction(2)
+        for _ in range(10):
+            output.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+        output.mux(stream.encode(None))
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    write_tar(tmp_path / "tars/0.tar", {path.name: path.read_bytes() for path in files})
+    index(tmp_path / "tars")
+    data = ShardFolder.open(tmp_path / "tars")
+    sizes = zip(data.column("height").tolist(), data.column("width").tolist(), strict=True)
+    assert dict(zip(data.column("key").tolist(), sizes, strict=True)) == shapes
+    for row, key in enumerate(data.column("key").tolist()):
+        with open_media(data.source(row)) as media:
+            planes = media.planes(np.zeros(1), lambda height, width: Box(0, 0, height, width))
+        assert planes.form[:2] == shapes[key]
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])

@@ -156,7 +156,7 @@ def _misplaced(
                 continue  # no headers behind the damage; check_videos compares the bytes
             member = members.get(offset)
             name = PurePosixPath(member.name).name if member else ""
-            named = name.partition(".")[0] == PurePosixPath(key).name
+            named = name.startswith(f"{PurePosixPath(key).name}.")
             if member is None or member.size != size or not named:
                 found = f"{member.name} of {member.size:,} bytes" if member else "no file"
                 expected = f"its {part} ({ending}) of {size:,} bytes"

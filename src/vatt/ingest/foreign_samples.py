@@ -1,7 +1,7 @@
 """WebDataset tars made by others: what lies in them as samples, and a record for each.
 
-A sample is all members of one name up to the first dot: `000000123.mp4`, `.json`, `.txt`, `.vtt` …
-Its record is made here, because the `.json` beside it is of another program.
+A sample is a video and what is called as it is: `000000123.mp4`, `.json`, `.txt`, `.en.vtt` … Its
+record is made here, because the `.json` beside it is of another program.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -21,8 +22,9 @@ from vatt.ingest.item import limit_s
 from vatt.ingest.sources import Skipped, printable, split_of
 from vatt.media.captions.choose import CaptionChoice, FoundCaptions, captions_beside
 from vatt.media.captions.clean import Caption, clean, on_clock
-from vatt.media.container import VIDEO_SUFFIXES
-from vatt.media.media_file import probe
+from vatt.media.captions.sidecars import CAPTION_SUFFIXES, UNREAD_SUFFIXES
+from vatt.media.container import VIDEO_SUFFIXES, video_stream
+from vatt.media.media_file import open_media, probe
 from vatt.media.remux import join
 from vatt.shards.index import index_row
 from vatt.shards.record import SampleRecord
@@ -30,7 +32,9 @@ from vatt.shards.tar import STRANGE, Member, read_members
 from vatt.workers.process import TimeLimit
 
 AUDIO_SUFFIXES = frozenset((".m4a", ".mp3", ".flac", ".wav", ".ogg", ".opus", ".aac"))
-_TIMED_SUFFIXES = frozenset((".srt", ".vtt", ".ass", ".ssa", ".json3"))
+_TIMED_SUFFIXES = frozenset((*CAPTION_SUFFIXES, *UNREAD_SUFFIXES)) - {".json", ".tsv"}
+_TEXT_SUFFIXES = frozenset((".txt", ".json", *_TIMED_SUFFIXES))
+_TEXT_KEYS = ("caption", "captions", "text", "texts")  # of a `.json`: texts for the whole video
 _MAX_TEXT_BYTES = 32 * 2**20
 
 
@@ -72,46 +76,59 @@ class Listing:
 def list_tar(path: tuple[Path, str], _: TimeLimit) -> Listing:  # noqa: C901 one story
     """The samples of a tar, by its headers.
 
+    A sample is a video and all members whose names begin with its name and a dot; and, as in
+    WebDataset, those that are called as it is up to the first dot.
+
     Args:
         path: a folder, and the tar's name relative to it.
     """
     folder, tar = path
-    found: dict[str, dict[str, Member]] = {}
+    members, videos = dict[str, Member](), dict[str, Member]()  # videos: name without ending
     skipped, other = list[Skipped](), Counter[str]()
     for one in read_members(folder / tar):
+        name = PurePosixPath(one.name)
         if not isinstance(one, Member):
             skipped.append(Skipped(source=f"{tar}/{one.name}", cause=one.cause, reason=one.reason))
-            continue
-        name = PurePosixPath(one.name)
-        key, dot, ending = name.name.partition(".")
-        members = found.setdefault(str(name.with_name(key)), {}) if key else {}
-        if not key:
+        elif name.name.startswith("."):
             other["hidden"] += 1  # such as .DS_Store, ._a.mp4
-        elif members.setdefault(dot + ending.lower(), one) is not one:
+        elif members.setdefault(str(name.with_suffix(name.suffix.lower())), one) is not one:
             reason = f"{folder / tar}: {one.name!r} is there twice; the first one is read"
             skipped.append(Skipped(source=f"{tar}/{one.name}", cause=STRANGE, reason=reason))
-    samples = []
-    for key, members in found.items():
-        videos, audios, texts = [], [], []
-        for ending, member in members.items():
-            if ending in VIDEO_SUFFIXES:
-                videos.append(member)
-            elif ending in AUDIO_SUFFIXES:
-                audios.append(member)
-            elif ending in (".json", ".txt") or _is_timed(ending):
-                texts.append((ending, member))
-            else:
-                other[ending] += 1
-        if not videos:
-            other["without video"] += 1
+        elif (
+            name.suffix.lower() in VIDEO_SUFFIXES
+            and videos.setdefault(str(name.with_suffix("")), one) is not one
+        ):
+            other[name.suffix] += 1
+    groups = defaultdict[str, list[str]](list)  # up to the first dot → videos
+    for stem in videos:
+        groups[_first_dot(stem)].append(stem)
+    beside = defaultdict[str, list[tuple[str, Member]]](list)  # video → the others of its sample
+    lone = set[str]()
+    for name_, member in members.items():
+        if (ending := _suffix(name_)) in VIDEO_SUFFIXES:
             continue
-        for member in (*videos[1:], *audios[1:]):
-            other[PurePosixPath(member.name).suffix] += 1
+        stems = [name_[: dot.start()] for dot in re.finditer(r"\.", name_)]
+        own = next((stem for stem in reversed(stems) if stem in videos), None)
+        of_videos = [own] if own is not None else groups.get(_first_dot(name_), [])
+        if not of_videos:
+            lone.add(_first_dot(name_))
+        elif ending not in AUDIO_SUFFIXES and ending not in _TEXT_SUFFIXES:
+            other[ending] += 1
+        for stem in of_videos:
+            beside[stem].append((name_.removeprefix(own or _first_dot(name_)), member))
+    if lone:
+        other["without video"] = len(lone)
+    samples = []
+    for stem, video in videos.items():
+        audios = [one for end, one in beside[stem] if _suffix(end) in AUDIO_SUFFIXES]
+        texts = [one for one in beside[stem] if _suffix(one[0]) in _TEXT_SUFFIXES]
+        for one in audios[1:]:
+            other[PurePosixPath(one.name).suffix] += 1
         sample = Sample(
             folder=folder,
             tar=tar,
-            key=str(PurePosixPath(tar).parent / key),
-            video=videos[0],
+            key=str(PurePosixPath(tar).parent / stem),
+            video=video,
             audio=audios[0] if audios else None,
             texts=tuple(texts),
         )
@@ -119,8 +136,15 @@ def list_tar(path: tuple[Path, str], _: TimeLimit) -> Listing:  # noqa: C901 one
     return Listing(samples=samples, skipped=skipped, other=other)
 
 
-def _is_timed(ending: str) -> bool:
-    return PurePosixPath(f"x{ending}").suffix in _TIMED_SUFFIXES
+def _first_dot(name: str) -> str:
+    """The name of a member up to the first dot, with its folder: WebDataset's key."""
+    path = PurePosixPath(name)
+    return str(path.with_name(path.name.partition(".")[0]))
+
+
+def _suffix(name: str) -> str:
+    _, dot, ending = name.rpartition(".")
+    return dot + ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +155,9 @@ class Indexed:
     row: dict[str, Any]
 
 
-def index_sample(sample: Sample, time_limit: TimeLimit) -> Indexed | Skipped:
+def index_sample(  # noqa: C901 one story
+    sample: Sample, time_limit: TimeLimit
+) -> Indexed | Skipped:
     """Look into a sample: its video's facts, checksum and captions."""
 
     def skipped(cause: str, reason: object) -> Skipped:
@@ -143,22 +169,30 @@ def index_sample(sample: Sample, time_limit: TimeLimit) -> Indexed | Skipped:
     audio, no_audio = None, ""
     try:
         video = sample.read(sample.video)
-        source_facts = facts = probe(video)
-        if facts.video is None:
-            return skipped("no picture", "only sound")
-        time_limit.allow(limit_s(facts.duration_s, len(video)))
+        with open_media(video) as media:
+            facts = media.facts
+            if facts.video is None:
+                return skipped("no picture", "only sound")
+            time_limit.allow(limit_s(facts.duration_s, len(video)))
+            frames = video_stream(media.container)
+            if (
+                frames is not None and not frames.duration
+            ):  # the file's is that of its longest track
+                facts = replace(facts, duration_s=media.packets().end_s)
+        source_facts, duration_s = facts, facts.duration_s
         if facts.audio is None and sample.audio is None:
             no_audio = "no sound track"
         elif facts.audio is None and sample.audio is not None:
             try:
-                facts = probe(join(video, sample.read(sample.audio)))
+                joined = probe(join(video, sample.read(sample.audio)))
+                facts = replace(joined, duration_s=duration_s)
                 audio = sample.audio
             except MediaError as error:
                 no_audio = f"{sample.audio.name}: {error}"
         if not (math.isfinite(facts.duration_s) and facts.duration_s > 0):
             return skipped("damaged", f"a duration of {facts.duration_s} s")
-        said = _json_of(sample)
-        found = _captions(sample, said, facts.duration_s)
+        said, problem = _json_of(sample)
+        found = _captions(sample, said, problem, facts.duration_s)
     except MediaError as error:
         return skipped("unreadable", error)
     url = said.get("url")
@@ -184,43 +218,74 @@ def index_sample(sample: Sample, time_limit: TimeLimit) -> Indexed | Skipped:
     return Indexed(text=text, row=row)
 
 
-def _json_of(sample: Sample) -> Mapping[str, Any]:
-    """What the `.json` of a sample says; nothing when there is none, or it is no object."""
+def _json_of(sample: Sample) -> tuple[Mapping[str, Any], str]:
+    """What the `.json` of a sample says, and why it cannot be read; nothing when there is none."""
     for ending, member in sample.texts:
-        if ending == ".json" and member.size <= _MAX_TEXT_BYTES:
+        if _suffix(ending) == ".json":
+            if member.size > _MAX_TEXT_BYTES:
+                return {}, f"its .json has {member.size:,} bytes, too large for captions"
             try:
                 said = json.loads(sample.read(member))
-            except (ValueError, RecursionError):
-                return {}
-            return said if isinstance(said, dict) else {}
-    return {}
+            except (ValueError, RecursionError) as error:
+                return {}, f"its .json cannot be read ({error})"
+            return said if isinstance(said, dict) else {"caption": said}, ""
+    return {}, ""
 
 
-def _captions(sample: Sample, said: Mapping[str, Any], end_s: float) -> FoundCaptions:
-    """Timed captions if there are any, else one text for the whole video; or why there are none."""
+def _captions(sample: Sample, said: Mapping[str, Any], problem: str, end_s: float) -> FoundCaptions:
+    """Timed captions if there are any, else texts for the whole video; or why there are none."""
     found = _timed_captions(sample, said)
     if found.captions:
         return found
-    name = PurePosixPath(sample.key).name
+    name, problems = PurePosixPath(sample.key).name, [problem] if problem else []
     try:
         if timed := list(_subtitles(said)):
             return replace(found, captions=timed, source=f"{name}.json", problem="")
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        reason = f"subtitles in its .json cannot be read ({type(error).__name__}: {error})"
-        found = replace(found, problem=reason)
+        problems.append(f"subtitles in its .json cannot be read ({type(error).__name__}: {error})")
     texts = [
-        (".txt", sample.read(member).decode("utf-8", "replace"))
+        (".txt", [sample.read(member).decode("utf-8", "replace")])
         for ending, member in sample.texts
-        if ending == ".txt" and member.size <= _MAX_TEXT_BYTES
+        if _suffix(ending) == ".txt" and member.size <= _MAX_TEXT_BYTES
     ]
-    texts += [
-        (".json", text) for key in ("caption", "text") if isinstance(text := said.get(key), str)
-    ]
-    for ending, text in texts:
-        if words := clean(text):
-            whole = Caption(0.0, end_s, words)
-            return replace(found, captions=[whole], source=f"{name}{ending}", problem="")
-    return found
+    for key in _TEXT_KEYS:
+        try:
+            texts.append((".json", list(_texts(said.get(key)))))
+        except TypeError as error:
+            problems.append(f"{key} in its .json: {error}")
+    for ending, several in texts:
+        if words := list(filter(None, map(clean, several))):
+            whole = [Caption(0.0, end_s, one) for one in dict.fromkeys(words)]
+            return replace(found, captions=whole, source=f"{name}{ending}", problem="")
+    if not found.others and not problems:
+        given = [key for key in _TEXT_KEYS if key in said]
+        beside = [ending for ending, _ in sample.texts]
+        found = replace(
+            found,
+            problem=f"{given[0]} in its .json is empty"
+            if given
+            else f"no text in {', '.join(beside)}"
+            if beside
+            else found.problem,
+        )
+    return replace(found, problem="; ".join(problems) or found.problem)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts that a value of a `.json` holds: one, a list of them, or some by language.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    if isinstance(value, Mapping) and value:
+        value = value.get("en") or value[min(value)]
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, Mapping):
+            one = next((one[key] for key in _TEXT_KEYS if key in one), one)
+        if isinstance(one, str):
+            yield one
+        elif one is not None:
+            raise TypeError(f"found {one!r:.40}, expected a text or a list of texts")
 
 
 def _timed_captions(sample: Sample, said: Mapping[str, Any]) -> FoundCaptions:
@@ -229,7 +294,9 @@ def _timed_captions(sample: Sample, said: Mapping[str, Any]) -> FoundCaptions:
     name = PurePosixPath(sample.key).name
     with tempfile.TemporaryDirectory() as folder:
         for ending, member in sample.texts:
-            if (_is_timed(ending) or ending in whole) and member.size <= _MAX_TEXT_BYTES:
+            if (
+                _suffix(ending) in _TIMED_SUFFIXES or _suffix(ending) in whole
+            ) and member.size <= _MAX_TEXT_BYTES:
                 (Path(folder) / f"video{ending}").write_bytes(sample.read(member))
         found = captions_beside(Path(folder) / "video.mp4", CaptionChoice())
 

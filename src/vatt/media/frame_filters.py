@@ -59,6 +59,14 @@ def orientation(frame: VideoFrame) -> Orientation:
     return Orientation(mirrored, round(math.atan2(-down, right) / (math.pi / 2)) % 4)
 
 
+def shown_size(
+    height: int, width: int, aspect: Fraction, quarter_turns: int
+) -> tuple[float, float]:
+    """(H, W) of a frame as it is shown: upright, with square pixels, never scaled up."""
+    sides = height / max(float(aspect), 1.0), width * min(float(aspect), 1.0)
+    return sides[::-1] if quarter_turns % 2 else sides
+
+
 def color_matrix(frame: VideoFrame) -> int:
     """The YUV matrix of a frame (as in H.273); untagged ones are BT.709 from 720p on, else BT.601.
 

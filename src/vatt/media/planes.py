@@ -25,6 +25,7 @@ from vatt.media.frame_filters import (
     color_matrix,
     is_vivid,
     orientation,
+    shown_size,
 )
 from vatt.media.video import TimedFrame, VideoReader
 
@@ -139,7 +140,7 @@ def decode_planes(
     last: tuple[TimedFrame, int] | None = None
     for place, timed in reader.frames_at(times_s):
         if planes is None:
-            copier = PlaneCopier(timed.frame, size)
+            copier = PlaneCopier(timed.frame, size or _square_size(reader, timed.frame))
             form = copier.form
             planes = Planes.empty(len(times_s), form, cut(form.height, form.width))
             luma, chroma = planes.luma, planes.chroma
@@ -158,8 +159,8 @@ def decode_all_planes(reader: VideoReader) -> tuple[Planes, NDArray[np.float64]]
     Raises:
         MediaError: the video cannot be decoded, or is too long to hold in memory.
     """
-    copier, starts_s, pieces = PlaneCopier(reader.first), list[float](), list[Planes]()
-    form = copier.form
+    copier = PlaneCopier(reader.first, _square_size(reader, reader.first))
+    starts_s, pieces, form = list[float](), list[Planes](), copier.form
     box = Box(0, 0, form.height, form.width)
     most = _MAX_BYTES // frame_bytes(form.height, form.width)
     for timed in reader.frames():
@@ -176,6 +177,17 @@ def decode_all_planes(reader: VideoReader) -> tuple[Planes, NDArray[np.float64]]
     for place, piece in enumerate(pieces):
         planes.luma[place], planes.chroma[place] = piece.luma[0], piece.chroma[0]
     return planes, np.array(starts_s)
+
+
+def _square_size(reader: VideoReader, first: VideoFrame) -> tuple[int, int] | None:
+    """(H, W) with square pixels, of a video that has others; None of one that has them."""
+    stream = reader.stream
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    if not aspect or aspect == 1:
+        return None
+    turns = orientation(first).quarter_turns
+    height, width = map(round, shown_size(first.height, first.width, aspect, turns))
+    return at_most_largest(max(1, height), max(1, width))
 
 
 class PlaneCopier:

@@ -29,7 +29,14 @@ from vatt.errors import MediaError
 from vatt.media.audio import AudioReader
 from vatt.media.container import audio_stream, describe, media_errors, video_stream
 from vatt.media.facts import MediaFacts, VideoFacts
-from vatt.media.frame_filters import BT709, SDR_MATRICES, FrameConverter, color_matrix, is_vivid
+from vatt.media.frame_filters import (
+    BT709,
+    SDR_MATRICES,
+    FrameConverter,
+    color_matrix,
+    is_vivid,
+    shown_size,
+)
 from vatt.media.media_file import MediaFile, probe
 from vatt.media.video import on_screen
 
@@ -62,9 +69,7 @@ class StoredForm:
 
 def stored_size(facts: VideoFacts, form: StoredForm) -> tuple[int, int]:
     """(H, W) in the stored form: upright, square pixels, even, short side at most `form`'s."""
-    aspect = float(facts.sample_aspect)
-    sides = (facts.height / max(aspect, 1.0), facts.width * min(aspect, 1.0))
-    height, width = sides[::-1] if facts.rotation % 180 else sides
+    height, width = shown_size(facts.height, facts.width, facts.sample_aspect, facts.rotation // 90)
     scale = min(1.0, form.short_side / min(height, width))
     return _even(height * scale), _even(width * scale)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vatt.media.frame_filters import shown_size
 from vatt.shards.record import SampleRecord
 
 INDEX_SCHEMA = pa.schema(
@@ -57,6 +58,13 @@ def index_row(
 ) -> dict[str, Any]:
     """A row of the index: the video's offset and size, the record's offset and content."""
     video = record.facts.video
+    height, width = (
+        (0, 0)
+        if video is None
+        else map(
+            round, shown_size(video.height, video.width, video.sample_aspect, video.rotation // 90)
+        )
+    )
     return {
         "key": record.key,
         "shard": shard,
@@ -66,8 +74,8 @@ def index_row(
         "json_size": len(text_at[1]),
         "duration_s": record.facts.duration_s,
         "fps": float(video.fps or 0) if video else 0.0,
-        "width": video.width if video else 0,
-        "height": video.height if video else 0,
+        "width": width,
+        "height": height,
         "has_audio": record.facts.audio is not None,
         "captions": len(record.captions),
         "labels": len(record.labels),
