@@ -269,6 +269,20 @@ def test_what_has_changed_since_is_prepared_again_and_nothing_else(tmp_path: Pat
     assert contents(settings.out) == after
 
 
+def test_caption_files_that_were_not_read_are_named_in_every_run(
+    second: tuple[Path, PrepareConfig],
+) -> None:
+    source, settings = second
+    (source / "a.scc").write_text("Scenarist_SCC V1.0")
+    (source / "c.en.srt").write_text("no times at all")
+    for changed in (2, 0):
+        result = run(settings)
+        assert (result.changed, result.caption_files) == (changed, 3)
+        first, other = result.unread_captions
+        assert first.startswith("a.scc: captions of a in a format that is not read (Scenarist)")
+        assert other == "c.en.srt: found no timed text, expected a .srt file"
+
+
 def test_new_times_of_the_same_bytes_change_nothing(second: tuple[Path, PrepareConfig]) -> None:
     source, settings = second
     before = contents(settings.out)

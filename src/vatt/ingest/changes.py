@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from vatt.ingest.manifest import ManifestEntry
@@ -57,7 +57,7 @@ class SourceState:
             video=FileState(**values["video"]),
             captions={name: FileState(**one) for name, one in captions.items()},
             said=values["said"],
-            unread=values["unread"],
+            unread=tuple(values["unread"]),
         )
 
 
@@ -80,6 +80,22 @@ def look_at_source(item: Item) -> SourceState:
         captions={name: look(path) for name, path in captions.items() if path.is_file()},
         said=hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16],
     )
+
+
+def unread_captions(item: Item, others: Sequence[str]) -> Iterator[str]:
+    """Caption files beside a video that were not read, each with its reason.
+
+    Args:
+        item: the video.
+        others: captions that were not taken, as `FoundCaptions` has them.
+    """
+    for file in caption_files(item.path):
+        path, reason = item.path.with_name(file.name), file.problem
+        for one in () if reason else others:
+            if one.startswith(f"{path}: ") or one == f"{file.name}: holds no text":
+                reason = one.removeprefix(f"{path}: ").removeprefix(f"{file.name}: ")
+        if reason:
+            yield f"{PurePath(item.name).with_name(file.name).as_posix()}: {reason}"
 
 
 def with_checksums(item: Item, state: SourceState) -> SourceState:

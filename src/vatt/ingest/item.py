@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vatt.errors import MediaError
-from vatt.ingest.changes import SourceState, look_at_source, with_checksums
+from vatt.ingest.changes import SourceState, look_at_source, unread_captions, with_checksums
 from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.choose import CaptionChoice, find_captions
@@ -93,6 +93,7 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
                     f"{item.path}: none of its frames is ever shown; its times are damaged"
                 )
             found = find_captions(media, making.captions)
+            state = replace(state, unread=tuple(unread_captions(item, found.others)))
     except MediaError as error:
         shutil.rmtree(folder, ignore_errors=True)
         return _skipped(item, cause, error)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vatt.errors import DataError
 from vatt.ingest.manifest import SPLITS, ManifestEntry, read_list, read_manifest
-from vatt.media.captions.sidecars import CAPTION_SUFFIXES
+from vatt.media.captions.sidecars import caption_file, caption_files
 from vatt.media.container import VIDEO_SUFFIXES
 from vatt.shards.layout import FAILURES_FILE
 from vatt.storage import sha256_of
@@ -204,19 +204,18 @@ class _Search:
             except OSError as error:
                 name = folder.relative_to(root).as_posix()
                 self._skip(name, "unreadable", f"{folder}: cannot be listed: {error.strerror}")
-            stems = {path.stem for path in files if _is_video(path)}
+            videos = [path for path in files if _is_video(path)]
+            captions = {one.name for path in videos for one in caption_files(path)}
             for path in files:
-                name, suffix = prefix + path.relative_to(root).as_posix(), path.suffix.lower()
-                words = path.stem.split(".")  # talk.en.vtt belongs to talk.mp4
-                own = any(".".join(words[:count]) in stems for count in range(1, len(words) + 1))
+                name = prefix + path.relative_to(root).as_posix()
                 if _is_video(path):
                     self._add_video(name, path)
-                elif suffix in CAPTION_SUFFIXES and own:
+                elif path.name in captions:
                     self.caption_files += 1
                 else:
                     self.other_files[_suffix(path)] += 1
                     self._others[_real(path)] = name
-                    if suffix in CAPTION_SUFFIXES and suffix != ".json":
+                    if caption_file(path.name, path.stem) is not None and path.suffix != ".json":
                         self.lone_captions.append(name)
 
     def _add_video(self, name: str, path: Path, entry: ManifestEntry | None = None) -> None:

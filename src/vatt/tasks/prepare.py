@@ -30,6 +30,9 @@ FREE_SETTINGS = (
 )  # fmt: skip
 
 
+_SHOWN = 20  # caption files that the table names
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareConfig:
     """Make shards from folders of videos; the same command continues an interrupted run."""
@@ -122,6 +125,7 @@ class PrepareResult:
     missing: audio or captions → how many parts lack them.
     other_files: suffix → how many files under the sources are no videos and no captions of one.
     lone_captions: those among them that are captions of no video.
+    unread_captions: caption files of videos that could not be read, each with its reason.
     rate: seconds of video prepared in a second.
     unfinished_tasks: of a job of several; the index is written when there are none.
     problem: why the exit code is 1.
@@ -143,6 +147,7 @@ class PrepareResult:
     skipped: Mapping[str, int]
     other_files: Mapping[str, int]
     lone_captions: Sequence[str]
+    unread_captions: Sequence[str]
     seconds: float
     rate: float
     unfinished_tasks: Sequence[str]
@@ -151,6 +156,9 @@ class PrepareResult:
     def shown(self) -> dict[str, Any]:
         """For people: without what there is none of."""
         given = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("lone_captions", "unread_captions"):
+            if more := given[name][_SHOWN:]:
+                given[name] = [*given[name][:_SHOWN], f"and {len(more)} more"]
         return {
             name: value
             for name, value in given.items()
@@ -242,6 +250,12 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
         skipped=dict(sorted(causes.items())),
         other_files=found.other_files,
         lone_captions=lone_captions,
+        unread_captions=[
+            printable(one)
+            for item in found.items
+            if item.name in outcome.states
+            for one in outcome.states[item.name].unread
+        ],
         seconds=seconds,
         rate=outcome.seconds / seconds,
         unfinished_tasks=list(map(str, outcome.unfinished)),
