@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from torch import nn
 
 from vatt.models.model_config import AudioConfig, ModelConfig, TextConfig, VideoConfig
@@ -11,11 +10,13 @@ from vatt.models.spectrogram import SpectrogramConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, TransformerConfig
 from vatt.models.variants import as_official
 from vatt.models.vatt import Vatt
+from vatt.models.weights import build_empty
 
 
 def build(config: ModelConfig) -> Vatt:
-    with torch.device("meta"):
-        return Vatt(as_official(config))
+    model = build_empty(as_official(config))
+    assert isinstance(model, Vatt)
+    return model
 
 
 def count(*modules: nn.Module | None) -> int:

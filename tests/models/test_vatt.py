@@ -14,6 +14,7 @@ from vatt.models.spectrogram import log_mel
 from vatt.models.transformer import BASE, LARGE, MEDIUM, TransformerConfig
 from vatt.models.variants import as_official
 from vatt.models.vatt import Vatt
+from vatt.models.weights import build_empty
 
 MODELS = {
     "specific": SMALL_MODEL,
@@ -175,15 +176,15 @@ def paper_model(video: TransformerConfig) -> ModelConfig:
 def test_video_backbone_with_600_classes_has_the_size_of_table_1(size, table_1):
     # Table 1 counts a Kinetics-600 classifier; paper and code differ by less than the last digit.
     for config in (paper_model(size), as_official(paper_model(size))):
-        with torch.device("meta"):
-            model = Vatt(config)
+        model = build_empty(config)
+        assert isinstance(model, Vatt)
         total = num_weights(model.video_tokens, model.backbone("video")) + 600 * (size.width + 1)
         assert f"{total / 1e6:.1f}" == table_1
 
 
 def test_paper_model_has_the_weights_its_equations_name():
-    with torch.device("meta"):
-        model = Vatt(ModelConfig())
+    model = build_empty(ModelConfig())
+    assert isinstance(model, Vatt)
     video, audio, text = 1024, 768, 512
     expected = num_weights(*model.backbones.children())
     expected += 4 * 16 * 16 * 3 * video + (8 + 14 + 14) * video + video  # W_vp, eq. 1, AGG

@@ -66,11 +66,6 @@ def test_the_parts_add_up_to_the_whole(capsys):
     assert total["gflops_in_training"] < total["gflops"]  # half of the tokens are dropped
 
 
-def test_torchs_own_count_is_of_the_products_alone(capsys):
-    for modality in said(capsys, "--preset", "mbs")["modalities"].values():
-        assert 0.95 * modality["gflops"] < modality["gflops_by_torch"] < modality["gflops"]
-
-
 def test_the_papers_own_model_is_described_without_building_it(capsys):
     """Large: 445 million weights, 1.8 GB, of which none is made."""
     before = torch.random.get_rng_state()
@@ -81,6 +76,8 @@ def test_the_papers_own_model_is_described_without_building_it(capsys):
     ) + 2 * 1024  # fmt: skip
     assert found["modalities"]["video"]["tokens"] == 8 * 14 * 14 + 1
     assert found["modalities"]["audio"]["tokens"] == 1200 + 1
+    for modality in found["modalities"].values():  # torch's own count is of the products alone
+        assert 0.95 * modality["gflops"] < modality["gflops_by_torch"] < modality["gflops"]
     memory = found["memory"]
     assert memory["total_gb"] == pytest.approx(
         16e-9 * found["parts"]["total"]["parameters"] + 8 * memory["activations_of_a_clip_gb"]
