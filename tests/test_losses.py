@@ -234,7 +234,7 @@ def test_duplicates_are_no_negatives_of_the_clip_that_they_repeat():
 def test_a_clip_that_comes_twice_is_as_if_it_came_once():
     z, is_ = some_embeddings(), some_identity()
     z = replace(z, text_mask=torch.ones(7, 3) > 0, has_audio=torch.ones(7) > 0)
-    is_ = replace(is_, video=torch.arange(7), texts=torch.arange(21).view(7, 3))
+    is_ = is_._replace(video=torch.arange(7), texts=torch.arange(21).view(7, 3))
     once = contrast(take(z, slice(1)), z, LossConfig(), (is_.split(1)[0], is_))
     twice = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 0])
     again = Identity(is_.video[twice], is_.start[twice], is_.texts[twice])
@@ -245,7 +245,7 @@ def test_a_clip_that_comes_twice_is_as_if_it_came_once():
 def test_duplicates_stay_negatives_where_the_paper_has_them():
     z, is_, config = some_embeddings(), some_identity(), LossConfig(duplicates="negatives")
     assert contrast(z, z, config, (is_, is_)).total == contrast(z, z, config).total
-    different = replace(is_, video=torch.arange(7), texts=torch.arange(21).view(7, 3))
+    different = is_._replace(video=torch.arange(7), texts=torch.arange(21).view(7, 3))
     for form in FORMS:
         config = LossConfig(form=form)  # type: ignore[arg-type]
         assert_close(

@@ -6,10 +6,9 @@ which of them are its own, and gets its share; the shares of all ranks add up to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product, repeat
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -74,8 +73,7 @@ class VideoTexts:
     text_mask: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Which clips and texts these are, to know one that comes twice in a batch.
 
     video: int64 [B], equal for clips of one video; start: int64 [B], in thousandths of a clip's
@@ -88,24 +86,20 @@ class Identity:
 
     def masked(self, text_mask: Tensor, number: int) -> Identity:
         """The same with `number` for the texts that bool [B, K] says are none."""
-        return replace(self, texts=self.texts.masked_fill(~text_mask, number))
+        return self._replace(texts=self.texts.masked_fill(~text_mask, number))
 
     def without_texts(self, number: int) -> Identity:
         """The same with `number` for the one thing that each clip is contrasted with."""
-        return replace(self, texts=torch.full_like(self.video, number)[:, None])
+        return self._replace(texts=torch.full_like(self.video, number)[:, None])
 
     def flat(self) -> Identity:
         """Of each text by itself: [B × K] texts, [B × K, 1]."""
-        K = self.texts.shape[1]
-        return Identity(
-            self.video.repeat_interleave(K),
-            self.start.repeat_interleave(K),
-            self.texts.flatten()[:, None],
-        )
+        video, start = (of.repeat_interleave(self.texts.shape[1]) for of in self[:2])
+        return Identity(video, start, self.texts.flatten()[:, None])
 
     def split(self, chunk: int) -> list[Identity]:
         """Pieces of `chunk` rows; the last may have fewer."""
-        pieces = (torch.split(rows, chunk) for rows in (self.video, self.start, self.texts))
+        pieces = (torch.split(of, chunk) for of in self)
         return [Identity(*rows) for rows in zip(*pieces, strict=True)]
 
     def repeats(self, columns: Identity) -> Tensor:
@@ -136,10 +130,7 @@ class Losses:
 
 
 def contrast(
-    mine: Embeddings,
-    all_ranks: Embeddings,
-    config: LossConfig,
-    identities: Known | None = None,
+    mine: Embeddings, all_ranks: Embeddings, config: LossConfig, identities: Known | None = None
 ) -> Losses:
     """The objective of one batch (eq. 6).
 
@@ -162,10 +153,7 @@ def combine(video_audio: Tensor, video_text: Tensor, config: LossConfig) -> Tens
 
 
 def nce(
-    mine: VideoAudio,
-    all_ranks: VideoAudio,
-    config: LossConfig,
-    identities: Known | None = None,
+    mine: VideoAudio, all_ranks: VideoAudio, config: LossConfig, identities: Known | None = None
 ) -> Tensor:
     """Contrast video with audio (eq. 4): MIL-NCE with one candidate a clip, its own audio."""
     if identities is not None:  # audio comes twice where its clip does, by nothing else
@@ -174,10 +162,7 @@ def nce(
 
 
 def mil_nce(
-    mine: VideoTexts,
-    all_ranks: VideoTexts,
-    config: LossConfig,
-    identities: Known | None = None,
+    mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig, identities: Known | None = None
 ) -> Tensor:
     """Contrast clips with texts when a clip has several positive texts (eq. 5).
 
@@ -205,10 +190,7 @@ def mil_nce(
 
 
 def _clip_losses(
-    mine: VideoTexts,
-    all_ranks: VideoTexts,
-    config: LossConfig,
-    identities: Known | None,
+    mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig, identities: Known | None
 ) -> Tensor:
     """Loss of each of this rank's clips, [B]; any finite number for a clip without valid text."""
     B, K, _ = mine.texts.shape
@@ -246,21 +228,17 @@ def _log_sum_exp(
     chunk: int | None,
     known: Known | None,
 ) -> Tensor:
-    """The logarithm log Σ_c exp(row · column_c / τ) over the columns that are not masked, [rows].
+    """The logarithm log Σ_c exp(row · column_c / τ) over the unmasked columns, [rows].
 
-    Columns that repeat a row, by the identities of rows and columns, are left out for that row.
-
-    In chunks, the scores of a chunk are dropped and computed again in the backward pass, so that
-    memory is rows × chunk.
+    Columns that are known to repeat a row are left out for that row. In chunks, the scores of a
+    chunk are dropped and computed again in the backward pass, so that memory is rows × chunk.
     """
     if chunk is None or chunk >= len(columns):
         return _chunk_log_sum_exp(rows, columns, column_mask, tau, known)
     if column_mask is None:
         column_mask = torch.ones(len(columns), dtype=torch.bool, device=columns.device)
     pieces = torch.split(columns, chunk), torch.split(column_mask, chunk)
-    pairs: Iterable[Known | None] = repeat(None)
-    if known is not None:
-        pairs = [(known[0], piece) for piece in known[1].split(chunk)]
+    pairs = repeat(None) if known is None else ((known[0], of) for of in known[1].split(chunk))
     parts = [
         checkpoint(_chunk_log_sum_exp, rows, part, mask, tau, pair, use_reentrant=False)
         for part, mask, pair in zip(*pieces, pairs, strict=False)
@@ -269,11 +247,7 @@ def _log_sum_exp(
 
 
 def _chunk_log_sum_exp(
-    rows: Tensor,
-    columns: Tensor,
-    mask: Tensor | None,
-    tau: float,
-    known: Known | None,
+    rows: Tensor, columns: Tensor, mask: Tensor | None, tau: float, known: Known | None
 ) -> Tensor:
     scores = rows @ columns.T / tau
     if mask is not None:

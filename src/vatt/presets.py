@@ -237,6 +237,7 @@ PAPER: Values = {
         "few_captions": "mask",
         "positives": "nearest",
         "max_caption_gap_s": "none",
+        "unknown_words": 0.0,
     },
     "augment": {
         "crop_style": "area",
@@ -264,6 +265,7 @@ OFFICIAL: Values = {
         "few_captions": "repeat",
         "positives": "nearest",
         "max_caption_gap_s": "none",
+        "unknown_words": 0.0,
     },
     "augment": {
         "crop_style": "smaller_side",

@@ -117,7 +117,7 @@ def test_no_text_of_a_training_clip_is_from_the_other_side_of_a_cut(tmp_path):
     captions = ((0.0, 1.5, "one"), (1.5, 1.9, "two two"), (2.0, 4.0, "three"))
     data = write_shards(tmp_path, [Video(captions=captions, cuts=(1.5, 2.0))])  # 0.5 s: repeats
     one, two, three = WORDS.encode(["one", "two two", "three"], SPEC.words)
-    dataset = ClipDataset(config_of(data), SPEC, QUIET, WORDS, seed=1)
+    dataset = ClipDataset(config_of(data, unknown_words=0.0), SPEC, QUIET, WORDS, seed=1)
     clips = [dataset.fetch(position)[0] for position in range(12)]
     for clip in clips:
         expected = one if clip.start_s < 1.5 else two if clip.start_s < 2.0 else three
@@ -205,6 +205,22 @@ def test_a_dataset_without_long_enough_videos_says_so(data):
     spec = replace(SPEC, frames=64)
     with pytest.raises(DataError, match=r"has a part of 6.40 s .* data.short_clip"):
         ClipDataset(config_of(data, short_clip="skip"), spec, QUIET, WORDS, seed=1)
+
+
+def test_in_each_batch_other_words_are_unknown_the_same_in_all_its_clips(data):
+    config = config_of(data, unknown_words=0.4, batch_size=15)
+    dataset = ClipDataset(config, SPEC, QUIET, WORDS, seed=1)
+    plain = ClipDataset(replace(config, unknown_words=0.0), SPEC, QUIET, WORDS, seed=1)
+    dropped = []
+    for step in range(12):
+        positions = range(step * 15, step * 15 + 15)
+        found, words = dataset.batch(positions).word_ids, plain.batch(positions).word_ids
+        known = {word: set(found[words == word].tolist()) for word in words.unique().tolist()}
+        assert known.pop(0) == {0}
+        assert all(of in ({word}, {WORDS.unknown_id}) for word, of in known.items())
+        dropped += [of == {WORDS.unknown_id} for of in known.values()]
+    assert 0.2 < np.mean(dropped) < 0.6
+    assert EvalDataset(data, [(0, 1.0)], SPEC, config, WORDS)[0].word_ids.max() > 1
 
 
 MUTE = Video(sound=False)
@@ -323,6 +339,7 @@ def test_a_clip_past_the_end_is_unreadable_and_told_with_its_position(data):
         ({"workers": -1}, "data.workers"),
         ({"max_bad_fraction": 1.5}, "data.max_bad_fraction"),
         ({"max_caption_gap_s": 0.0}, "data.max_caption_gap_s"),
+        ({"unknown_words": 1.0}, "data.unknown_words"),
         ({"silent_below": 2.0}, "data.silent_below"),
     ],
 )

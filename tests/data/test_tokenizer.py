@@ -4,6 +4,7 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError, ConfigError
@@ -88,3 +89,43 @@ def test_words_are_those_of_plain_python(texts):
     words = WordTokenizer.build(texts)
     assert [words.words_of(text) for text in texts] == expected
     assert words.vocabulary_size == 2 + len({word for text in expected for word in text})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("我喜欢学习，你好", "我 喜 欢 学 习 你 好"),
+        ("らーめんを食べるDVDプレーヤー・ビデオ", "らー め ん を 食 べ る dvd プレーヤー ビデオ"),
+        ("สวัสดีเปิดประตู", "ส วั ส ดี เปิ ด ป ระ ตู"),
+        ("ສະບາຍດີ", "ສະ ບາ ຍ ດີ"),
+        ("សួស្តីពិភពលោក", "សួ ស្តី ពិ ភ ព លោ ក"),
+        ("មួយ\u200bពីរ", "មួ យ ពី រ"),
+        ("မင်္ဂလာပါ", "မ င်္ဂ လာ ပါ"),
+        ("བཀྲ་ཤིས", "བཀྲ ཤིས"),
+        ("ሰላም፡ልዑል", "ሰላም ልዑል"),
+        ("안녕하세요 세계", "안녕하세요 세계"),
+        ("Привет, мир!", "привет мир"),
+        ("مرحبا بالعالم", "مرحبا بالعالم"),
+        ("नमस्ते दुनिया", "नमस्ते दुनिया"),
+        ("cafe\u0301 CAFÉ ﬁn", "café café fin"),
+        ("ＧＰＵ\u3000ｶﾞｽ 第4回", "gpu ガス 第 4 回"),
+    ],
+)
+def test_words_are_found_in_every_script(text, expected, tmp_path):
+    words = WordTokenizer.build([text])
+    assert words.words_of(text) == expected.split()
+    assert (words.encode([text])[0, : len(expected.split())] > 1).all()
+    words.save(tmp_path / "tokenizer.json")
+    read = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))  # as others do
+    assert read.encode(text).tokens == expected.split()
+
+
+def test_a_tokenizer_of_an_older_version_keeps_its_words(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    WordTokenizer.build(["left"]).save(path)
+    older = json.loads(path.read_text(encoding="utf-8"))
+    replaced = {"type": "Replace", "pattern": {"Regex": r"[\p{P}\p{S}]"}, "content": ""}
+    older["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, replaced]}
+    older["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    path.write_text(json.dumps(older), encoding="utf-8")
+    assert WordTokenizer.load(path).words_of("Left, 你好!") == ["left", "你好"]

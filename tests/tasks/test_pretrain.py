@@ -257,6 +257,19 @@ def test_a_run_with_nothing_to_learn_is_refused_before_it_starts(shards, tmp_pat
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_unknown_word_is_learned_though_every_word_is_in_the_vocabulary(
+    shards, tmp_path, share
+):
+    settings = config(shards, tmp_path, data={"unknown_words": share}, train={"save_every": 1})
+    pretrain.run(settings)
+    saved = checkpoint.all_saved(tmp_path / "checkpoints")
+    first, last = (load_file(path / "model.safetensors") for path in (saved[0], saved[-1]))
+    moved = (last["text_tokens.words.weight"] - first["text_tokens.words.weight"]).norm(dim=1)
+    assert (moved[1] > 1e-3) == (share > 0)  # 1 is the unknown word, 2 the most frequent one
+    assert moved[2] > 1e-3
+
+
 def test_clips_that_come_twice_in_a_batch_are_left_out_unless_set_otherwise(shards, tmp_path):
     found = {}
     for duplicates in ("left_out", "negatives"):

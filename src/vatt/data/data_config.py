@@ -35,6 +35,9 @@ class DataConfig:
     """Captions whose middle is further than this from the clip's are no texts of it."""
     few_captions: Literal["mask", "repeat"] = "mask"
     """What to do where there are fewer than clip.texts captions: mask the rest, or repeat them."""
+    unknown_words: float = 0.02
+    """Share of the vocabulary that is taken as unknown in each batch of training, other words each
+    time: so the unknown word is learned as a word that could be any."""
     silent_below: float = 0.0
     """Clips whose peak, in [0, 1], is below this count as clips without audio."""
     batch_size: int = 2048  # clips of one step, over all ranks (§4.3)
@@ -53,6 +56,7 @@ class DataConfig:
         self._check("decode_size", min(self.decode_size) > 0, "height and width > 0")
         self._check("batch_size", self.batch_size > 0, "> 0")
         self._check("workers", self.workers is None or self.workers >= 0, "0 or more, or none")
+        self._check("unknown_words", 0.0 <= self.unknown_words < 1.0, "0 or more, below 1")
         self._check("silent_below", 0.0 <= self.silent_below <= 1.0, "0 to 1")
         self._check("max_bad_fraction", 0.0 <= self.max_bad_fraction <= 1.0, "0 to 1")
         gap_s = self.max_caption_gap_s

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vatt.contracts import Batch, Clip, ClipSpec, UnreadableClip, draw_bits
 from vatt.data import augment
@@ -52,6 +54,7 @@ class ClipDataset:
         self._augmentation = augmentation
         self._readers, folders, self.num_videos = list[ClipReader](), [], 0
         self._has_audio = self._has_texts = False
+        self._tokenizer = tokenizer
         for data in [ShardFolder.open(folder) for folder in config.shards]:
             rows = data.rows(config.split)
             segments = lay_out(
@@ -156,11 +159,33 @@ class ClipDataset:
             if clip.has_audio and self._augmentation.audio_noise:
                 noisy = augment.add_noise(clip.waveform, self._augmentation.audio_noise, rng)
                 clip = replace(clip, waveform=noisy)
+            if self._tokenizer is not None and self.config.unknown_words:
+                words = _words_as_known(
+                    self.seed,
+                    position // self.config.batch_size,
+                    self.config.unknown_words,
+                    self._tokenizer.vocabulary_size,
+                    self._tokenizer.unknown_id,
+                )
+                clip = replace(clip, word_ids=words[clip.word_ids])
             return clip, unreadable
         raise DataError(
             f"{unreadable[-1].cause}\nand so did {REPLACEMENTS - 1} other clips in a row; check "
             "the shards, or prepare them again"
         )
+
+
+@lru_cache(maxsize=2)
+def _words_as_known(
+    seed: int, step: int, share: float, vocabulary_size: int, unknown_id: int
+) -> NDArray[np.int64]:
+    """Each word id as it is in the batch of a step: its own, or the unknown word's, int64 [V].
+
+    The same for all clips of the batch: texts of the same words stay texts of the same words.
+    """
+    words = np.arange(vocabulary_size)
+    unknown = np.random.default_rng(draw_bits(seed, step, vocabulary_size)).random(len(words))
+    return np.where((words > 0) & (unknown < share), unknown_id, words)  # 0 is padding
 
 
 class EvalDataset:

@@ -1,4 +1,4 @@
-"""Texts → word ids (§3.1, §4.3): lower-cased, without punctuation, split at white space."""
+"""Texts → word ids (§3.1, §4.3): lower-cased, without punctuation, split into words."""
 
 from __future__ import annotations
 
@@ -11,13 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase, Replace
+from tokenizers.normalizers import NFKC, Lowercase, Replace
 from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+from tokenizers.pre_tokenizers import Split, WhitespaceSplit
 
 from vatt.errors import CheckpointError, ConfigError
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1
+# Marks that stand between words where others write a space: the zero-width space (Khmer, Thai), the
+# Tibetan tsheg, the Japanese middle dot, the Ethiopic word space.
+SPACES = r"[\u200B\u0F0B\u0F0C\u30FB\u1361]"
+# What is a word where no space is written between words. Finding whole words there takes a large
+# dictionary. These pieces take none and never cut a word where it cannot be cut: a Han or Hiragana
+# letter, a run of Katakana, and in the scripts of South-East Asia a consonant (or a stack of them)
+# with the vowels and marks that are written around it.
+UNSPACED = (
+    r"[\p{Han}\p{Hiragana}\p{Bopomofo}]\u30FC*"
+    r"|[\p{Katakana}\u30FC]+"
+    r"|[\u0E40-\u0E44\u0EC0-\u0EC4]?[\p{Thai}\p{Lao}]"
+    r"(?:\p{M}|[\u0E30\u0E32\u0E33\u0E45\u0EB0\u0EB2\u0EB3\u0EBD])*"
+    r"|[\p{Khmer}\p{Myanmar}\p{Tai_Le}\p{New_Tai_Lue}\p{Tai_Tham}\p{Tai_Viet}]"
+    r"(?:[\u17D2\u1039\u1A60][\p{Khmer}\p{Myanmar}\p{Tai_Tham}]|\p{M})*"
+)
 MAX_WORDS = 2**16  # §4.3: "the vocabulary size of 2^16, which is the same as word2vec"
 
 
@@ -91,8 +107,13 @@ class WordTokenizer:
     @classmethod
     def _of(cls, vocabulary: dict[str, int]) -> WordTokenizer:
         tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
-        tokenizer.normalizer = Normalizers([Lowercase(), Replace(Regex(r"[\p{P}\p{S}]"), "")])
-        tokenizer.pre_tokenizer = WhitespaceSplit()
+        unwanted = Replace(Regex(r"[\p{P}\p{S}]"), "")
+        tokenizer.normalizer = Normalizers(
+            [Replace(Regex(SPACES), " "), unwanted, NFKC(), Lowercase()]
+        )
+        tokenizer.pre_tokenizer = PreTokenizers(
+            [WhitespaceSplit(), Split(Regex(UNSPACED), "isolated")]
+        )
         return cls(tokenizer)
 
     @classmethod

@@ -150,8 +150,7 @@ def objective(batch: Batch, model: nn.Module, config: PretrainConfig) -> dict[st
             start=torch.tensor(starts, device=device),
             texts=text_ids(batch.word_ids),
         )
-        everyone = Identity(*map(distributed.gather, (ours.video, ours.start, ours.texts)))
-        identities = ours, everyone
+        identities = ours, Identity(*map(distributed.gather, ours))
     losses = contrast(mine, all_ranks, config.loss, identities)
     return {
         "loss": losses.total,
