@@ -266,8 +266,8 @@ def test_the_unknown_word_is_learned_though_every_word_is_in_the_vocabulary(
     saved = checkpoint.all_saved(tmp_path / "checkpoints")
     first, last = (load_file(path / "model.safetensors") for path in (saved[0], saved[-1]))
     moved = (last["text_tokens.words.weight"] - first["text_tokens.words.weight"]).norm(dim=1)
-    assert (moved[1] > 1e-3) == (share > 0)  # 1 is the unknown word, 2 the most frequent one
-    assert moved[2] > 1e-3
+    assert (moved[1] > 0) == (share > 0)  # 1 is the unknown word, 2 the most frequent one
+    assert moved[2] > 0
 
 
 def test_clips_that_come_twice_in_a_batch_are_left_out_unless_set_otherwise(shards, tmp_path):
