@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Writes one record every so many steps, on the main rank only.
+    """Writes one entry every so many steps, on the main rank only.
 
-    A continued run first drops the records past the checkpoint it continues from, so that
+    A continued run first drops the entries past the checkpoint it continues from, so that
     `metrics.jsonl` holds every step once.
     """
 
@@ -93,7 +93,7 @@ def duration(seconds: float) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The records of a metrics.jsonl, without a last line that was cut off while being written."""
+    """The entries of a metrics.jsonl, without a last line that was cut off while being written."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
