@@ -120,18 +120,18 @@ def test_what_is_missing_is_said_with_its_reason(tmp_path: Path) -> None:
 
 def test_bad_files_fail_with_a_cause_to_count_and_a_reason_to_read(tmp_path: Path) -> None:
     good = write(tmp_path / "good.mp4", replace(PLAIN, frames=100, audio_codec=None)).read_bytes()
-    unreadable, cut = tmp_path / "unreadable.mp4", tmp_path / "cut.mp4"
+    unreadable, noise = tmp_path / "unreadable.mp4", tmp_path / "noise.mp4"
     unreadable.write_bytes(b"\0" * 1000)
-    cut.write_bytes(good[: len(good) * 3 // 4])
+    noise.write_bytes(good[: len(good) // 2] + b"\xff" * (len(good) - len(good) // 2))
     causes = {}
-    for path in (unreadable, cut):
+    for path in (unreadable, noise):
         for copy in (True, False):
             making = Making(form=FORM, copy=copy, folder=tmp_path)
             failure = prepare_item(item(path), TimeLimit(), making)
             assert isinstance(failure, Skipped)
             assert path.name in failure.reason
             causes[path.name] = failure.cause
-    assert causes == {"unreadable.mp4": "unreadable", "cut.mp4": "damaged"}
+    assert causes == {"unreadable.mp4": "unreadable", "noise.mp4": "damaged"}
 
 
 def test_a_video_that_is_never_on_screen_is_named_and_not_stored_as_nothing(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_index_knows_what_a_sampler_needs(tmp_path: Path) -> None:
 
 def test_totals_and_skipped_files_are_written_beside_the_shards(tmp_path: Path) -> None:
     info = ShardFolder.open(dataset(tmp_path)).info
-    assert (info["format_version"], info["shards"], info["videos"]) == ("1.1", 2, 3)
+    assert (info["format_version"], info["shards"], info["videos"]) == ("1.2", 2, 3)
     assert info["hours"] == pytest.approx(9 / 3600)
     assert info["bytes"] == sum(len(content(number)) for number in range(3))
     assert info["splits"]["train"]["videos"] == 2

@@ -118,12 +118,12 @@ def write_messy_folder(folder: Path) -> Messy:
     _others(folder)
     return Messy(
         folder=folder,
-        stored=good,
-        parts=good + 2,  # the lecture of 9 s is cut every 3 s
+        stored=good + 1,
+        parts=good + 5,  # the lecture of 9 s, and 7.5 s of a file cut off, are cut every 3 s
         duplicates=3,
         caption_files=4,
-        skipped={"damaged": 2, "no picture": 1, "not found": 1, "unreadable": 13},
-        missing={"audio": 5, "captions": good + 2 - 3 - 3},
+        skipped={"damaged": 1, "no picture": 1, "not found": 1, "unreadable": 13},
+        missing={"audio": 8, "captions": good + 5 - 3 - 3},
         other_files={
             "(none)": 1, "AppleDouble": 1, ".csv": 1, ".jpg": 2, ".mp3": 1, ".pdf": 1, ".srt": 1,
             ".txt": 1, ".zip": 1,
@@ -144,7 +144,7 @@ def _gif(path: Path) -> None:
 
 
 def _broken(folder: Path, good: bytes) -> None:
-    """Seventeen files that are no videos, or no more."""
+    """Sixteen files that are no videos, or no more, and one that is cut off."""
     folder.mkdir()
     noise = random.Random(0)
     unreadable = {

@@ -144,6 +144,7 @@ def audit_folders(  # noqa: C901 one story
 def _add(audit: Audit, video: StoredVideo, report: VideoReport) -> Entry:
     """Add a video to the findings and totals; returns what it is compared by."""
     row = video.row
+    gaps = row.get("gaps") or []
     audit.findings += report.findings
     errors = any(KINDS[one.kind].severity == "error" for one in report.findings)
     for name, amount in {
@@ -153,6 +154,8 @@ def _add(audit: Audit, video: StoredVideo, report: VideoReport) -> Entry:
         "hours": row["duration_s"] / 3600,
         "hours with captions": report.covered_s / 3600,
         "videos with captions": row["captions"] > 0,
+        "damaged videos": bool(row.get("gaps")),
+        "seconds lost to damage": sum(gaps[1::2]) - sum(gaps[::2]),
         "videos with sound": row["has_audio"],
     }.items():
         audit.totals[name] += amount

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from vatt.audit.findings import Finding
 from vatt.errors import DataError
-from vatt.shards.index import AUDIO_MEMBER_SCHEMA, INDEX_SCHEMA, WRITTEN_SCHEMA, totals
+from vatt.shards.index import AUDIO_MEMBER_SCHEMA, GAPS_SCHEMA, INDEX_SCHEMA, WRITTEN_SCHEMA, totals
 from vatt.shards.layout import INDEX_FILE, shard_path, shard_paths, tar_paths
 from vatt.shards.read import ShardFolder
 from vatt.shards.tar import COMPRESSED, DAMAGED, STRANGE, Member, Refused, read_members
@@ -36,7 +36,7 @@ def open_index(folder: Path) -> ShardFolder:
         data.index.validate(full=True)
     except pa.ArrowException as error:
         raise DataError(f"{path}: damaged: {error}") from error
-    names = {*WRITTEN_SCHEMA.names} - {*AUDIO_MEMBER_SCHEMA.names}
+    names = {*WRITTEN_SCHEMA.names} - {*AUDIO_MEMBER_SCHEMA.names, *GAPS_SCHEMA.names}
     for name in INDEX_SCHEMA.names if data.info["format_version"] == "1.0" else sorted(names):
         if lacking := data.index[name].null_count:
             raise DataError(f"{path}: damaged: {lacking} rows without {name}")

@@ -18,6 +18,7 @@ from vatt.audit.languages import guess_language
 from vatt.errors import DataError, MediaError
 from vatt.ingest.item import limit_s
 from vatt.media.captions.clean import Caption
+from vatt.media.damage import lost_s
 from vatt.media.facts import PacketFacts
 from vatt.media.media_file import MediaFile, open_media
 from vatt.shards.index import WRITTEN_SCHEMA, index_row
@@ -149,6 +150,12 @@ def _check_bytes(
         if value is not None and value != expected.get(name, value):
             report.add("index differs", f"{name}: index {value!r}, record {expected[name]!r}")
 
+    if record.gaps:
+        gaps = "; ".join(
+            f"{gap.start_s:,.2f} to {gap.end_s:,.2f} s: {gap.cause}" for gap in record.gaps
+        )
+        seconds = lost_s(record.gaps)
+        report.add("damaged source", f"{seconds:,.2f} s lost ({gaps})", seconds)
     _check_captions(report, record, checks)
     if row.get("sound_size"):
         content = stored.read_video(0)

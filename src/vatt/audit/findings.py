@@ -92,6 +92,11 @@ KINDS = {
     "caption times": Kind(
         "warning", "captions lie outside of their video", "check that the captions belong to it"
     ),
+    "damaged source": Kind(
+        "warning",
+        "the file that a video was made from is damaged or cut off; no clip is of what is damaged",
+        "nothing, or get the source again and prepare it again",
+    ),
     "same content": Kind(
         "warning",
         "videos are equal byte for byte",

@@ -76,6 +76,7 @@ def lay_out(
     clip_duration_s: float,
     *,
     repeat_short: bool,
+    gaps: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None,
 ) -> Segments:
     """Cut videos at their cuts and share out their clips; no clip crosses a cut.
 
@@ -86,6 +87,8 @@ def lay_out(
             times that no clip may cross; those outside the video do nothing.
         clip_duration_s: how long a clip lasts.
         repeat_short: a segment shorter than a clip gives one clip that repeats; else none.
+        gaps: which video each damaged stretch belongs to [m], ascending, and its start and end
+            [m, 2]; these are cuts, too, and the segment between them gives no clip.
 
     Returns:
         Segments with as many clips as fit into each side by side. Their starts are spread over the
@@ -107,9 +110,23 @@ def lay_out(
     kept = fitting > 0
     if repeat_short:
         kept |= end_s > start_s + TOLERANCE_S
+    if gaps is not None and len(gaps[0]):
+        kept &= ~_in_gap(number, (start_s + end_s) / 2, *gaps)
     clips = np.maximum(fitting[kept], 1)
     arrays = rows[number[kept]], start_s[kept], end_s[kept], np.cumsum(clips)
     return Segments(*(torch.from_numpy(array) for array in arrays))
+
+
+def _in_gap(
+    number: NDArray[np.int64],
+    time_s: NDArray[np.float64],
+    videos: NDArray[np.int64],
+    gaps_s: NDArray[np.float64],
+) -> NDArray[np.bool_]:
+    """Whether each time, of video `number`, lies in a gap of that video."""
+    span_s = 1e6  # videos follow each other at this distance: longer than any
+    at = np.searchsorted(videos * span_s + gaps_s[:, 0], number * span_s + time_s) - 1
+    return np.asarray((at >= 0) & (videos[at] == number) & (time_s < gaps_s[at, 1]))
 
 
 def permuted(index: int, size: int, *keys: int) -> int:

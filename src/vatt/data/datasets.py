@@ -63,6 +63,7 @@ class ClipDataset:
                 data.cuts(rows),
                 spec.duration_s,
                 repeat_short=config.short_clip == "repeat",
+                gaps=data.gaps(rows),
             )
             if not segments.num_clips:
                 raise DataError(

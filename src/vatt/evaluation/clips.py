@@ -82,7 +82,10 @@ def find_clips(
         for span in spans:
             middle_s = (float(span["start_s"]) + float(span["end_s"])) / 2
             start_s = place_clip(middle_s, record.facts.duration_s, record.cuts, spec.duration_s)
-            if start_s is None:
+            if start_s is None or any(
+                gap.start_s < start_s + spec.duration_s and start_s < gap.end_s
+                for gap in record.gaps
+            ):
                 num_left_out += 1
                 continue
             labels = {name: str(v) for name, v in span.items() if name not in ("start_s", "end_s")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.choose import CaptionChoice, find_captions
 from vatt.media.captions.clean import of_part, on_clock
-from vatt.media.media_file import open_media, probe
+from vatt.media.damage import CUT_OFF, Gap, lost_s
+from vatt.media.media_file import open_media
 from vatt.media.stored_form import PART_S, Part, StoredForm, encode_parts, has_stored_form
 from vatt.shards.record import PartOf, SampleRecord
 from vatt.workers.process import TOO_LARGE, TimeLimit
@@ -31,6 +33,7 @@ class Making:
     captions: which to take, and what to do when there are none.
     copy: keep files that already have the form (or a smaller one) byte for byte.
     part_s: longer videos are cut into parts of this many seconds.
+    max_damage: a file of which a larger share is damaged is skipped.
     item_s: what one file may take; None goes by its declared duration.
     folder: where encoded files go, each item's in a folder of its own; set by the run.
     """
@@ -39,6 +42,7 @@ class Making:
     captions: CaptionChoice = field(default_factory=CaptionChoice)
     copy: bool = False
     part_s: float = PART_S
+    max_damage: float = 0.1
     item_s: float | None = None
     folder: Path = Path()
 
@@ -64,7 +68,8 @@ class Prepared:
 def look_at(item: Item, _: TimeLimit) -> float | Skipped:
     """The declared duration of a video in seconds, without decoding it."""
     try:
-        facts = probe(item.path)
+        with open_media(item.path, damaged=True) as media:
+            facts = media.facts
     except MediaError as error:
         return _skipped(item, "unreadable", error)
     return facts.duration_s if facts.video else _skipped_audio(item)
@@ -75,13 +80,15 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
     cause, folder = "unreadable", making.folder / item.key
     try:
         state = with_checksums(item, look_at_source(item))
-        with open_media(item.path) as media:
+        with open_media(item.path, damaged=True) as media:
             source = media.facts
             if source.video is None:
                 return _skipped_audio(item)
             time_limit.allow(making.item_s or limit_s(source.duration_s, state.video.size))
             cause = "damaged"
-            kept = making.copy and has_stored_form(media, making.form, part_s=making.part_s)
+            kept = False
+            with suppress(MediaError):  # what is healthy of a damaged file is encoded
+                kept = making.copy and has_stored_form(media, making.form, part_s=making.part_s)
             if kept:
                 whole_s = source.duration_s
                 parts = [Part(path=item.path, start_s=0.0, end_s=whole_s, facts=source)]
@@ -92,6 +99,8 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
                 raise MediaError(
                     f"{item.path}: none of its frames is ever shown; its times are damaged"
                 )
+            gaps = [] if kept else media.gaps(parts[-1].end_s)
+            _refuse_mostly_damaged(item, gaps, parts[-1].end_s, making.max_damage)
             found = find_captions(media, making.captions)
             state = replace(state, unread=tuple(unread_captions(item, found.others)))
     except MediaError as error:
@@ -107,7 +116,12 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
         split=item.split,
         facts=source,
         source_facts=source,
-        captions=tuple(on_clock(found.captions, source.start_s, parts[-1].end_s)),
+        captions=tuple(
+            one
+            for one in on_clock(found.captions, source.start_s, parts[-1].end_s)
+            if not any(one.start_s < gap.end_s and gap.start_s < one.end_s for gap in gaps)
+        ),
+        gaps=tuple(gaps),
         source_bytes=state.video.size,
         source_sha256=state.video.sha256,
         captions_from=found.source,
@@ -122,6 +136,21 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
         state=state,
         folder=None if kept else folder,
     )
+
+
+def _refuse_mostly_damaged(
+    item: Item, gaps: Sequence[Gap], end_s: float, max_damage: float
+) -> None:
+    """What a file that is cut off lacks does not count: what is there may be all healthy."""
+    damaged = [gap for gap in gaps if gap.cause != CUT_OFF]
+    whole_s = max([end_s, *(gap.end_s for gap in damaged)])
+    if (seconds := lost_s(damaged)) > max_damage * whole_s:
+        causes = dict.fromkeys(gap.cause for gap in damaged)
+        raise MediaError(
+            f"{item.path}: {seconds / whole_s:.0%} of it is damaged ({seconds:.1f} of "
+            f"{whole_s:.1f} s: {'; '.join(causes)}), expected at most {max_damage:.0%}; get it "
+            "again, or raise max_damage"
+        )
 
 
 def _skipped_audio(item: Item) -> Skipped:
@@ -155,7 +184,19 @@ def _records_of_parts(
             {**label, "start_s": label["start_s"] + shift_s, "end_s": label["end_s"] + shift_s}
             for label in entry.labels
         ]
-        cuts = [cut_s + shift_s for cut_s in entry.cuts]
+        cuts = {cut_s + shift_s for cut_s in entry.cuts}
+        last = number == len(parts) - 1
+        gaps = [
+            Gap(
+                gap.start_s - part.start_s if number == 0 else max(gap.start_s - part.start_s, 0.0),
+                gap.end_s - part.start_s if last else min(gap.end_s - part.start_s, end_s),
+                gap.cause,
+            )
+            for gap in known.gaps
+            if (gap.end_s > part.start_s or number == 0) and (gap.start_s < part.end_s or last)
+        ]
+        cuts = {one for one in cuts if not any(gap.start_s < one < gap.end_s for gap in gaps)}
+        cuts |= {time_s for gap in gaps for time_s in (gap.start_s, gap.end_s)}
         record = replace(
             known,
             facts=part.facts,
@@ -165,7 +206,8 @@ def _records_of_parts(
                 for one in labels
                 if one["end_s"] > 0 and one["start_s"] < end_s
             ),
-            cuts=tuple(cut_s for cut_s in cuts if 0 < cut_s < end_s),
+            cuts=tuple(sorted(cut_s for cut_s in cuts if 0 < cut_s < end_s)),
+            gaps=tuple(gaps),
             missing=missing,
         )
         if len(parts) > 1:

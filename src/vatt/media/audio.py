@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from vatt.errors import MediaError
 from vatt.media.container import MediaSource, audio_stream, describe, video_stream
+from vatt.media.damage import Damage, decode
 
 MAX_DURATION_S = 4 * 3600.0  # held in memory by `read_track`: 1.4 GB at 48 kHz
 _DRIFT_S = 0.005  # a timestamp further than this from the count of samples begins a new run
@@ -110,10 +111,17 @@ class AudioReader:
     Holds a second or two of audio, however long the file is.
     """
 
-    def __init__(self, container: InputContainer, *, zero_s: float, sample_rate_hz: int) -> None:
-        """Read the audio track whose zero is the container's time `zero_s`."""
+    def __init__(
+        self,
+        container: InputContainer,
+        *,
+        zero_s: float,
+        sample_rate_hz: int,
+        damage: Damage | None = None,
+    ) -> None:
+        """Read the audio track whose zero is the container's time `zero_s`; see `decode`."""
         stream, track = audio_stream(container), _Track(sample_rate_hz)
-        frames = container.decode(stream) if stream is not None else ()
+        frames = decode(container, stream, damage) if stream is not None else ()
         pieces = chain(chain.from_iterable(map(track.add, frames)), track.finish())
         self._placed = _placed(pieces, zero_s, sample_rate_hz)
         self.position = 0  # number of the sample that is given next

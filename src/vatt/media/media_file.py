@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
+import av
 import numpy as np
 from av.container import InputContainer
 from numpy.typing import NDArray
@@ -25,28 +26,35 @@ from vatt.media.container import (
     open_container,
     video_stream,
 )
+from vatt.media.damage import CUT_OFF, STEADY, Damage, Gap
 from vatt.media.facts import MediaFacts, PacketFacts, read_facts, read_packets
 from vatt.media.frame_filters import FrameConverter, RgbConverter
 from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes, is_direct
 from vatt.media.video import TimedFrame, VideoReader
 
 _MAX_DECODED_BYTES = 8 * 2**30  # of one `all_frames`
+_LEAST_LOST_S = 0.5  # of the declared duration; edit lists and rounding take less
 
 
 @contextmanager
-def open_media(source: MediaSource, *, quickly: bool = False) -> Iterator[MediaFile]:
+def open_media(
+    source: MediaSource, *, quickly: bool = False, damaged: bool = False
+) -> Iterator[MediaFile]:
     """Open a file to read it.
 
     Args:
         source: a file, its content, or a part of a file.
         quickly: for a few frames and samples of a stored file: its header is believed and its
             first frame not decoded, where it is an MP4 file that allows it. Not for `facts`.
+        damaged: the file may be: what is damaged is left out and noted (`MediaFile.gaps`) by
+            `facts` and `video`, and by others who are given `MediaFile.damage`.
 
     Raises:
         MediaError: it cannot be opened.
     """
     with ExitStack() as handles:
-        yield MediaFile(source, handles, quickly=quickly)
+        damage = Damage() if damaged else None
+        yield MediaFile(source, handles, quickly=quickly, damage=damage)
 
 
 class MediaFile:
@@ -56,8 +64,10 @@ class MediaFile:
         MediaError: the file has no such stream, is damaged, or holds more than it may.
     """
 
-    def __init__(self, source: MediaSource, handles: ExitStack, *, quickly: bool) -> None:
-        self.source = source
+    def __init__(
+        self, source: MediaSource, handles: ExitStack, *, quickly: bool, damage: Damage | None
+    ) -> None:
+        self.source, self.damage = source, damage
         self.container = handles.enter_context(open_container(source, quickly=quickly))
         self._handles, self._quickly = handles, quickly
         self._unread = None if quickly else self.container
@@ -90,19 +100,42 @@ class MediaFile:
         with media_errors(self.source):
             return read_packets(self.handle(), self.source)
 
+    def gaps(self, end_s: float) -> list[Gap]:
+        """What is damaged of a file opened as `damaged`, in order, once it has been read.
+
+        Args:
+            end_s: when the last healthy frame leaves the screen. Where the file says that it is
+                longer, or has bytes of nothing known at its end, the rest is a gap: `CUT_OFF` when
+            there are no bytes of it.
+        """
+        assert self.damage is not None
+        zero_s, facts, container = self._reader.zero_s, self.facts, self.container
+        gaps, whole = self.damage.gaps(zero_s), self.damage.is_read_to_its_end(container.size)
+        if "mp4" in container.format.name.split(","):  # it has a table of all its frames
+            declared_s, reached_s = facts.duration_s, end_s
+        else:  # the audio may be longer than the video
+            declared_s = facts.start_s + (container.duration or 0) / av.time_base
+            reached_s = max(end_s, self.damage.end_s - zero_s)
+            if not whole and (not container.duration or container.format.name in STEADY):
+                declared_s = reached_s * container.size / self.damage.read_bytes
+        start_s = max([end_s, *(gap.end_s for gap in gaps)])
+        if max(reached_s, start_s) < declared_s - _LEAST_LOST_S:
+            gaps.append(Gap(start_s, declared_s, CUT_OFF if whole else "missing"))
+        return gaps
+
     # ── frames ───────────────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def _reader(self) -> VideoReader:
         if not self._quickly:
-            return VideoReader(self.handle(), self.source)
+            return VideoReader(self.handle(), self.source, damage=self.damage)
         return VideoReader(self.container, self.source, zero=_zero(self.container))
 
     def video(self) -> VideoReader:
         """A reader of its frames, at the first of them."""
         with media_errors(self.source):
             if self._reader.begun:
-                return VideoReader(self.handle(), self.source)
+                return VideoReader(self.handle(), self.source, damage=self.damage)
             return self._reader
 
     def frames(

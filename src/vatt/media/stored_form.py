@@ -28,6 +28,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from vatt.errors import MediaError
 from vatt.media.audio import AudioReader
 from vatt.media.container import audio_stream, describe, media_errors, video_stream
+from vatt.media.damage import decode
 from vatt.media.facts import MediaFacts, VideoFacts
 from vatt.media.frame_filters import (
     BT709,
@@ -149,8 +150,8 @@ def _decodes_as_it_is(media: MediaFile) -> bool:
             return False
     container = media.handle()
     if (audio := audio_stream(container)) is not None:
-        deque(container.decode(audio), maxlen=0)
-    return True
+        deque(decode(container, audio, media.damage), maxlen=0)
+    return media.damage is None or not media.damage.spans
 
 
 # ── encoding it ──────────────────────────────────────────────────────────────────────────────────
@@ -178,6 +179,8 @@ def encode_parts(
     audio keeps its place beside the frames. Parts are cut between two of these frames, and hold
     neither frames nor audio twice. A rest shorter than a tenth of a part stays with the part
     before it, as far as the source says how long it is. Memory does not depend on the length.
+    What is damaged of a file opened as `damaged` is left out: the frame before it stays on screen,
+    and there is no audio; `media.gaps` says where.
 
     Args:
         media: the video.
@@ -187,8 +190,9 @@ def encode_parts(
         part_s: length of the parts in seconds.
 
     Raises:
-        MediaError: the source cannot be decoded, is cut off, lasts longer than MAX_DURATION_S, or
-            holds no video. Parts already given are whole, but not the whole video.
+        MediaError: the source cannot be decoded, lasts longer than MAX_DURATION_S, holds no video,
+            or is cut off and was not opened as `damaged`. Parts already given are whole, but not
+            the whole video.
         OSError: the disk is full.
     """
     reader, facts = media.video(), media.facts
@@ -213,7 +217,12 @@ def encode_parts(
         return parts - 1 if kept_together else k // length
 
     with media_errors(media.source):
-        audio = AudioReader(media.handle(), zero_s=reader.zero_s, sample_rate_hz=SAMPLE_RATE_HZ)
+        audio = AudioReader(
+            media.handle(),
+            zero_s=reader.zero_s,
+            sample_rate_hz=SAMPLE_RATE_HZ,
+            damage=media.damage,
+        )
         convert = FrameConverter(size, "yuv420p")
         shown = enumerate(on_screen(reader.frames(), times_s()))
         for number, frames in groupby(shown, part_of):
@@ -225,7 +234,7 @@ def encode_parts(
             yield Part(path=path, start_s=start_s, end_s=end_s, facts=probe(path))
         # An MP4 file has a table of all its frames; others do not know how long they are.
         has_table = "mp4" in media.container.format.name.split(",")
-        if has_table and reader.end_s < facts.duration_s - _MAX_LOST_S:
+        if media.damage is None and has_table and reader.end_s < facts.duration_s - _MAX_LOST_S:
             raise MediaError(
                 f"{describe(media.source)}: its frames end at {reader.end_s:.2f} s of "
                 f"{facts.duration_s:.2f} s; it is cut off or damaged: get it again"

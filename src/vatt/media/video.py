@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vatt.errors import MediaError
 from vatt.media.container import MAX_PIXELS, MediaSource, describe, video_stream
+from vatt.media.damage import Damage, decode
 from vatt.media.frame_filters import deinterlaced
 
 # Containers such as Matroska round times to milliseconds: a frame that starts this much after the
@@ -47,14 +48,23 @@ class VideoReader:
     """
 
     def __init__(
-        self, container: InputContainer, source: MediaSource, *, zero: int | None = None
+        self,
+        container: InputContainer,
+        source: MediaSource,
+        *,
+        zero: int | None = None,
+        damage: Damage | None = None,
     ) -> None:
-        """Read the first frame, unless its container time `zero` is known."""
+        """Read the first frame, unless its container time `zero` is known.
+
+        With `damage` what is damaged is noted there and left out (`damage.decode`).
+        """
         stream = video_stream(container)
         if stream is None:
             raise MediaError(f"{describe(source)}: holds no picture, only sound")
         assert stream.time_base is not None
         self._container, self.stream, self.source = container, stream, source
+        self._damage = damage
         self._tick_s = float(stream.time_base)
         self.interlaced = False  # whether any frame read so far is
         self.begun = False  # whether frames were read beyond the first
@@ -67,6 +77,8 @@ class VideoReader:
         decoded = self._decoded()
         first = next(decoded, None)
         if first is None:
+            if self._damage is not None and self._damage.error is not None:
+                raise self._damage.error
             raise MediaError(f"{describe(self.source)}: no frame of its picture can be decoded")
         rest = deinterlaced(chain([first], decoded))
         return first, next(rest, first), rest
@@ -140,7 +152,7 @@ class VideoReader:
                 )
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        for frame in self._container.decode(self.stream):
+        for frame in decode(self._container, self.stream, self._damage):
             if frame.is_corrupt:
                 raise MediaError(f"{describe(self.source)}: damaged at {frame.time} s")
             if frame.width * frame.height > MAX_PIXELS:

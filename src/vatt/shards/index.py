@@ -35,6 +35,8 @@ INDEX_SCHEMA = pa.schema(
 )
 # Of tars made by others, where the audio may be a member of its own; null elsewhere.
 AUDIO_MEMBER_SCHEMA = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
+# Since 1.2: start and end of each gap, in seconds; null in older folders.
+GAPS_SCHEMA = pa.schema([("gaps", pa.list_(pa.float64()))])
 # Columns since 1.1; a reader does without.
 WRITTEN_SCHEMA = pa.schema(
     [
@@ -48,6 +50,7 @@ WRITTEN_SCHEMA = pa.schema(
         ("captions_from", pa.string()),  # file, stream, or the program that heard them
         ("language", pa.string()),
         ("json_sha256", pa.string()),  # of the record
+        *GAPS_SCHEMA,
         *AUDIO_MEMBER_SCHEMA,
     ]
 )
@@ -80,6 +83,7 @@ def index_row(
         "captions": len(record.captions),
         "labels": len(record.labels),
         "cuts": list(record.cuts),
+        "gaps": [time_s for gap in record.gaps for time_s in (gap.start_s, gap.end_s)],
         "sha256": record.sha256,
         "split": record.split,
         "source": os.fsencode(record.source).decode("utf-8", "backslashreplace"),
@@ -108,9 +112,12 @@ def _counts(column: Any) -> dict[str, int]:
 def totals(table: pa.Table) -> dict[str, Any]:
     """What dataset.json says of the rows of an index: sums of all, and of each split."""
     splits = sorted(pc.unique(table["split"]).to_pylist())
+    damaged = damage_lost_s(table)
     return {
         "shards": pc.count_distinct(table["shard"]).as_py(),
         **_totals(table),
+        "damaged": len(damaged),
+        "lost_s": sum(damaged.values()),
         "splits": {name: _totals(table.filter(pc.equal(table["split"], name))) for name in splits},
         "missing": _counts(pc.list_flatten(table["missing"])),
     }
@@ -122,6 +129,16 @@ def caption_sources(table: pa.Table) -> dict[str, int]:
     found = table.filter(captioned)
     languages = pc.if_else(pc.equal(found["language"], ""), "language unknown", found["language"])
     return _counts(pc.binary_join_element_wise(found["captions_from"], languages, ", "))
+
+
+def damage_lost_s(table: pa.Table) -> dict[str, float]:
+    """Source → seconds in its gaps, of the sources that have any; by name."""
+    lost_s = dict[str, float]()
+    damaged = table.filter(pc.greater(pc.list_value_length(table["gaps"]), 0))
+    for row in damaged.select(["source", "gaps"]).to_pylist():
+        seconds = sum(row["gaps"][1::2]) - sum(row["gaps"][::2])
+        lost_s[row["source"]] = lost_s.get(row["source"], 0.0) + seconds
+    return dict(sorted(lost_s.items()))
 
 
 def num_sources(table: pa.Table) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vatt.errors import DataError
 
-FORMAT_VERSION = "1.1"  # a reader refuses a newer major version
+FORMAT_VERSION = "1.2"  # a reader refuses a newer major version
 INDEX_FILE, DATASET_FILE, FAILURES_FILE = "index.parquet", "dataset.json", "failures.jsonl"
 SOURCES_FILE = "sources.jsonl"
 RECORDS_FILE = "records.jsonl"  # all records, where they do not lie in the shards

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vatt.errors import DataError
 from vatt.media.container import FilePart, MediaSource
 from vatt.media.remux import join
-from vatt.shards.index import AUDIO_MEMBER_SCHEMA, INDEX_SCHEMA, index_row
+from vatt.shards.index import AUDIO_MEMBER_SCHEMA, GAPS_SCHEMA, INDEX_SCHEMA, index_row
 from vatt.shards.layout import (
     DATASET_FILE,
     FORMAT_VERSION,
@@ -110,6 +110,7 @@ class ShardFolder:
             DataError: dataset.json or the index is missing, damaged or of a newer format.
         """
         info = _read_info(folder)
+        schema = pa.unify_schemas([schema, GAPS_SCHEMA])
         if info.get("records"):
             schema = pa.unify_schemas([schema, AUDIO_MEMBER_SCHEMA])
         try:
@@ -170,6 +171,13 @@ class ShardFolder:
         cuts = self.index["cuts"].combine_chunks().take(pa.array(rows))
         counts = pc.list_value_length(cuts).to_numpy(zero_copy_only=False)
         return counts.astype(np.int64), pc.list_flatten(cuts).to_numpy()
+
+    def gaps(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Damaged stretches of the rows: to which each belongs [n], its start and end [n, 2]."""
+        gaps = self.index["gaps"].combine_chunks().take(pa.array(rows))
+        counts = pc.fill_null(pc.list_value_length(gaps), 0).to_numpy(zero_copy_only=False)
+        owners = np.repeat(np.arange(len(rows)), counts.astype(np.int64) // 2)
+        return owners, pc.list_flatten(gaps).to_numpy().reshape(-1, 2)
 
     def source(self, row: int) -> MediaSource:
         """The video file of a row with its audio, to be read where it lies if it can be.

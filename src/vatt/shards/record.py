@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from vatt.errors import DataError
 from vatt.media.captions.clean import Caption, Word
+from vatt.media.damage import Gap
 from vatt.media.facts import AudioFacts, MediaFacts, VideoFacts
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ class SampleRecord:
         `end_s` and the manifest's own columns, as text; no clip may cross a cut.
     captions_from: "talk.en.vtt", "stream 2 (subrip)", "pocketsphinx" …; language: their code.
     other_captions: what was not taken, each with its reason when it could not be.
+    gaps: where the source is damaged, in order; no clip touches them, and their ends are cuts.
+        The first may begin before 0, the last end after the video (its source is cut off).
     missing: what the video lacks → why ({"audio": "no sound track"}).
     sha256: of the stored video.
     """
@@ -51,6 +54,7 @@ class SampleRecord:
     captions: tuple[Caption, ...] = ()
     labels: tuple[Mapping[str, Any], ...] = ()
     cuts: tuple[float, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     sha256: str = ""
     part: PartOf | None = None
@@ -97,6 +101,7 @@ class SampleRecord:
                 ),
                 labels=tuple(values["labels"]),
                 cuts=tuple(map(float, values["cuts"])),
+                gaps=tuple(_build(Gap, one) for one in values.get("gaps", ())),
                 missing=values["missing"],
                 sha256=values["sha256"],
                 part=None if part is None else _build(PartOf, part),

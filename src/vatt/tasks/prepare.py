@@ -20,17 +20,15 @@ from vatt.ingest.run import IngestPlan, ingest, preview
 from vatt.ingest.sources import DUPLICATE, find_items, printable, too_many_skipped
 from vatt.media.captions.choose import CaptionChoice
 from vatt.media.stored_form import StoredForm
-from vatt.shards.index import caption_sources, num_sources, totals
+from vatt.shards.index import caption_sources, damage_lost_s, num_sources, totals
 from vatt.workers.process import Limits
 
 # What a continued preparation may change: none of it changes what is stored.
 FREE_SETTINGS = (
     "out", "executor", "workers", "task", "item_minutes", "worker_gigabytes", "max_bad_fraction",
-    "retry_failed", "overwrite", "dry_run",
+    "max_damage", "retry_failed", "overwrite", "dry_run",
 )  # fmt: skip
-
-
-_SHOWN = 20  # caption files that the table names
+_SHOWN = 20  # caption files, and damaged files, that the table names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +71,8 @@ class PrepareConfig:
     """A shard is closed once it is this large."""
     max_bad_fraction: float = 0.1
     """With a larger share of the videos skipped, duplicates not counted, the exit code is 1."""
+    max_damage: float = 0.1
+    """A file of which a larger share is damaged is skipped; of others all but that is stored."""
     retry_failed: bool = False
     """Try again what an earlier run skipped."""
     overwrite: bool = False
@@ -92,8 +92,9 @@ class PrepareConfig:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, expected >= {minimum}")
         if self.fps != "source" and not 0 < self.fps <= 240:
             raise ConfigError(f'fps: found {self.fps}, expected 0 < fps <= 240, or "source"')
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ConfigError(f"max_bad_fraction: found {self.max_bad_fraction}, expected 0 to 1")
+        for name in ("max_bad_fraction", "max_damage"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: found {getattr(self, name)}, expected 0 to 1")
         if self.task and Share.parse(self.task) and self.overwrite:
             raise ConfigError("overwrite: not with task: the tasks would remove each other's work")
         _ = self.choice  # checks itself
@@ -123,6 +124,8 @@ class PrepareResult:
     skipped: cause → how many.
     captions: origin and language → how many videos have such captions.
     missing: audio or captions → how many parts lack them.
+    damaged: source → how many seconds of it are damaged or cut off; the rest of it is stored.
+    lost_seconds: of all of these.
     other_files: suffix → how many files under the sources are no videos and no captions of one.
     lone_captions: those among them that are captions of no video.
     unread_captions: caption files of videos that could not be read, each with its reason.
@@ -144,6 +147,8 @@ class PrepareResult:
     captions: Mapping[str, int]
     splits: Mapping[str, Mapping[str, Any]]
     missing: Mapping[str, int]
+    damaged: Mapping[str, float]
+    lost_seconds: float
     skipped: Mapping[str, int]
     other_files: Mapping[str, int]
     lone_captions: Sequence[str]
@@ -159,10 +164,18 @@ class PrepareResult:
         for name in ("lone_captions", "unread_captions"):
             if more := given[name][_SHOWN:]:
                 given[name] = [*given[name][:_SHOWN], f"and {len(more)} more"]
+        if not self.damaged:
+            del given["lost_seconds"]
+        elif len(worst := sorted(self.damaged, key=lambda one: -self.damaged[one])) > _SHOWN:
+            rest = f"{len(worst) - _SHOWN} more"
+            lost = sum(self.damaged[name] for name in worst[_SHOWN:])
+            given["damaged"] = {one: self.damaged[one] for one in worst[:_SHOWN]} | {rest: lost}
         return {
             name: value
             for name, value in given.items()
-            if name != "problem" and value not in ((), {}, [])
+            if name != "problem"
+            and value not in ((), {}, [])
+            and (name, value) != ("lost_seconds", 0)
         }
 
 
@@ -200,6 +213,7 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
             captions=config.choice,
             copy=config.copy,
             part_s=config.part_minutes * 60,
+            max_damage=config.max_damage,
             item_s=config.item_minutes * 60 or None,
         ),
         settings=to_values(replace(config, task=None, retry_failed=False, overwrite=False)),
@@ -215,6 +229,7 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
     outcome = preview(plan) if config.dry_run else ingest(plan)
     seconds = time.monotonic() - started
     info, videos = totals(outcome.table), num_sources(outcome.table)
+    damaged = damage_lost_s(outcome.table)
     causes = Counter(one.cause for one in outcome.skipped)
     duplicates = causes.pop(DUPLICATE, 0)
     sources = len(found.items) + len(found.skipped)
@@ -247,6 +262,8 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
         captions=caption_sources(outcome.table),
         splits=info["splits"],
         missing=info["missing"],
+        damaged={printable(name): round(lost, 3) for name, lost in damaged.items()},
+        lost_seconds=round(sum(damaged.values()), 3),
         skipped=dict(sorted(causes.items())),
         other_files=found.other_files,
         lone_captions=lone_captions,

@@ -58,7 +58,9 @@ def transcribe(media: MediaFile, asr: str) -> TimedText:
     engine, _, folder = asr.partition(":")
     with media_errors(media.source):
         zero_s = player_zero_s(media.container)
-        audio = AudioReader(media.handle(), zero_s=zero_s, sample_rate_hz=RATE_HZ)
+        audio = AudioReader(
+            media.handle(), zero_s=zero_s, sample_rate_hz=RATE_HZ, damage=media.damage
+        )
         if engine == POCKETSPHINX:
             return TimedText(tidy(_by_pocketsphinx(audio)), "en")
         return _by_whisper(audio, folder)

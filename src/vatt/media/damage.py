@@ -1,0 +1,212 @@
+"""Decoding on past damage: what is healthy is decoded, what is not is left out and noted as a gap.
+
+A frame counts as damaged when its packet is incomplete, cannot be decoded or is decoded with
+errors, and with it all frames up to the next key frame, which may be made from it. So do frames
+that are missing, as far as a container lets one notice it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+CUT_OFF = "cut off"  # the cause of a gap at the end of a file that ends too early
+_MOST_ERRORS = 100  # of a demuxer, one after the other; then the rest cannot be read
+# Frames come at a steady rate in broadcasts (TS, PS): where time jumps, packets were lost. In other
+# formats a frame may stay for long; there bytes that belong to no packet say the same.
+STEADY = ("mpegts", "mpeg")
+_HOLES = {"matroska,webm": 256, "flv": 256, "avi": 8192}  # more bytes than lie between packets
+_JUMP_S, _JUMP_AT_HOLE_S = 0.5, 0.03
+_UNTIMED = "avi"  # its times are counted, they do not jump; what may lie between packets:
+_BETWEEN = (b"JUNK", b"ix", b"idx1", b"RIFF", b"LIST")
+_READ_TO_ITS_END = 0.9  # of a file's bytes; an index may follow
+_BEFORE_S, _AFTER_S = 0.25, 0.05  # B-frames are shown before what they are made from; overlaps
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Gap:
+    """A stretch in which nothing is to be trusted, in seconds, and why."""
+
+    start_s: float
+    end_s: float
+    cause: str
+
+
+@dataclass(slots=True)
+class Damage:
+    """What is found to be damaged in a file while its streams are decoded.
+
+    spans: damaged stretches in container time, in any order.
+    end_s: where the last packet of any stream ends, in container time.
+    read_bytes: where it ends in the file.
+    hole_bytes: before it, that belong to no packet.
+    error: the first, of what could not be decoded.
+    """
+
+    spans: list[Gap] = field(default_factory=list)
+    end_s: float = 0.0
+    read_bytes: int = 0
+    hole_bytes: int = 0
+    error: Exception | None = None
+
+    def is_read_to_its_end(self, size: int) -> bool:
+        """Whether the packets that were found fill a file of `size` bytes, all but an index."""
+        return self.read_bytes - self.hole_bytes >= _READ_TO_ITS_END * size
+
+    def gaps(self, zero_s: float) -> list[Gap]:
+        """The spans in order, joined where they overlap, on the clock that starts at `zero_s`."""
+        gaps: list[Gap] = []
+        for span in sorted(set(self.spans)):
+            gap = Gap(span.start_s - zero_s, span.end_s - zero_s, span.cause)
+            if gaps and gap.start_s <= gaps[-1].end_s:
+                last = gaps.pop()
+                known = gap.cause in last.cause
+                cause = last.cause if known else f"{last.cause}, {gap.cause}"
+                gap = Gap(last.start_s, max(last.end_s, gap.end_s), cause)
+            gaps.append(gap)
+        return gaps
+
+
+def decode(
+    container: InputContainer, stream: Stream, damage: Damage | None = None
+) -> Iterator[Any]:
+    """The decoded frames of a stream in the order shown.
+
+    Args:
+        container: read from where it stands.
+        stream: of video or audio.
+        damage: gets what is damaged, which is then left out; None: damage is an error.
+
+    Raises:
+        av.FFmpegError: a packet cannot be read or decoded, when there is no `damage` to note it in.
+    """
+    if damage is None:
+        yield from container.decode(stream)
+    else:
+        yield from _Decoder(container, stream, damage).frames()
+
+
+class _Decoder:
+    """Decodes one stream; knows where the damage at hand begins and ends."""
+
+    def __init__(self, container: InputContainer, stream: Stream, damage: Damage) -> None:
+        assert stream.time_base is not None
+        self._container, self._stream, self._damage = container, stream, damage
+        self._tick_s = float(stream.time_base)
+        self._is_video = stream.type == "video"
+        rate = getattr(stream, "average_rate", None) or getattr(stream, "guessed_rate", None)
+        self._usual_s = 1 / float(rate or 25) if self._is_video else 0.0
+        self._now = 0.0  # when the last packet of the stream ends, by the order of decoding
+        self._first: float | None = None  # of the damage at hand; None: all is healthy
+        self._last, self._causes = -inf, dict[str, None]()
+
+    def frames(self) -> Iterator[Any]:
+        """The healthy ones."""
+        name = self._container.format.name
+        begun, untimed, steady = False, name == _UNTIMED, name in STEADY
+        for packet, hole in self._packets():
+            time = packet.dts if packet.dts is not None else packet.pts
+            if packet.size and time is not None:
+                start_s = time * self._tick_s
+                jump_s = start_s - self._now
+                least_s = max(_JUMP_S, 4 * self._usual_s) if steady else _JUMP_AT_HOLE_S
+                if begun and hole and (untimed or jump_s > max(least_s, self._usual_s / 2)):
+                    self._mark(self._now, "missing")
+                    shown = packet.pts if packet.pts is not None else time
+                    self._last = max(self._last, (shown - 1) * self._tick_s)
+                if packet.is_corrupt:
+                    self._mark(start_s, "incomplete")
+                self._now = start_s + ((packet.duration or 0) * self._tick_s or self._usual_s)
+                begun = True
+            try:
+                decoded = packet.decode()
+            except (av.FFmpegError, ValueError) as error:
+                if isinstance(error, av.EOFError):
+                    continue
+                if isinstance(error, MemoryError):
+                    raise
+                self._damage.error = self._damage.error or error
+                self._mark(self._now - self._usual_s, "undecodable")
+                continue
+            yield from filter(self._is_healthy, decoded)
+        self._close(max(self._last + self._usual_s, self._now))
+
+    def _packets(self) -> Iterator[tuple[Packet[Any], int]]:
+        """Those of the stream, each with the bytes before it that may be lost packets."""
+        damage, name, errors, at, holes = self._damage, self._container.format.name, 0, -1, 0
+        hole = steady = int(name in STEADY)
+        least = _HOLES.get(name, inf)
+        packets = self._container.demux()
+        while errors < _MOST_ERRORS:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                errors += 1
+                hole += 1
+                packets = self._container.demux()
+                continue
+            if packet is None:
+                return
+            errors = 0
+            if packet.size and packet.pos is not None:
+                lost = packet.pos - at if at >= 0 else 0
+                if lost > least and not (name == _UNTIMED and self._is_index(at)):
+                    hole += lost
+                    holes += lost
+                at = max(packet.pos + packet.size, at)
+                damage.read_bytes = max(damage.read_bytes, at)
+                damage.hole_bytes = max(damage.hole_bytes, holes)
+            elif at >= 0:
+                at += packet.size  # one of several in a block
+            if packet.size and packet.pts is not None:
+                end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                damage.end_s = max(damage.end_s, end_s)
+            if packet.stream.index == self._stream.index:
+                yield packet, hole
+                hole = steady
+
+    def _is_index(self, at: int) -> bool:
+        """Whether an index, or another chunk that is no packet, begins at a byte of an AVI file."""
+        with Path(self._container.name.removeprefix("file:")).open("rb") as file:
+            file.seek(at)
+            return file.read(5).lstrip(b"\0").startswith(_BETWEEN)
+
+    def _is_healthy(self, frame: Any) -> bool:
+        timestamp = frame.pts if frame.pts is not None else frame.dts
+        start_s = timestamp * self._tick_s if timestamp is not None else self._now
+        if self._is_video and frame.is_corrupt:
+            self._mark(start_s, "decoded with errors")
+        if self._first is None or start_s < self._first:
+            return True
+        if start_s > self._last and (frame.key_frame or not self._is_video):
+            self._close(start_s)
+            return True
+        return False
+
+    def _mark(self, time_s: float, cause: str) -> None:
+        """From this time on frames are damaged, until the next key frame after it."""
+        self._first = time_s if self._first is None else min(self._first, time_s)
+        self._last = max(self._last, time_s)
+        self._causes[f"{self._stream.type} {cause}"] = None
+
+    def _close(self, end_s: float) -> None:
+        if self._first is not None:
+            reordered = getattr(self._stream.codec_context, "has_b_frames", False)
+            start_s = self._first - (_BEFORE_S if reordered else 0.0)
+            end_s += 0.0 if self._is_video else _AFTER_S
+            self._damage.spans.append(Gap(start_s, end_s, ", ".join(self._causes)))
+            self._first, self._last = None, -inf
+            self._causes.clear()
+
+
+def lost_s(gaps: Sequence[Gap]) -> float:
+    """Seconds of all gaps."""
+    return sum(gap.end_s - gap.start_s for gap in gaps)
