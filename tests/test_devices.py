@@ -129,3 +129,12 @@ def test_a_gpu_is_asked_without_counting_emulation(
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert devices.bfloat16_pays(torch.device("cuda")) is pays
+
+
+@pytest.mark.parametrize(("ranks", "cores"), [("1", 6), ("4", 1), ("8", 1), ("2", 3)])
+def test_cores_of_a_machine_are_shared_by_its_ranks(monkeypatch, ranks, cores):
+    monkeypatch.setattr(devices, "num_cpus", lambda: 6)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    assert devices.cpus_of_rank() == cores
+    with devices.cpu_threads(0):
+        assert torch.get_num_threads() == cores

@@ -26,6 +26,11 @@ def num_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def cpus_of_rank() -> int:
+    """The share of the cores of one of the processes that `torchrun` started on this machine."""
+    return max(1, num_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def free_memory() -> int | None:
     """Bytes of memory that can be taken without swapping; None where the system does not say."""
     try:
@@ -38,11 +43,11 @@ def free_memory() -> int | None:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Compute with `count` threads (0: one for each core this process may use) meanwhile."""
+    """Compute with `count` threads (0: one for each core of this rank) meanwhile."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count or num_cpus())
+    torch.set_num_threads(count or cpus_of_rank())
     try:
         yield
     finally:

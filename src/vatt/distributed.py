@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -75,6 +77,34 @@ def barrier() -> None:
     """Wait until all ranks are here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Meanwhile SIGTERM ends no process: it makes the function that is given answer True.
+
+    All ranks call it together and get the same answer: True once any of them got the signal. It
+    asks the hosts alone, so that no accelerator is waited for.
+    """
+    got, group = threading.Event(), None
+    if dist.is_initialized() and dist.get_backend() != "gloo":
+        group = dist.new_group(backend="gloo")
+
+    def on_any_rank() -> bool:
+        if not dist.is_initialized():
+            return got.is_set()
+        answer = torch.tensor([float(got.is_set())])
+        dist.all_reduce(answer, group=group)
+        return bool(answer)
+
+    if threading.current_thread() is not threading.main_thread():  # only that one can be told
+        yield on_any_rank
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: got.set())
+    try:
+        yield on_any_rank
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Gather(torch.autograd.Function):

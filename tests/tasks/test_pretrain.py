@@ -1,5 +1,7 @@
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import tomli_w
 import torch
@@ -24,6 +27,7 @@ from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model
 from vatt.presets import tiny
 from vatt.shards.read import ShardFolder
+from vatt.storage import locked
 from vatt.tasks import pretrain
 from vatt.tasks.prepare import PrepareConfig
 from vatt.tasks.prepare import run as prepare
@@ -161,6 +165,92 @@ def test_other_settings_do_not_continue_a_run(finished, shards):
     out, _ = finished
     with pytest.raises(ConfigError, match=r"optim\.learning_rate: found 0\.5, expected 0\.001 as"):
         pretrain.run(config(shards, out, optim={"learning_rate": 0.5}))
+
+
+def half_done(run: Path, out: Path) -> Path:
+    """A copy of a finished run as if it had stopped after step 4."""
+    shutil.copytree(run, out)
+    for path in (out / "model", *checkpoint.all_saved(out / "checkpoints")[1:]):
+        shutil.rmtree(path)
+    return out
+
+
+def test_a_run_goes_on_with_its_data_at_another_place_and_says_where_it_is(
+    finished, shards, tmp_path, monkeypatch
+):
+    out = half_done(finished[0], tmp_path / "moved")
+    shutil.copytree(shards, tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    pretrain.run(config(Path("elsewhere"), out))
+    assert_same_run(out, finished[0])
+    values = configs.read_toml(out / "config.toml")
+    assert values["data"]["shards"] == [str(tmp_path / "elsewhere")]
+
+
+@pytest.mark.parametrize(("column", "value"), [("sha256", "0"), ("cuts", [0.5]), ("key", "x")])
+def test_a_run_does_not_go_on_with_other_data(finished, shards, tmp_path, column, value):
+    out = half_done(finished[0], tmp_path / "swapped")
+    shutil.copytree(shards, tmp_path / "shards")
+    path = tmp_path / "shards" / "index.parquet"
+    rows = pq.read_table(path)
+    first = rows["split"].to_pylist().index("train")
+    values = rows[column].to_pylist()
+    values[first] = value
+    place = rows.schema.get_field_index(column)
+    pq.write_table(rows.set_column(place, rows.schema.field(place), [values]), path)
+    with pytest.raises(DataError, match="other videos, captions or cuts in split 'train' than"):
+        pretrain.run(config(tmp_path / "shards", out))
+
+
+def test_a_run_of_an_older_version_goes_on_although_its_data_is_not_known(
+    finished, shards, tmp_path
+):
+    out = half_done(finished[0], tmp_path / "old")
+    path = out / "checkpoints" / "step-000004" / "state.json"
+    state = json.loads(path.read_text())
+    del state["facts"]["data"]
+    path.write_text(json.dumps(state))
+    pretrain.run(config(shards, out))
+    assert_same_run(out, finished[0])
+
+
+def test_a_second_run_in_a_folder_at_work_is_refused(shards, tmp_path):
+    out = tmp_path / "both"
+    out.mkdir()
+    with locked(out / ".lock"), pytest.raises(TrainingError, match="another `vatt pretrain` is at"):
+        pretrain.run(config(shards, out))
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_no_step_left_after_the_model_to_start_from_is_refused(finished, shards, tmp_path):
+    start = finished[0] / "checkpoints" / "step-000012"
+    with pytest.raises(ConfigError, match=r"train\.steps: found 12, expected more than 12"):
+        pretrain.run(config(shards, tmp_path / "beyond", start_from=str(start)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_finishes_the_step_saves_it_and_ends_well(shards, tmp_path, workers):
+    out = tmp_path / "stopped"
+    settings = config(shards, out, data={"workers": workers})
+    settings = replace(settings, train=replace(settings.train, steps=3000, save_every=3000))
+    (tmp_path / "run.toml").write_text(tomli_w.dumps(configs.to_values(settings)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.tasks.pretrain_rank", str(tmp_path / "run.toml")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(read_metrics(out / "metrics.jsonl")) < 2:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGTERM)  # the loader's processes, too, as schedulers do
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    stopped = checkpoint.resume(out / "checkpoints")
+    assert stopped.step == read_metrics(out / "metrics.jsonl")[-1]["step"] < 3000
+    assert stopped.optimiser
+    assert not (out / "model").exists()
 
 
 def test_damaged_checkpoint_is_named_and_the_one_before_it_continues(finished, shards, tmp_path):

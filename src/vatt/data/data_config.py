@@ -42,7 +42,8 @@ class DataConfig:
     """Clips whose peak, in [0, 1], is below this count as clips without audio."""
     batch_size: int = 2048  # clips of one step, over all ranks (§4.3)
     workers: int | None = None
-    """Processes that read clips, per rank: 0 is the training process itself, none one per core."""
+    """Processes that read clips, per rank: 0 is the training process itself, none one per
+    core of the machine, shared among its ranks."""
     cache: Literal["none", "memory", "disk"] = "none"
     """Decode every video once and keep frames and audio; for small data sets."""
     cache_dir: Path | None = None  # of cache = "disk"; `cache` inside each shard folder if not set

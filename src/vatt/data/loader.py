@@ -7,6 +7,8 @@ with the batch that they belong to, and are counted where training runs.
 from __future__ import annotations
 
 import logging
+import signal
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -15,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from vatt.contracts import Batch, UnreadableClip
 from vatt.data.datasets import ClipDataset, EvalDataset
-from vatt.devices import num_cpus
+from vatt.devices import cpus_of_rank
 from vatt.errors import DataError, VattError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,11 @@ class _Batches(torch.utils.data.Dataset[Batch | VattError]):
             return error
 
 
+def _outlive_sigterm(_worker: int) -> None:
+    """A signal to the whole job asks training to stop, which still reads the rest of its step."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class Loader:
     """An iterable of batches that counts the clips that cannot be read; see `make_loader`.
 
@@ -66,23 +73,28 @@ class Loader:
             source: where clips come from.
             firsts: position of the first clip of each batch.
             size: clips of a batch; the last one may have fewer.
-            workers: processes that read; 0 reads in this one, None takes one for each core.
+            workers: processes that read; 0 reads in this one, None takes one for each core of
+                this rank.
             device: where batches go.
             unreadable: those of an earlier part of the run.
             most_unreadable: more videos than this may not be unreadable.
         """
         self.unreadable, self.num_unreadable = list(unreadable), 0
         self._device, self._most_unreadable = device, most_unreadable
-        count = num_cpus() if workers is None else workers
-        self._loader: DataLoader[Batch | VattError] = DataLoader(
-            _Batches(source, size, firsts.stop),
-            sampler=firsts,
-            batch_size=None,  # items are batches already
-            num_workers=count,
-            persistent_workers=count > 0,
-            pin_memory=device.type == "cuda",  # by Batch.pin_memory: copies need not wait
-            generator=torch.Generator(),  # else it would draw from everyone's random numbers
-        )
+        count = cpus_of_rank() if workers is None else workers
+        with warnings.catch_warnings():
+            # More processes than cores is the user's choice; -W error must not end a run for it.
+            warnings.filterwarnings("ignore", "This DataLoader will create")
+            self._loader: DataLoader[Batch | VattError] = DataLoader(
+                _Batches(source, size, firsts.stop),
+                sampler=firsts,
+                batch_size=None,  # items are batches already
+                num_workers=count,
+                worker_init_fn=_outlive_sigterm,
+                persistent_workers=count > 0,
+                pin_memory=device.type == "cuda",  # by Batch.pin_memory: copies need not wait
+                generator=torch.Generator(),  # else it would draw from everyone's random numbers
+            )
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches in order, but for those of which no clip can be read (evaluation only).

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import tomli_w
 import torch
 from torch import Tensor, nn
 
 from vatt import config as configs
 from vatt import distributed
-from vatt.config import to_values
+from vatt.config import CONFIG_FILE, to_values
 from vatt.contracts import (
     Augmentation,
     Batch,
@@ -32,13 +37,14 @@ from vatt.data.loader import make_loader
 from vatt.data.tokenizer import WordTokenizer
 from vatt.data.vocabulary import vocabulary
 from vatt.devices import autocast, cpu_threads, pick_device, seeded
-from vatt.errors import ConfigError
+from vatt.errors import ConfigError, DataError, TrainingError
 from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
+from vatt.shards.index import WRITTEN_SCHEMA
 from vatt.shards.read import ShardFolder
-from vatt.storage import claim_folder
+from vatt.storage import claim_folder, locked, write_atomically
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
 from vatt.training.checkpoint import TrainingState
@@ -52,6 +58,7 @@ STATISTICS_CLIPS = 256
 # What a continued run may change: none of it changes what is computed, but for rounding.
 FREE_SETTINGS = (
     "out",
+    "data.shards",  # what is in them is compared, not where they are
     "data.workers",
     "data.cache",
     "data.cache_dir",
@@ -163,14 +170,21 @@ def run(config: PretrainConfig) -> PretrainResult:
     """Pre-train, or continue where the run folder's newest checkpoint stands.
 
     Raises:
-        ConfigError: the run folder is of other settings.
-        DataError: shards are missing or too many of their items are bad.
-        TrainingError: a loss or gradient is not finite.
+        ConfigError: the run folder is of other settings, or nothing is left to train of the model
+            that it starts from.
+        DataError: shards are missing, are other ones than before, or too many of their items are
+            bad.
+        TrainingError: a loss or gradient is not finite; another process trains in this folder.
         CheckpointError: a checkpoint cannot be written or read.
     """
+    shards = tuple(folder.absolute() for folder in config.data.shards)  # found from any folder
+    config = replace(config, data=replace(config.data, shards=shards))
     device = pick_device(config.train.device, distributed.local_rank())
-    with cpu_threads(config.train.threads), distributed.joined_ranks(device):
-        config.out.mkdir(parents=True, exist_ok=True)
+    with (
+        cpu_threads(config.train.threads),
+        distributed.joined_ranks(device),
+        alone_in(config.out),
+    ):
         advice = "give the settings of that run to continue it, or another --out"
         claim_folder(config.out, to_values(config), free=FREE_SETTINGS, advice=advice)
         max_words = config.model.text.vocabulary
@@ -180,6 +194,8 @@ def run(config: PretrainConfig) -> PretrainResult:
         dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
         dataset.check_contrast(texts=config.loss.text_weight > 0)
         state = checkpoint.resume(config.out / "checkpoints", config.start_from)
+        data = data_hash(config.data)
+        check_state(state, config, data)
         model = model_at(state, config, dataset).to(device)
         optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
         optimiser.load_state(state.optimiser)
@@ -211,25 +227,76 @@ def run(config: PretrainConfig) -> PretrainResult:
                 tokenizer=tokenizer,
                 frame_path=frame_path(config),
             ),
-            facts=lambda: {"failures": failures()},
+            facts=lambda: {"failures": failures(), "data": data},
             seed=config.seed,
         )
         summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
-        failed_clips = len(failures())
-        if distributed.is_main():
+        failed_clips, steps = len(failures()), state.step + summary.steps_made
+        if distributed.is_main() and steps == config.train.steps:
             with checkpoint.checkpoint_folder(config.out / "model") as aside:
                 learner.write_model(aside)
         distributed.barrier()
     return PretrainResult(
         out=config.out,
         parameters=sum(weight.numel() for weight in model.parameters()),
-        steps=config.train.steps,
+        steps=steps,
         loss=summary.loss,
         seconds=summary.seconds,
         clips_per_s=summary.clips_per_s,
         waiting_share=summary.waiting_share,
         failed_clips=failed_clips,
     )
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a run folder, and keep other runs out of it while the context lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            if distributed.is_main():
+                stack.enter_context(locked(folder / ".lock"))
+        except BlockingIOError:
+            raise TrainingError(
+                f"{folder}: another `vatt pretrain` is at work there (.lock is locked); wait until "
+                "it has ended, or give another --out"
+            ) from None
+        yield
+
+
+def data_hash(data: DataConfig) -> str:
+    """What changes with any video, caption or cut that is trained on, wherever the shards lie."""
+    digest = hashlib.sha256(data.split.encode())
+    for folder in data.shards:
+        shards = ShardFolder.load(folder, WRITTEN_SCHEMA)
+        table = shards.index.select(["key", "sha256", "json_sha256", "duration_s", "cuts"])
+        digest.update(json.dumps(table.take(shards.rows(data.split)).to_pydict()).encode())
+    return digest.hexdigest()
+
+
+def check_state(state: TrainingState, config: PretrainConfig, data: str) -> None:
+    """Refuse to go on with other data, or with no step left; note where the data lies now.
+
+    Checkpoints of older versions do not say what their data was.
+    """
+    if not state.of_this_run:
+        if state.step >= config.train.steps:
+            raise ConfigError(
+                f"train.steps: found {config.train.steps}, expected more than {state.step}, the "
+                f"steps that are made in {config.start_from}; train for more, or start from a "
+                "model/ folder, which begins at step 0"
+            )
+        return
+    if state.facts.get("data", data) != data:
+        raise DataError(
+            f"{', '.join(map(str, config.data.shards))}: found other videos, captions or cuts in "
+            f"split {config.data.split!r} than {state.folder} was trained on; give the shards as "
+            "they were, or begin a new run in another --out"
+        )
+    path, values = config.out / CONFIG_FILE, to_values(config)
+    moved = configs.read_toml(path)["data"]["shards"] != values["data"]["shards"]
+    if moved and distributed.is_main():
+        write_atomically(path, tomli_w.dumps(values).encode("utf-8", "replace"))
 
 
 def model_at(state: TrainingState, config: PretrainConfig, dataset: ClipDataset) -> Vatt:

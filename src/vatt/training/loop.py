@@ -5,6 +5,7 @@ It knows no modality and no model: a learner brings an objective from a batch to
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
@@ -24,6 +25,8 @@ from vatt.training.checkpoint import TrainingState
 from vatt.training.finite import FiniteCheck
 from vatt.training.log import RunLog
 from vatt.training.optim import Optimiser
+
+logger = logging.getLogger(__name__)
 
 BatchT = TypeVar("BatchT", bound=Sized)
 ItemT = TypeVar("ItemT")
@@ -95,7 +98,8 @@ def train(
 ) -> TrainSummary:
     """Train from update `start_step` to `config.steps`, writing into the run folder `folder`.
 
-    The batches are those of the steps from `start_step` on.
+    The batches are those of the steps from `start_step` on. SIGTERM, as schedulers send it, ends
+    training after the step in work, with a checkpoint.
 
     Raises:
         TrainingError: a loss or gradient is not finite; the weights are those before that step,
@@ -104,7 +108,10 @@ def train(
     """
     clock, active, where = Stopwatch(), distributed.is_main(), folder / "checkpoints"
     check = FiniteCheck[BatchT](folder, learner.buffers, learner.write_model)
-    with RunLog(folder, start_step=start_step, steps=config.steps, active=active) as log:
+    with (
+        RunLog(folder, start_step=start_step, steps=config.steps, active=active) as log,
+        distributed.asked_to_stop() as asked_to_stop,
+    ):
         for step, batch in enumerate(clock.waiting_for(batches), start_step):
             with step_randomness(learner.seed, step):
                 shares = learner.objective(batch)
@@ -118,13 +125,22 @@ def train(
             if (step + 1) % config.log_every == 0 or last:
                 values = check.read() | {"learning_rate": rate} | clock.lap()
                 log.write(step + 1, values, steps_per_s=clock.steps_per_s)
-            if (step + 1) % config.save_every == 0 or last:
+            stop = asked_to_stop()
+            if (step + 1) % config.save_every == 0 or last or stop:
                 check.read()
                 state = TrainingState(step=step + 1, facts=learner.facts())
                 if active:
                     checkpoint.save(where, state, learner.optimiser, learner.write_model)
                     checkpoint.prune(where, config.keep)
                 distributed.barrier()
+            if stop and not last:
+                logger.info(
+                    "SIGTERM: stopped after step %d of %d, which is saved; the same command "
+                    "continues",
+                    step + 1,
+                    config.steps,
+                )
+                break
         return clock.summary(check.read().get("loss"))
 
 
