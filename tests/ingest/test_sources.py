@@ -47,12 +47,20 @@ def test_videos_are_found_in_folders_by_name_with_their_split(tmp_path: Path) ->
 
 def test_every_file_is_a_video_a_caption_or_counted_by_its_suffix(tmp_path: Path) -> None:
     empty(tmp_path, "talk.mp4", "talk.srt", "talk.en.vtt", "talk.info.json", "talk.txt", "README")
-    empty(tmp_path, "song.mp3", "other.de.srt", "package.json", "._talk.mp4", "b/talk.srt")
+    empty(
+        tmp_path,
+        "song.mp3",
+        "other.de.srt",
+        "package.json",
+        "words.tsv",
+        "._talk.mp4",
+        "b/talk.srt",
+    )
     found = find_items([tmp_path], None)
     assert [one.name for one in found.items] == ["talk.mp4"]
     assert found.caption_files == 2  # talk.info.json holds none, by its name
     assert found.other_files == {
-        "(none)": 1, "AppleDouble": 1, ".json": 2, ".mp3": 1, ".srt": 2, ".txt": 1,
+        "(none)": 1, "AppleDouble": 1, ".json": 2, ".mp3": 1, ".srt": 2, ".tsv": 1, ".txt": 1,
     }  # fmt: skip
     assert found.lone_captions == ["b/talk.srt", "other.de.srt"]
 

@@ -215,7 +215,8 @@ class _Search:
                 else:
                     self.other_files[_suffix(path)] += 1
                     self._others[_real(path)] = name
-                    if caption_file(path.name, path.stem) is not None and path.suffix != ".json":
+                    is_data = path.suffix.lower() in (".json", ".tsv")  # as a rule of much else
+                    if not is_data and caption_file(path.name, path.stem) is not None:
                         self.lone_captions.append(name)
 
     def _add_video(self, name: str, path: Path, entry: ManifestEntry | None = None) -> None:
