@@ -7,9 +7,11 @@ what is heard before the first frame is cut.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, islice
+from statistics import fmean, median_low
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +32,11 @@ from vatt.media.container import MediaSource, audio_stream, describe, video_stre
 from vatt.media.damage import Damage, decode
 
 MAX_DURATION_S = 4 * 3600.0  # held in memory by `read_track`: 1.4 GB at 48 kHz
-_DRIFT_S = 0.005  # a timestamp further than this from the count of samples begins a new run
+_DRIFT_S = 0.005  # a timestamp further than this from the count of samples is a gap, or uneven
+_LOOK_S, _NEAR = 1.0, 8  # how far to look for whether times go on smoothly: seconds, frames
+_SMOOTH_S = 0.002  # containers round times to milliseconds
+_GAP_S = 0.1  # where times are uneven, more is a gap, as for FFmpeg's aresample=async
+_STRETCH = 0.02
 _RESAMPLED_AT_ONCE = 2**16  # samples
 BLOCK_S, WARM_UP_S = 1, 0.1  # of `read_audio_blocks`
 _LONGEST_FRAME = 2048  # samples of an AAC frame
@@ -175,33 +181,99 @@ def _placed(
             heard = start + len(piece.samples)
 
 
+class _Heard(NamedTuple):
+    """A decoded frame; `late_s` is its time less the duration of all frames before it."""
+
+    frame: AudioFrame
+    start_s: float
+    late_s: float
+
+
+def _begins_s(heard: _Heard) -> float:
+    """The duration of all frames before it."""
+    return heard.start_s - heard.late_s
+
+
+def _usual_late_s(heard: Iterable[_Heard]) -> float:
+    """The mean of `late_s`, without what lies beyond a gap."""
+    late_s = [one.late_s for one in heard]
+    middle_s = median_low(late_s)
+    return fmean(each for each in late_s if abs(each - middle_s) <= _GAP_S)
+
+
 class _Track:
-    """Decoded audio in runs without gaps, each resampled on its own."""
+    """Decoded audio in runs without gaps, each resampled on its own.
+
+    Times of frames that are not a smooth row (jitter of live recorders, several packets with one
+    time, a clock that runs fast) are no gaps: the audio goes on, and is stretched by so little that
+    it stays in time. Only what stays away begins a new run: a second of frames is looked ahead at.
+    """
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate = sample_rate_hz
         self._resampler: AudioResampler | None = None
         self._waiting = AudioFifo()  # fewer, longer frames: half the time of the whole decoding
         self._form: tuple[str, str, int] | None = None
-        self._next_s = 0.0
+        self._ahead, self._behind = deque[_Heard](), deque[_Heard]()
+        self._heard_s = 0.0  # the duration of all frames so far
         self._run_start_s, self._given = 0.0, 0
+        self._uneven, self._first_late_s, self._usual_s, self._shifted_s = False, 0.0, 0.0, 0.0
 
     def add(self, frame: AudioFrame) -> Iterator[_Piece]:
+        late_s = self._ahead[-1].late_s if self._ahead else -self._heard_s
+        start_s = frame.time if frame.time is not None else self._heard_s + late_s
+        self._ahead.append(_Heard(frame, start_s, start_s - self._heard_s))
+        self._heard_s += frame.samples / frame.sample_rate
+        while self._ahead and self._heard_s - _begins_s(self._ahead[0]) > _LOOK_S:
+            yield from self._take(self._ahead.popleft())
+
+    def finish(self) -> Iterator[_Piece]:
+        """What is left of the track."""
+        while self._ahead:
+            yield from self._take(self._ahead.popleft())
+        yield from self._end_run()
+
+    def _take(self, heard: _Heard) -> Iterator[_Piece]:
+        frame = heard.frame
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        start_s = frame.time if frame.time is not None else self._next_s
-        if form != self._form or abs(start_s - self._next_s) > _DRIFT_S:
-            yield from self.finish()
-            self._form, self._next_s = form, start_s
+        if form != self._form or self._begins_run(heard):
+            yield from self._end_run()
+            self._form = form
             self._resampler = AudioResampler(format="s16", layout="mono", rate=self._rate)
-            self._run_start_s, self._given = start_s, 0
-        self._next_s += frame.samples / frame.sample_rate
+            self._run_start_s, self._given = heard.start_s, 0
+            self._behind.clear()
+            self._behind.append(heard)
+            self._first_late_s = heard.late_s
+            self._usual_s = _usual_late_s([*self._behind, *self._ahead])
+            self._uneven, self._shifted_s = False, 0.0
+        else:
+            self._behind.append(heard)
+            self._uneven |= abs(heard.late_s - self._first_late_s) > _DRIFT_S
+        while heard.start_s - self._behind[0].start_s > _LOOK_S and len(self._behind) > 2:
+            self._behind.popleft()
         frame.pts = None  # the resampler counts samples; the time of the run is kept here
-        self._waiting.write(frame)
+        self._waiting.write(_finite(frame))
         if self._waiting.samples >= _RESAMPLED_AT_ONCE:
             yield from self._resampled(self._waiting.read())
 
-    def finish(self) -> Iterator[_Piece]:
-        """What is left of the run."""
+    def _begins_run(self, heard: _Heard) -> bool:
+        """Whether audio stays away: a gap, or times that begin anew; else it goes on."""
+        jump_s = heard.late_s - self._behind[-1].late_s
+        if abs(jump_s) <= _DRIFT_S:
+            return False
+        near_s = [one.late_s for one in islice(self._ahead, _NEAR)]
+        smooth = all(abs(late_s - heard.late_s) <= _SMOOTH_S for late_s in near_s)
+        if smooth and (len(near_s) >= _NEAR // 2 or not self._uneven):
+            return True
+        usual_s = _usual_late_s(self._behind)
+        away_s = [late_s - usual_s for late_s in (heard.late_s, *near_s)]
+        if min(away_s) > _GAP_S and len(near_s) >= _NEAR // 2:
+            return True
+        return (
+            bool(near_s) and max(*away_s, *(one.late_s - usual_s for one in self._ahead)) < -_GAP_S
+        )
+
+    def _end_run(self) -> Iterator[_Piece]:
         if self._resampler is not None:
             if (rest := self._waiting.read()) is not None:
                 yield from self._resampled(rest)
@@ -212,8 +284,49 @@ class _Track:
         assert self._resampler is not None
         for piece in self._resampler.resample(frame):
             samples = piece.to_ndarray()[0]
+            if self._uneven:
+                samples = self._in_time(samples)
             yield _Piece(self._run_start_s, self._given, samples)
             self._given += len(samples)
+
+    def _in_time(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
+        """Stretched by 2 % at most, where the clock has gone away from the count of samples."""
+        late_s = _usual_late_s([*self._behind, *self._ahead])
+        shift_s = late_s - self._usual_s - self._shifted_s
+        most = int(len(samples) * _STRETCH)
+        more = min(max(round(shift_s * self._rate), -most), most)
+        if abs(shift_s) <= _DRIFT_S or not more:
+            return samples
+        self._shifted_s += more / self._rate
+        return _stretched(samples, len(samples) + more)
+
+
+def _stretched(samples: NDArray[np.int16], count: int) -> NDArray[np.int16]:
+    """As many samples of the same audio, by cubic interpolation (Catmull-Rom)."""
+    x = np.pad(samples.astype(np.float64), (1, 2), "reflect", reflect_type="odd")
+    at = np.arange(count) * (len(samples) / count)
+    left = at.astype(np.int64)
+    before, one, two, after = (x[left + k] for k in range(4))
+    f = at - left
+    curve = one + f / 2 * (
+        two
+        - before
+        + f * (2 * before - 5 * one + 4 * two - after + f * (3 * (one - two) + after - before))
+    )
+    return np.clip(np.rint(curve), -(2**15), 2**15 - 1).astype(np.int16)
+
+
+def _finite(frame: AudioFrame) -> AudioFrame:
+    """The frame; float samples that are no finite numbers are silence."""
+    if not frame.format.name.startswith(("flt", "dbl")):
+        return frame
+    samples = frame.to_ndarray()
+    if np.isfinite(samples).all():
+        return frame
+    finite = np.where(np.isfinite(samples), samples, np.zeros_like(samples))
+    silenced = AudioFrame.from_ndarray(finite, frame.format.name, frame.layout.name)
+    silenced.sample_rate = frame.sample_rate
+    return silenced
 
 
 # ── a few seconds of a stored file, without what lies before them ────────────────────────────────
