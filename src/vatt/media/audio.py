@@ -252,7 +252,7 @@ class _Track:
         while heard.start_s - self._behind[0].start_s > _LOOK_S and len(self._behind) > 2:
             self._behind.popleft()
         frame.pts = None  # the resampler counts samples; the time of the run is kept here
-        self._waiting.write(_finite(frame))
+        self._waiting.write(frame)
         if self._waiting.samples >= _RESAMPLED_AT_ONCE:
             yield from self._resampled(self._waiting.read())
 
@@ -282,7 +282,7 @@ class _Track:
 
     def _resampled(self, frame: AudioFrame | None) -> Iterator[_Piece]:
         assert self._resampler is not None
-        for piece in self._resampler.resample(frame):
+        for piece in self._resampler.resample(frame and _finite(frame)):
             samples = piece.to_ndarray()[0]
             if self._uneven:
                 samples = self._in_time(samples)
