@@ -71,6 +71,7 @@ class FramePath:
     autocast: Literal["auto", "bfloat16", "off"] = "auto"
     short_side: int | None = None  # at which the shards of training were stored, if that is known
     fps: float | None = None  # the same for their rate; None: the videos' own
+    copy: bool = False  # whether files that were in the stored form were kept as they are
 
 
 @dataclass(frozen=True, slots=True)

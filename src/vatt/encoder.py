@@ -19,8 +19,7 @@ from torch.nn.functional import normalize
 
 from vatt.config import CONFIG_FILE, from_values, read_toml
 from vatt.contracts import AudioKind, ClipSpec, FramePath
-from vatt.data.clip_timing import clip_samples, spread_starts
-from vatt.data.file_clips import CLIPS_OF_FILE, spread_frames
+from vatt.data.file_clips import spread_frames, spread_waveforms
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import AutocastSetting, pick_device
 from vatt.devices import autocast as computing_in
@@ -395,13 +394,9 @@ def _read_audio(
         return
     for path in _paths(audio):
         with open_media(path) as media:
-            facts = media.facts
-            track = media.audio(sample_rate_hz=spec.sample_rate_hz)
-        if track is None:
+            clips = spread_waveforms(media, spec)
+        if clips is None:
             raise MediaError(f"{path}: has no audio")
-        duration_s = facts.duration_s if facts.video else len(track) / spec.sample_rate_hz
-        starts_s = spread_starts(duration_s, spec, CLIPS_OF_FILE).tolist()
-        clips = np.stack([clip_samples(track, spec, start_s, duration_s) for start_s in starts_s])
         yield _Input(torch.from_numpy(clips).float().div_(2**15), of_one_file=True)
 
 

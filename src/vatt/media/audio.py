@@ -8,7 +8,7 @@ what is heard before the first frame is cut.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain, islice
 from statistics import fmean, median_low
@@ -39,6 +39,9 @@ _GAP_S = 0.1  # where times are uneven, more is a gap, as for FFmpeg's aresample
 _STRETCH = 0.02
 _RESAMPLED_AT_ONCE = 2**16  # samples
 BLOCK_S, WARM_UP_S = 1, 0.1  # of `read_audio_blocks`
+# Formats whose audio has the same times after a seek; after some frames it has the same samples.
+_SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "wav", "flac", "ogg")
+_SEEK_AFTER_S, _SETTLES_S = 10.0, 1.0
 _LONGEST_FRAME = 2048  # samples of an AAC frame
 
 # ── a whole track ────────────────────────────────────────────────────────────────────────────────
@@ -124,13 +127,17 @@ class AudioReader:
         zero_s: float,
         sample_rate_hz: int,
         damage: Damage | None = None,
+        first: int = 0,
     ) -> None:
-        """Read the audio track whose zero is the container's time `zero_s`; see `decode`."""
+        """Read the audio track whose zero is the container's time `zero_s`, from a sample on.
+
+        See `decode` for `damage`.
+        """
         stream, track = audio_stream(container), _Track(sample_rate_hz)
         frames = decode(container, stream, damage) if stream is not None else ()
         pieces = chain(chain.from_iterable(map(track.add, frames)), track.finish())
-        self._placed = _placed(pieces, zero_s, sample_rate_hz)
-        self.position = 0  # number of the sample that is given next
+        self._placed = _placed(pieces, zero_s, sample_rate_hz, first)
+        self.position = first  # number of the sample that is given next
         self._start, self._samples = next(self._placed, (0, np.zeros(0, np.int16)))
 
     @property
@@ -160,6 +167,46 @@ class AudioReader:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
+def read_spans(
+    container: InputContainer,
+    spans: Sequence[tuple[int, int]],
+    *,
+    zero_s: float | None,
+    sample_rate_hz: int,
+) -> list[NDArray[np.int16]] | None:
+    """Some spans of a track without what lies between them, where the format can be trusted.
+
+    Else it is read in order. Either way no more than a span is held in memory.
+
+    Args:
+        container: at its start.
+        spans: first sample and number of samples of each, in ascending order.
+        zero_s: the container's time of the video clock's zero; None: when the audio begins.
+        sample_rate_hz: of the samples wanted.
+
+    Returns:
+        int16 of each, fewer where the track ends; None when there is no track.
+    """
+    stream, rate = audio_stream(container), sample_rate_hz
+    if stream is None:
+        return None
+    if zero_s is None:
+        zero_s = next((frame.time for frame in container.decode(stream)), None) or 0.0
+        container.seek(0, backward=True)
+    tick_s, seekable = float(stream.time_base or 1), container.format.name in _SEEKABLE
+    reader, found = None, []
+    for first, count in spans:
+        if seekable and (reader is None or first - reader.position > _SEEK_AFTER_S * rate):
+            start_s = max(zero_s + first / rate - _SETTLES_S, 0.0)
+            container.seek(int(start_s / tick_s), stream=stream, backward=True)
+            reader = AudioReader(container, zero_s=zero_s, sample_rate_hz=rate, first=first)
+        reader = reader or AudioReader(container, zero_s=zero_s, sample_rate_hz=rate)
+        while reader.position < first and not reader.ended:
+            reader.read_until(min(first, reader.position + _RESAMPLED_AT_ONCE))
+        found.append(reader.read_until(first + count))
+    return found
+
+
 class _Piece(NamedTuple):
     """Resampled audio: `samples` begin `offset` samples after the start of a run without gaps."""
 
@@ -169,10 +216,9 @@ class _Piece(NamedTuple):
 
 
 def _placed(
-    pieces: Iterable[_Piece], zero_s: float, rate: int
+    pieces: Iterable[_Piece], zero_s: float, rate: int, heard: int = 0
 ) -> Iterator[tuple[int, NDArray[np.int16]]]:
-    """(first sample, samples) in ascending order, from 0 on; what overlaps earlier ones is cut."""
-    heard = 0
+    """(first sample, samples) in ascending order, from `heard` on; what overlaps is cut."""
     for piece in pieces:
         start = round((piece.run_start_s - zero_s) * rate) + piece.offset
         late = max(heard - start, 0)

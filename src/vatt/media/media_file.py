@@ -7,7 +7,7 @@ of these things alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.audio import has_audio_blocks, read_audio_blocks, read_track
+from vatt.media.audio import has_audio_blocks, read_audio_blocks, read_spans, read_track
 from vatt.media.container import (
     MediaSource,
     audio_stream,
@@ -29,7 +29,7 @@ from vatt.media.container import (
 from vatt.media.damage import CUT_OFF, STEADY, Damage, Gap
 from vatt.media.facts import MediaFacts, PacketFacts, read_facts, read_packets
 from vatt.media.frame_filters import FrameConverter, RgbConverter
-from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes, is_direct
+from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes
 from vatt.media.video import TimedFrame, VideoReader
 
 _MAX_DECODED_BYTES = 8 * 2**30  # of one `all_frames`
@@ -150,8 +150,7 @@ class MediaFile:
         Args:
             times_s: [T] seconds on the video clock, in any order; see `video.on_screen`.
             size: (H, W) to scale to; a frame fills it, so keep its aspect or accept the change.
-            stored: (H, W) in which shards store the frames; they are converted to that before,
-                unless they are so already.
+            stored: (H, W) in which shards store the frames; they are converted to that before.
 
         Returns:
             uint8 [T, H, W, 3], RGB, upright; each frame is converted alone, so that the same frame
@@ -163,12 +162,9 @@ class MediaFile:
         frames = np.empty((len(times_s), *size, 3), np.uint8)
         last: TimedFrame | None = None
         with media_errors(self.source):
-            reader = self.video()
-            if stored and is_direct(reader.first):
-                stored = None if stored == (reader.first.height, reader.first.width) else stored
             convert = RgbConverter(size, are_upright=stored is not None)
             store = FrameConverter(stored, "yuv420p") if stored else lambda frame: frame
-            for place, timed in reader.frames_at(times_s):
+            for place, timed in self.video().frames_at(times_s):
                 if timed is not last:
                     rgb, last = convert(store(timed.frame)), timed
                 frames[place] = rgb
@@ -249,6 +245,30 @@ class MediaFile:
         """
         with media_errors(self.source):
             return read_track(self.handle(), self.source, sample_rate_hz)
+
+    def audio_spans(
+        self, spans: Sequence[tuple[int, int]], *, sample_rate_hz: int
+    ) -> list[NDArray[np.int16]] | None:
+        """Spans (first sample, number) of `audio`, ascending, without reading all of a long file.
+
+        Where it seeks they differ from `audio` by less than a sample's shift. Spans are shorter
+        where the track ends.
+        """
+        with media_errors(self.source):
+            container, has_video = self.handle(), video_stream(self.container) is not None
+            zero_s = self._reader.zero_s if has_video else None
+            return read_spans(container, spans, zero_s=zero_s, sample_rate_hz=sample_rate_hz)
+
+    def shown_s(self) -> float:
+        """How long its frames are shown: by the table of an MP4 file, else by the packets.
+
+        What other containers say of their duration may be that of the audio, or nothing.
+        """
+        video = video_stream(self.container)
+        assert video is not None
+        if "mp4" in self.container.format.name and video.duration:
+            return self.facts.duration_s
+        return self.packets().end_s
 
     def has_audio_at(self, sample_rate_hz: int) -> bool:
         """Whether `audio_at` can be asked for samples at this rate; else decode all by `audio`."""

@@ -130,8 +130,8 @@ def decode_planes(
         reader: of the video.
         times_s: [T] seconds, at least one, in any order.
         cut: from the height and width of the frames to the box that is wanted.
-        size: (H, W) that frames are first converted to, as shards store them, unless they are so
-            already; None keeps their own size.
+        size: (H, W) that frames are first converted to, as shards store them; None keeps the
+            video's own form where it can.
 
     Raises:
         MediaError: the video ends before a time, or cannot be decoded.
@@ -197,7 +197,7 @@ class PlaneCopier:
         """Copy frames at `size` in BT.709, or in the form of `first`: its size, its colours."""
         height, width = first.height, first.width
         self._convert: Callable[[VideoFrame], VideoFrame]
-        if is_direct(first) and size in (None, (height, width)):
+        if size is None and _is_direct(first):
             self.form = Layout(height, width, color_matrix(first) == BT709, _is_full(first))
             self._convert = self._like_the_first
         else:
@@ -220,7 +220,7 @@ class PlaneCopier:
         height, width, bt709, full = self.form
         if (
             (frame.height, frame.width) == (height, width)
-            and is_direct(frame)
+            and _is_direct(frame)
             and (color_matrix(frame) == BT709, _is_full(frame)) == (bt709, full)
         ):
             return frame
@@ -237,8 +237,7 @@ class PlaneCopier:
         )
 
 
-def is_direct(frame: VideoFrame) -> bool:
-    """Whether the planes of a frame can be taken as they are: upright, 4:2:0, 8 bits, SDR."""
+def _is_direct(frame: VideoFrame) -> bool:
     return (
         frame.format.name in ("yuv420p", "yuvj420p")
         and min(frame.height, frame.width) <= LARGEST_SHORT_SIDE

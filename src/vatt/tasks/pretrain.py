@@ -382,6 +382,7 @@ def frame_path(config: PretrainConfig) -> FramePath:
         autocast=config.train.autocast,
         short_side=made.get("short_side"),
         fps=None if fps == "source" else fps,
+        copy=bool(made.get("copy", False)),
     )
 
 
