@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from tests.media.clips import HEIGHT, WIDTH, Recipe, numbers, picture, starts_s, write
 from tests.media.reading import decode_all_frames
@@ -186,3 +189,27 @@ def test_audio_alone_has_no_frames(tmp_path: Path) -> None:
     assert probe(path).video is None
     with pytest.raises(MediaError, match="holds no picture"):
         decode_all_frames(path, size=SIZE)
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+def test_the_video_track_marked_as_default_is_read(container: str, tmp_path: Path) -> None:
+    """As with audio; where none is marked, the first."""
+    sources = [
+        write(tmp_path / f"{size[1]}.mp4", Recipe(size=size, audio_codec=None))
+        for size in ((48, 64), (96, 128))
+    ]
+    for default, expected in ((0, 64), (1, 128)):
+        path = tmp_path / f"{default}.{container}"
+        with av.open(str(path), "w") as output, ExitStack() as opened:
+            packets = []
+            for number, source in enumerate(sources):
+                copied = opened.enter_context(av.open(str(source)))
+                to = output.add_stream_from_template(copied.streams.video[0])
+                to.disposition = Disposition.default if number == default else Disposition(0)
+                packets += [(p.dts, p, to) for p in copied.demux(video=0) if p.size]
+            for _, packet, to in sorted(packets, key=lambda one: one[0]):
+                packet.stream = to
+                output.mux(packet)
+        video = probe(path).video
+        assert video is not None
+        assert video.width == expected

@@ -118,15 +118,20 @@ def _reason(error: Exception) -> str:
 
 
 def video_stream(container: InputContainer) -> VideoStream | None:
-    """The first video stream (the cover of an audio file is none), decoded by one thread."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            _refuse_unknown_codec(stream)
-            if not stream.codec_context.is_open:
-                stream.codec_context.thread_count = 1  # parallel over files; the same frames always
-                stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            return stream
-    return None
+    """The video track that the file marks as its default, else the first; decoded by one thread.
+
+    The cover of an audio file is none.
+    """
+    covers = Disposition.attached_pic
+    tracks = [stream for stream in container.streams.video if not stream.disposition & covers]
+    stream = next((t for t in tracks if t.disposition & Disposition.default), None)
+    stream = stream or next(iter(tracks), None)
+    if stream is not None:
+        _refuse_unknown_codec(stream)
+        if not stream.codec_context.is_open:
+            stream.codec_context.thread_count = 1  # parallel over files; the same frames always
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:

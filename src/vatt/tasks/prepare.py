@@ -173,9 +173,7 @@ class PrepareResult:
         return {
             name: value
             for name, value in given.items()
-            if name != "problem"
-            and value not in ((), {}, [])
-            and (name, value) != ("lost_seconds", 0)
+            if name != "problem" and value not in ((), {}, [])
         }
 
 
