@@ -206,7 +206,7 @@ def test_the_video_track_marked_as_default_is_read(container: str, tmp_path: Pat
                 copied = opened.enter_context(av.open(str(source)))
                 to = output.add_stream_from_template(copied.streams.video[0])
                 to.disposition = Disposition.default if number == default else Disposition(0)
-                packets += [(p.dts, p, to) for p in copied.demux(video=0) if p.size]
+                packets += [(p.dts or 0, p, to) for p in copied.demux(video=0) if p.size]
             for _, packet, to in sorted(packets, key=lambda one: one[0]):
                 packet.stream = to
                 output.mux(packet)
