@@ -75,6 +75,7 @@ def test_html_is_in_templates_only():
     found = {
         str(path.relative_to(folder)): match.group()
         for path in folder.rglob("*.py")
-        if (match := html.search(path.read_text(encoding="utf-8")))
+        if "captions" not in path.parts  # they read formats that are HTML
+        and (match := html.search(path.read_text(encoding="utf-8")))
     }
     assert not found
