@@ -213,6 +213,19 @@ def test_a_run_of_an_older_version_goes_on_although_its_data_is_not_known(
     assert_same_run(out, finished[0])
 
 
+def test_a_setting_that_an_older_version_did_not_know_is_what_it_did(shards, tmp_path):
+    out, earlier = tmp_path / "old", configs.merge({"train": {"steps": 6}}, pretrain.EARLIER)
+    pretrain.run(config(shards, tmp_path / "whole", **earlier))
+    half_done(tmp_path / "whole", out)
+    values = configs.read_toml(out / "config.toml")
+    for part, settings in pretrain.EARLIER.items():
+        for key in settings:
+            del values[part][key]
+    (out / "config.toml").write_text(tomli_w.dumps(values))
+    pretrain.run(config(shards, out, train={"steps": 6}))
+    assert_same_run(out, tmp_path / "whole")
+
+
 def test_a_second_run_in_a_folder_at_work_is_refused(shards, tmp_path):
     out = tmp_path / "both"
     out.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -69,6 +69,12 @@ FREE_SETTINGS = (
     "train.device",
     "train.threads",
 )
+
+# What a setting was before it was one: the run of a config.toml without it goes on so.
+EARLIER: Mapping[str, Mapping[str, Any]] = {
+    "data": {"positives": "nearest", "unknown_words": 0.0},
+    "loss": {"duplicates": "negatives"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +191,7 @@ def run(config: PretrainConfig) -> PretrainResult:
         distributed.joined_ranks(device),
         alone_in(config.out),
     ):
+        config = as_begun(config)
         advice = "give the settings of that run to continue it, or another --out"
         claim_folder(config.out, to_values(config), free=FREE_SETTINGS, advice=advice)
         max_words = config.model.text.vocabulary
@@ -262,6 +269,28 @@ def alone_in(folder: Path) -> Iterator[None]:
                 "it has ended, or give another --out"
             ) from None
         yield
+
+
+def as_begun(config: PretrainConfig) -> PretrainConfig:
+    """The settings, with those that an older version's config.toml does not know as they were."""
+    path = config.out / CONFIG_FILE
+    if not path.exists():
+        return config
+    before = configs.read_toml(path)
+    completed = configs.merge(EARLIER, before)
+    if completed == before:
+        return config
+    distributed.barrier()  # every rank has read it
+    if distributed.is_main():
+        write_atomically(path, tomli_w.dumps(completed).encode("utf-8", "replace"))
+    distributed.barrier()
+    new = {
+        part: {key: value for key, value in values.items() if key not in before.get(part, {})}
+        for part, values in EARLIER.items()
+    }
+    logger.info("%s is of an older version: the run goes on with %s", path, new)
+    values = configs.merge(to_values(config), new)
+    return configs.from_values(PretrainConfig, values, where=str(path))
 
 
 def data_hash(data: DataConfig) -> str:
