@@ -280,7 +280,7 @@ def test_caption_files_that_were_not_read_are_named_in_every_run(
         assert (result.changed, result.caption_files) == (changed, 3)
         first, other = result.unread_captions
         assert first.startswith("a.scc: captions of a in a format that is not read (Scenarist)")
-        assert other == "c.en.srt: found no timed text, expected a .srt file"
+        assert other == "c.en.srt: found no timed text, expected captions in a known format"
 
 
 def test_new_times_of_the_same_bytes_change_nothing(second: tuple[Path, PrepareConfig]) -> None:
