@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vatt.errors import ConfigError, MissingExtraError
-from vatt.workers.pool import run_in_order
+from vatt.workers.pool import AHEAD, run_in_order
 from vatt.workers.process import Limits, Lost, TimeLimit
 
 LIMITS = Limits(seconds=1.0, gigabytes=1.0)
@@ -111,12 +111,22 @@ def pid_or_hang(word: str, time_limit: TimeLimit) -> int | str:
     return os.getpid() if word == "pid" else act(word, time_limit)
 
 
-def test_a_process_killed_between_two_items_costs_none() -> None:
-    outcomes = run_in_order(pid_or_hang, ["pid"] * 40, workers=1, limits=LIMITS)
+def noted_pid(note: Path, _: TimeLimit) -> int:
+    with note.open("a") as file:
+        file.write("done\n")
+    return os.getpid()
+
+
+def test_a_process_killed_between_two_items_costs_none(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    outcomes = run_in_order(noted_pid, [note] * 40, workers=1, limits=Limits())
     _, first = next(outcomes)
-    time.sleep(0.5)  # the worker has done what it may do ahead
+    while note.read_text().count("done") < AHEAD:  # what the worker may do ahead
+        time.sleep(0.05)
+    time.sleep(0.5)  # the last outcome is on its way
     assert isinstance(first, int)
     os.kill(first, signal.SIGKILL)
+    time.sleep(0.5)  # until it is gone
     pids = [pid for _, pid in outcomes]
     assert not any(isinstance(pid, Lost) for pid in pids)
     assert len(set(pids)) == 2
@@ -128,7 +138,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; import sys\n"
         "from tests.workers.test_pool import LIMITS, note_and_hang\n"
-        "from vatt.workers.pool import run_in_order\n"
+        "from vatt.workers.pool import AHEAD, run_in_order\n"
         "if __name__ == '__main__':\n"
         "    list(run_in_order(note_and_hang, [Path(sys.argv[1])]))\n"
     )
