@@ -4,6 +4,8 @@ import pytest
 
 from vatt.costs.paper_tables import paper_rows
 
+pytestmark = pytest.mark.slow  # counts twenty models of the paper's sizes
+
 
 @pytest.fixture(scope="module")
 def rows():

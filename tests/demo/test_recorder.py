@@ -80,6 +80,7 @@ def test_another_seed_records_something_else(recorded, tmp_path):
     assert not set(content(other.out).values()) & set(content(recorded.out).values())
 
 
+@pytest.mark.slow
 def test_an_interrupted_recording_goes_on_to_the_same_content(recorded, tmp_path):
     arguments = {name: getattr(config(tmp_path), name) for name in ("hours", "val_hours")}
     code = (

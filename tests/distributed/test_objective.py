@@ -5,6 +5,8 @@ from torch.testing import assert_close
 from tests.distributed.objective import cases, losses_and_gradients
 from tests.distributed.ranks import run_ranks
 
+pytestmark = pytest.mark.slow  # two processes for all cases, and one for each
+
 
 @pytest.fixture(scope="module")
 def on_two_ranks(tmp_path_factory):

@@ -42,6 +42,7 @@ def test_a_prepared_folder_holds_every_video_with_its_captions_labels_and_splits
     assert sum(split["labels"] for split in again["splits"].values()) == 33
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_continues_to_the_same_weights(tiny, tmp_path):
     args = ["pretrain", "--preset", "tiny", "--data.shards", str(tiny.shards)]
     args += ["--data.workers", "0", "--train.threads", "1", "--out", str(tmp_path / "run")]

@@ -129,6 +129,7 @@ def kill_now_and_then(library: Path, out: Path, *, kills: int, seed: int) -> Non
     assert interrupted >= kills / 2
 
 
+@pytest.mark.slow
 def test_killed_runs_continue_to_the_same_bytes(
     library: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_runs_killed_many_times_continue_to_the_same_bytes(
     assert shards(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_that_the_same_command_continues(
     library: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_quota_is_no_fault_of_the_videos(
     assert shards(tmp_path) == uninterrupted
 
 
+@pytest.mark.slow
 def test_tasks_at_once_share_the_work_and_the_last_writes_the_index(
     library: Path, uninterrupted: dict[str, bytes], tmp_path: Path
 ) -> None:

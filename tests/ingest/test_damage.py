@@ -200,6 +200,7 @@ def test_no_clip_of_training_lies_in_a_gap(repeat_short: bool) -> None:
     assert list(spans) == [(0, 0.0, 10.0), (1, 1.5, 4.0), (1, 6.0, 9.0), (2, 0.0, 10.0)]
 
 
+@pytest.mark.slow
 def test_what_is_lost_is_counted_and_no_clip_is_of_it(tmp_path: Path) -> None:
     source = tmp_path / "videos"
     source.mkdir()

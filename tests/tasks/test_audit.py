@@ -119,6 +119,7 @@ def test_a_folder_that_does_not_exist_or_is_given_twice_is_wrong_usage(tmp_path:
         audit(tmp_path, tmp_path / "." / "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_an_audit_and_its_processes(tmp_path: Path) -> None:
     write_scenes(tmp_path, [Scene(seed=1, frames=100)] * 100)
     command = [sys.executable, "-m", "vatt", "audit", str(tmp_path), "--deep"]

@@ -459,6 +459,7 @@ def test_records_cannot_be_read_from_elsewhere(tmp_path: Path) -> None:
         ShardFolder.open(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_audit_of_foreign_tars_finds_damage_and_nothing_else(tmp_path: Path) -> None:
     videos = {f"{n}.mp4": film(Scene(seed=n)) for n in range(3)}
     texts = {f"{n}.txt": SAID.encode() for n in range(3)}

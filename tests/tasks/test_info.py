@@ -66,6 +66,7 @@ def test_the_parts_add_up_to_the_whole(capsys):
     assert total["gflops_in_training"] < total["gflops"]  # half of the tokens are dropped
 
 
+@pytest.mark.slow
 def test_the_papers_own_model_is_described_without_building_it(capsys):
     """Large: 445 million weights, 1.8 GB, of which none is made."""
     before = torch.random.get_rng_state()
@@ -98,6 +99,7 @@ def test_tables_of_the_paper_show_its_digits_and_the_difference():
     assert list(table[0].values())[2:] == ["1252.3", "1250.0", "1500.0", "-0.18%"]
 
 
+@pytest.mark.slow
 def test_tables_of_the_paper_are_rows_for_programs(capsys):
     rows = said(capsys, "--paper-tables")["rows"]
     assert len(rows) == 17

@@ -240,6 +240,7 @@ def test_no_step_left_after_the_model_to_start_from_is_refused(finished, shards,
         pretrain.run(config(shards, tmp_path / "beyond", start_from=str(start)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_sigterm_finishes_the_step_saves_it_and_ends_well(shards, tmp_path, workers):
     out = tmp_path / "stopped"
@@ -389,6 +390,7 @@ def test_clips_that_come_twice_in_a_batch_are_left_out_unless_set_otherwise(shar
         assert found["left_out"][part] < found["negatives"][part] - 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_train_as_one_process_does(shards, tmp_path):
     still = {"transformer": {"dropout": 0.0}}
