@@ -178,6 +178,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_whole_shards_and_the_command_continues(
     library: Path, uninterrupted: dict[str, bytes], small_disk: Path
 ) -> None:

@@ -138,6 +138,7 @@ def test_finished_run_given_again_changes_nothing(finished, shards):
     assert (out / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_killed_run_continues_to_the_weights_of_a_whole_run_with_other_workers_and_cache(
     finished, shards, tmp_path
 ):
