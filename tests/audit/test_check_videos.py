@@ -17,7 +17,7 @@ import pytest
 from tests.data.scenes import SAID, SAID_IN_GERMAN, Scene, write_scenes
 from vatt.audit import check_videos as auditing
 from vatt.audit.check_shards import check_index, check_shard, indexed_shards, open_index
-from vatt.audit.check_videos import Checks, StoredVideo, check_video
+from vatt.audit.check_videos import Checks, StoredVideo, check_video, thumbnails
 from vatt.audit.duplicates import Entry, compare
 from vatt.audit.findings import Finding
 from vatt.audit.fingerprints import Likeness
@@ -119,6 +119,14 @@ def test_reordered_frames_break_the_promised_form_and_are_slow_where_none_is_pro
         deep=False,
     )
     assert [finding.kind for finding in seen.findings] == ["slow to read"]
+
+
+@pytest.mark.parametrize(("size", "shown"), [((48, 64), (90, 120)), ((64, 36), (90, 51))])
+def test_frames_that_are_shown_have_the_aspect_of_the_video(size, shown, tmp_path: Path) -> None:
+    data = write_scenes(tmp_path, [replace(GOOD, size=size, frames=5, sound=None)])
+    (row,) = data.index.to_pylist()
+    frames = thumbnails(StoredVideo(folder=tmp_path, row=row, info=data.info), TimeLimit())
+    assert frames.shape == (5, *shown, 3)
 
 
 def test_captions_in_another_language_are_told_apart() -> None:

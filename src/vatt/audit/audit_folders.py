@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from vatt.audit.fingerprints import Likeness
 from vatt.errors import ConfigError, DataError
 from vatt.shards.read import ShardFolder
 from vatt.workers.pool import run_in_order
-from vatt.workers.process import Lost
+from vatt.workers.process import Lost, TimeLimit
 
 _SHARE_OF_MAIN_LANGUAGE = 0.5  # below it a folder has no main language, and none is "another"
 
@@ -62,7 +62,7 @@ class _StoredVideos(Sequence[StoredVideo]):
         return StoredVideo(folder=data.folder, row=values, info=data.info)
 
 
-def audit_folders(  # noqa: C901 one story
+def audit_folders(
     folders: Sequence[Path],
     *,
     checks: Checks,
@@ -104,33 +104,10 @@ def audit_folders(  # noqa: C901 one story
     if languages.identifier() is None:
         detail = 'languages of captions: pip install "vatt[audit]"'
         audit.findings.append(Finding("not looked at", folder="", detail=detail))
-
-    shards = [shard for data in audit.folders for shard in indexed_shards(data)]
-    audit.checked["shards"] = {"expected": len(shards), "checked": len(shards)}
-    for shard, found in run_in_order(check_shard, shards, workers=workers, progress="shards"):
-        if isinstance(found, Lost):
-            folder, detail = str(shard.folder), f"{found.cause}: {found.reason}"
-            found = [Finding("damaged tar", folder=folder, shard=shard.name, detail=detail)]
-        audit.findings += found
-        audit.checked["shards"]["checked"] -= any(one.kind == "missing shard" for one in found)
-
-    places = np.arange(sum(map(len, audit.folders)))
-    audit.checked["videos"] = {"expected": len(places)}
-    if 0 < most_videos < len(places):
-        places = np.sort(np.random.default_rng(seed).permutation(places)[:most_videos])
-    audit.checked["videos"]["checked"] = len(places)
-    videos = _StoredVideos(audit.folders, places)
-    job = functools.partial(check_video, checks=checks, deep=deep)
-    entries, entry_languages = list[Entry](), list[str]()
-    for video, report in run_in_order(job, videos, workers=workers, progress="videos"):
-        if isinstance(report, Lost):
-            lost, report = report, VideoReport.of(video)
-            report.add("lost decoder", f"{lost.cause}: {lost.reason}")
-        entries.append(_add(audit, video, report))
-        entry_languages.append(report.language)
+    _check_shards(audit, workers=workers)
+    check = functools.partial(check_video, checks=checks, deep=deep)
+    entries = _check_videos(audit, check, most=most_videos, seed=seed, workers=workers)
     audit.findings += compare(entries, likeness)
-    audit.findings += _other_languages(audit, entries, entry_languages)
-
     audit.totals = {
         name: round(value, 3) if value % 1 else int(value)
         for name, value in audit.totals.items()
@@ -141,55 +118,85 @@ def audit_folders(  # noqa: C901 one story
     return audit
 
 
-def _add(audit: Audit, video: StoredVideo, report: VideoReport) -> Entry:
-    """Add a video to the findings and totals; returns what it is compared by."""
-    row = video.row
-    gaps = row.get("gaps") or []
-    audit.findings += report.findings
-    errors = any(KINDS[one.kind].severity == "error" for one in report.findings)
-    for name, amount in {
-        "whole videos": not errors,
-        "gigabytes": row["video_size"] / 1e9,
-        "frames decoded": report.decoded,
-        "hours": row["duration_s"] / 3600,
-        "hours with captions": report.covered_s / 3600,
-        "videos with captions": row["captions"] > 0,
-        "damaged videos": bool(row.get("gaps")),
-        "seconds lost to damage": sum(gaps[1::2]) - sum(gaps[::2]),
-        "videos with sound": row["has_audio"],
-    }.items():
-        audit.totals[name] += amount
-    # The same for one file, or one address, in all folders.
-    source = report.source if "://" in report.source else row["source_sha256"]
-    return Entry(
-        folder=report.folder,
-        shard=report.shard,
-        key=report.key,
-        split=row["split"],
-        source=source or (report.source and f"{report.folder}: {report.source}"),
-        sha256=row["sha256"],
-        fingerprint=report.fingerprint,
-    )
+def _check_shards(audit: Audit, *, workers: int) -> None:
+    shards = [shard for data in audit.folders for shard in indexed_shards(data)]
+    audit.checked["shards"] = {"expected": len(shards), "checked": len(shards)}
+    for shard, found in run_in_order(check_shard, shards, workers=workers, progress="shards"):
+        if isinstance(found, Lost):
+            folder, detail = str(shard.folder), f"{found.cause}: {found.reason}"
+            found = [Finding("damaged tar", folder=folder, shard=shard.name, detail=detail)]
+        audit.findings += found
+        audit.checked["shards"]["checked"] -= any(one.kind == "missing shard" for one in found)
 
 
-def _other_languages(
-    audit: Audit, entries: Sequence[Entry], entry_languages: Sequence[str]
-) -> Iterator[Finding]:
-    counts = Counter(filter(None, entry_languages))
+def _check_videos(
+    audit: Audit,
+    check: Callable[[StoredVideo, TimeLimit], VideoReport],
+    *,
+    most: int,
+    seed: int,
+    workers: int,
+) -> list[Entry]:
+    """Check each video by itself; returns what they are compared by."""
+    places = np.arange(sum(map(len, audit.folders)))
+    audit.checked["videos"] = {"expected": len(places)}
+    if 0 < most < len(places):
+        places = np.sort(np.random.default_rng(seed).permutation(places)[:most])
+    audit.checked["videos"]["checked"] = len(places)
+    videos = _StoredVideos(audit.folders, places)
+    entries, found_languages = list[Entry](), list[str]()
+    for video, report in run_in_order(check, videos, workers=workers, progress="videos"):
+        if isinstance(report, Lost):
+            lost, report = report, VideoReport.of(video)
+            report.add("lost decoder", f"{lost.cause}: {lost.reason}")
+        audit.findings += report.findings
+        row = video.row
+        gaps = row.get("gaps") or []
+        errors = any(KINDS[one.kind].severity == "error" for one in report.findings)
+        for name, amount in {
+            "whole videos": not errors,
+            "gigabytes": row["video_size"] / 1e9,
+            "frames decoded": report.decoded,
+            "hours": row["duration_s"] / 3600,
+            "hours with captions": report.covered_s / 3600,
+            "videos with captions": row["captions"] > 0,
+            "damaged videos": bool(gaps),
+            "seconds lost to damage": sum(gaps[1::2]) - sum(gaps[::2]),
+            "videos with sound": row["has_audio"],
+        }.items():
+            audit.totals[name] += amount
+        # The same for one file, or one address, in all folders.
+        source = report.source if "://" in report.source else row["source_sha256"]
+        entries.append(
+            Entry(
+                folder=report.folder,
+                shard=report.shard,
+                key=report.key,
+                split=row["split"],
+                source=source or (report.source and f"{report.folder}: {report.source}"),
+                sha256=row["sha256"],
+                fingerprint=report.fingerprint,
+            )
+        )
+        found_languages.append(report.language)
+
+    counts = Counter(filter(None, found_languages))
     for language, count in counts.items():
         audit.totals[f"videos with captions in {language}"] = count
-    main, most = counts.most_common(1)[0] if counts else ("", 0)
-    if most <= _SHARE_OF_MAIN_LANGUAGE * counts.total():
-        return
-    for entry, language in zip(entries, entry_languages, strict=True):
-        if language not in ("", main):
-            yield Finding(
+    main, most_common = counts.most_common(1)[0] if counts else ("", 0)
+    if most_common > _SHARE_OF_MAIN_LANGUAGE * counts.total():
+        audit.findings += [
+            Finding(
                 "other language",
                 folder=entry.folder,
                 shard=entry.shard,
                 key=entry.key,
                 detail=f"{language}; most are in {main}",
             )
+            for entry, language in zip(entries, found_languages, strict=True)
+            if language not in ("", main)
+        ]
+    return entries
 
 
 def thumbnails_of(

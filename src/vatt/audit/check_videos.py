@@ -27,7 +27,7 @@ from vatt.shards.record import SampleRecord
 from vatt.workers.process import TimeLimit
 
 NUM_FRAMES = 5  # that are decoded of each video: first, last and three between
-FRAME_SIZE = (90, 120)  # height and width of these frames
+FRAME_SIZE = (90, 120)  # height and width at which they are checked, whatever the aspect
 _SAMPLE_RATE_HZ = 16_000
 
 
@@ -253,9 +253,11 @@ def frame_times(last_s: float) -> NDArray[np.float64]:
 
 
 def thumbnails(video: StoredVideo, _: TimeLimit) -> NDArray[np.uint8]:
-    """The frames that were checked, [T, H, W, 3], to show them; none when it does not decode."""
+    """The frames that were checked, [T, H, W, 3], at their own aspect; none if it cannot decode."""
+    height, width = FRAME_SIZE[0], video.row["width"] * FRAME_SIZE[0] / video.row["height"]
     try:
         with open_media(video.alone().read_video(0)) as media:
-            return media.frames(frame_times(media.packets().last_s), size=FRAME_SIZE)
+            size = (height, min(max(round(width), 1), 4 * height))  # a row may hold anything
+            return media.frames(frame_times(media.packets().last_s), size=size)
     except (MediaError, DataError):
         return np.empty((0, *FRAME_SIZE, 3), np.uint8)

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 _CELLS = 8
 _THIRD = 21  # bits: two similar fingerprints have at least one third in common exactly
@@ -159,6 +157,9 @@ def _candidates(
 
 def groups(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Connected components of `pairs`: each group ascending, the largest group first."""
+    from scipy.sparse import coo_array  # not above: it would double the start of every worker
+    from scipy.sparse.csgraph import connected_components
+
     places, ends = np.unique(np.array(pairs, np.int64).reshape(-1, 2), return_inverse=True)
     ones, twos = ends.reshape(-1, 2).T
     graph = coo_array((np.ones(len(ones)), (ones, twos)), shape=(len(places), len(places)))
