@@ -5,6 +5,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
+from vatt.errors import CheckpointError
 from vatt.training.log import RunLog, duration, read_metrics
 
 
@@ -37,6 +38,22 @@ def test_continued_run_drops_records_past_its_checkpoint_and_a_cut_line(tmp_path
     with RunLog(tmp_path, start_step=4, steps=6) as log:
         log.write(6, {"loss": 0.125}, steps_per_s=1.0)
     assert read_metrics(path) == [*records[:2], {"step": 6, "loss": 0.125}]
+
+
+def test_a_step_logged_twice_counts_as_it_was_logged_last(tmp_path):
+    lines = [{"step": 1, "loss": 5.0}, {"step": 2, "loss": 4.0}, {"step": 1, "loss": 3.0}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [entry["loss"] for entry in read_metrics(tmp_path / "metrics.jsonl")] == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("damaged", ['{"st', '{"loss": 1.0}', "7", ""])
+def test_a_damaged_log_is_named_with_its_line_but_for_a_last_line_cut_off(tmp_path, damaged):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n' + damaged + "\n" + '{"step": 3}\n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: line 2 is no entry"):
+        read_metrics(path)
+    path.write_text('{"step": 1}\n' + damaged)
+    assert read_metrics(path) == [{"step": 1}]
 
 
 def test_other_ranks_write_nothing(tmp_path):

@@ -33,9 +33,9 @@ def retrieval_table(result: Mapping[str, Any]) -> RetrievalTable | None:
         return None
     groups: list[list[Row]] = []
     for title, numbers in found.items():
-        prefixes = {title: "", "not trained": "random_init_", "chance": "chance_"}
+        prefixes = {title: "", "untrained": "random_init_", "chance": "chance_"}
         if "ceiling_R@1" in numbers:
-            prefixes["knowing all facts"] = "ceiling_"
+            prefixes["ceiling"] = "ceiling_"
         groups.append(
             [
                 (name, [f"{numbers[prefix + column]:.1f}" for column in RETRIEVAL_MEASURES])
@@ -55,7 +55,7 @@ def from_text_table(result: Mapping[str, Any]) -> Table | None:
     groups: list[list[Row]] = [
         [
             (f"{name.removesuffix('_from_text')} ({v['n']:,} clips)", [f"{v[PRETRAINED]:.3f}"]),
-            ("not trained", [f"{v[RANDOM_INIT]:.3f}"]),
+            ("untrained", [f"{v[RANDOM_INIT]:.3f}"]),
             (f"chance, {v['classes']} classes", [f"{v['chance']:.3f}"]),
         ]
         for name, v in result.items()
@@ -77,7 +77,7 @@ def linear_table(result: Mapping[str, Any]) -> Table | None:
             detail += f", mean of {numbers['draws']} draws"
         titles = {
             PRETRAINED: f"{words} ({detail})",
-            RANDOM_INIT: "not trained",
+            RANDOM_INIT: "untrained",
             STILL_FRAME: "trained, one still frame",
         }
         rows: list[Row] = [

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vatt.config import flatten, read_toml
 from vatt.contracts import draw_bits
-from vatt.errors import CheckpointError, ConfigError, DataError
+from vatt.errors import ConfigError, DataError
 from vatt.evaluation.features import PRETRAINED, SplitFeatures, mean_text_tokens
 from vatt.evaluation.protocols.zero_shot_pool import caption_pool
 from vatt.evaluation.results import read_result, versions
@@ -23,6 +20,7 @@ from vatt.media.media_file import decode_frames
 from vatt.report.figures import Curve, Points, Similarities, curves, densities, maps
 from vatt.report.page import Example, Mark, Strip, render
 from vatt.report.result_tables import from_text_table, linear_table, retrieval_table
+from vatt.training.log import read_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +32,7 @@ class RunPageConfig:
     """What the page shows."""
 
     split: str = "test"
-    title: str = "A VATT pre-training, from the outside"
+    title: str = "A VATT pre-training run"
     notes: tuple[str, ...] = ()
     """Paragraphs for "What these numbers do not show"."""
     examples: int = 8
@@ -58,7 +56,7 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
     Raises:
         CheckpointError: a result or the training log is damaged.
     """
-    log = read_metrics(run.folder)
+    log = read_metrics(run.folder / "metrics.jsonl")
     zero_shot = read_result(run.folder, "zero-shot")
     linear_eval = read_result(run.folder, "linear-eval")
     examples, num_searched = _examples(config, run, clips)
@@ -66,9 +64,9 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
     training_curves = None
     if len(log) > 1:
         names = {"loss": "whole", "video_audio": "video–audio", "video_text": "video–text"}
-        steps = [line["step"] for line in log]
-        losses = {title: [line[name] for line in log] for name, title in names.items()}
-        rates = {"learning rate": [line["learning_rate"] for line in log]}
+        steps = [entry["step"] for entry in log]
+        losses = {title: [entry[name] for entry in log] for name, title in names.items()}
+        rates = {"learning rate": [entry["learning_rate"] for entry in log]}
         training_curves = curves(
             [Curve("loss", steps, losses), Curve("learning rate", steps, rates)]
         )
@@ -100,27 +98,8 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
     )
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl in the order of steps; of a repeated step the last line.
-
-    Raises:
-        CheckpointError: a line is no JSON.
-    """
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return []
-    by_step = {}
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            line = json.loads(text)
-            by_step[line["step"]] = line
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: line {number} is no log line: {error}") from error
-    return [by_step[step] for step in sorted(by_step)]
-
-
 def _about(
-    config: RunPageConfig, run: TrainedRun, clips: SplitFeatures, log: list[dict[str, Any]]
+    config: RunPageConfig, run: TrainedRun, clips: SplitFeatures, log: list[dict[str, float]]
 ) -> dict[str, str]:
     """Sizes of the data, the training, the model and its clips."""
     facts: dict[str, str] = {}
@@ -134,7 +113,7 @@ def _about(
         batch_size = int(flatten(read_toml(settings))["data.batch_size"])
         steps = int(log[-1]["step"])
         facts |= {"steps": f"{steps:,}", "clips seen": f"{steps * batch_size:,}"}
-        speeds = [line["clips_per_s"] for line in log if line.get("clips_per_s")]
+        speeds = [entry["clips_per_s"] for entry in log if entry.get("clips_per_s")]
         if speeds:
             facts["speed"] = f"{np.median(speeds):,.0f} clips/s"
     parameters = sum(weight.numel() for weight in run.encoder.module.parameters())

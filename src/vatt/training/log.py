@@ -6,12 +6,14 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
+
+from vatt.errors import CheckpointError
+from vatt.workers.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +28,11 @@ class RunLog:
     def __init__(self, folder: Path, *, start_step: int, steps: int, active: bool = True) -> None:
         self._steps = steps
         self._active = active
+        self._open = ExitStack()
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / "metrics.jsonl").open("a+b")
+        self._file = self._open.enter_context((folder / "metrics.jsonl").open("a+b"))
         self._file.seek(0)
         kept = 0
         for line in self._file:
@@ -39,38 +42,28 @@ class RunLog:
         self._file.truncate(kept)
         purge = start_step + 1 if start_step else None
         self._board = SummaryWriter(str(folder), purge_step=purge)
-        self._bar = Progress(
-            TextColumn("pretrain"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[text]}"),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("", total=steps, completed=start_step, text="")
-        self._bar.start()
+        self._open.callback(self._board.close)
+        self._has_bar = sys.stderr.isatty()
+        bar = ProgressBar("pretrain", steps, done=start_step, shown=self._has_bar)
+        self._bar = self._open.enter_context(bar)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._active:
-            self._bar.stop()
-            self._file.close()
-            self._board.close()
+        self._open.close()
 
     def advance(self, step: int) -> None:
         """Say that `step` updates are made; cheap, for every step."""
         if self._active:
-            self._bar.update(self._task, completed=step)
+            self._bar.update(step)
 
     def write(self, step: int, values: Mapping[str, float], *, steps_per_s: float) -> None:
         """Record the values of the step that made `step` updates."""
         if not self._active:
             return
-        record = {"step": step, **values}
-        self._file.write(json.dumps(record).encode() + b"\n")
+        entry = {"step": step, **values}
+        self._file.write(json.dumps(entry).encode() + b"\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -80,8 +73,8 @@ class RunLog:
             else f"{name} {value:.4g}"
             for name, value in values.items()
         )
-        self._bar.update(self._task, text=text)
-        if self._bar.disable:
+        self._bar.update(step, text)
+        if not self._has_bar:
             left_s = (self._steps - step) / steps_per_s
             logger.info("step %d of %d, %s left  %s", step, self._steps, duration(left_s), text)
 
@@ -93,8 +86,25 @@ def duration(seconds: float) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The entries of a metrics.jsonl, without a last line that was cut off while being written."""
-    if not path.exists():
+    """The entries of a metrics.jsonl by step, of a step that stands there twice the last one.
+
+    A last line that was cut off while being written is left out; without a file there are none.
+
+    Raises:
+        CheckpointError: another line is damaged; says which.
+    """
+    if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    by_step: dict[float, dict[str, float]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            by_step[entry["step"]] = entry
+        except (ValueError, KeyError, TypeError) as error:
+            if not line.endswith("\n"):
+                break
+            raise CheckpointError(
+                f"{path}: line {number} is no entry of a training log: {error}; remove this line"
+            ) from error
+    return [by_step[step] for step in sorted(by_step)]
