@@ -27,6 +27,7 @@ class Video:
     cuts: tuple[float, ...] = ()
     split: str = "train"
     size: tuple[int, int] = (48, 64)
+    file: Path | None = None  # stored as it is, as `vatt prepare --copy` does
 
 
 def write_shards(folder: Path, videos: list[Video]) -> ShardFolder:
@@ -38,7 +39,7 @@ def write_shards(folder: Path, videos: list[Video]) -> ShardFolder:
             recipe = Recipe(
                 frames=video.frames, flash=video.flash, audio_codec=codec, size=video.size
             )
-            path = write(Path(scratch) / f"v{number}.mp4", recipe)
+            path = video.file or write(Path(scratch) / f"v{number}.mp4", recipe)
             facts = probe(path)
             record = SampleRecord(
                 key=f"v{number}",

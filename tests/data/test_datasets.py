@@ -1,12 +1,14 @@
 from dataclasses import fields, replace
+from itertools import count
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from tests.data.small_shards import FPS, Video, damage, write_shards
-from tests.media.clips import click_s, flashes, numbers
+from tests.media.clips import Recipe, click_s, flashes, numbers, write
 from vatt.contracts import Augmentation, Clip, ClipSpec, Crop
 from vatt.data.augment import AugmentConfig
 from vatt.data.clip_reader import ClipReader
@@ -14,6 +16,7 @@ from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset, EvalDataset
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError, DataError, MediaError
+from vatt.media.media_file import decode_audio
 from vatt.shards.read import ShardFolder
 
 SPEC = ClipSpec(
@@ -59,6 +62,37 @@ def test_frames_and_waveform_are_of_the_same_moment(data):
         heard_s = start_s + click_s(clip.waveform, SPEC.sample_rate_hz)
         assert heard_s == pytest.approx(1.2, abs=0.01)  # frame 12 flashes at 1.2 s
         assert flashes(clip.frames).tolist() == [n == 12 for n in numbers(clip.frames)]
+
+
+@pytest.mark.parametrize("uneven", ["jitter", "bursts", "drift"])
+def test_audio_of_a_clip_goes_on_where_packet_times_are_uneven(uneven, tmp_path):
+    path = write(tmp_path / "even.mp4", Recipe(frames=40, noise=True))
+    jitter = np.random.default_rng(0).integers(-380, 380, 500)
+    times = {
+        "jitter": lambda n: n * 1024 + int(jitter[n]),  # up to 8 ms
+        "bursts": lambda n: n // 5 * 5 * 1024 + n % 5,
+        "drift": lambda n: round(n * 1024 * 1.003),
+    }
+    with av.open(str(path)) as given, av.open(str(tmp_path / "a.mp4"), "w") as output:
+        copies = {one.index: output.add_stream_from_template(one) for one in given.streams}
+        place = count()
+        for packet in given.demux():
+            if packet.size:
+                if packet.stream.type == "audio":
+                    packet.pts = packet.dts = times[uneven](next(place)) + 500
+                    packet.duration = 0
+                packet.stream = copies[packet.stream.index]
+                output.mux(packet)
+    data = write_shards(tmp_path / "shards", [Video(file=tmp_path / "a.mp4")])
+    whole = decode_audio(tmp_path / "a.mp4", sample_rate_hz=8000)
+    assert whole is not None
+    clip = reader_of(data).read(0, 2.0, 4.0, Augmentation())
+    assert_array_equal(clip.waveform, whole[16_000:22_400])
+    assert np.flatnonzero(clip.waveform == 0).size < 20  # noise; a hole has hundreds
+    # At 48 kHz, where the packets could be read alone, it is as even.
+    spec = replace(SPEC, sample_rate_hz=48_000)
+    clip = ClipReader(data, config_of(data), spec, WORDS, ()).read(0, 2.0, 4.0, Augmentation())
+    assert np.flatnonzero(clip.waveform == 0).size < 60
 
 
 def test_a_short_video_repeats_in_picture_and_sound(data):

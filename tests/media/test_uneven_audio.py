@@ -13,13 +13,15 @@ from av.audio.stream import AudioStream
 
 from vatt.media.audio import AudioReader
 from vatt.media.container import open_container
-from vatt.media.media_file import decode_audio
+from vatt.media.media_file import decode_audio, open_media
 
 RATE, HZ, SECONDS = 48_000, 440, 8
 JITTER = np.random.default_rng(1).uniform(-1, 1, 1000)
 
 
-def write_tone(path: Path, when: Callable[[int, float], float], codec: str = "aac") -> Path:
+def write_tone(
+    path: Path, when: Callable[[int, float], float], codec: str = "aac", ticks: int = 1000
+) -> Path:
     """A tone without a break; packet n, which is at t s, is given the time `when(n, t)`."""
     tone = 0.25 * np.sin(2 * np.pi * HZ * np.arange(SECONDS * RATE) / RATE)
     with av.open(str(path), "w") as output:
@@ -31,8 +33,8 @@ def write_tone(path: Path, when: Callable[[int, float], float], codec: str = "aa
         for n, packet in enumerate([*stream.encode(frame), *stream.encode(None)]):
             assert packet.pts is not None
             time_s = when(n, max(float(packet.pts * packet.time_base), 0.0))
-            last = max(last + 1, round(time_s * 1000))
-            packet.time_base, packet.duration = Fraction(1, 1000), 0
+            last = max(last + 1, round(time_s * ticks))
+            packet.time_base, packet.duration = Fraction(1, ticks), 0
             packet.pts = packet.dts = last
             output.mux(packet)
     return path
@@ -126,3 +128,21 @@ def test_samples_that_are_no_numbers_are_silence(codec: str, bad: float, tmp_pat
     assert waveform is not None
     expected = np.where(np.isfinite(tone), tone, 0.0) * 2**15
     np.testing.assert_allclose(waveform, expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("when", "is_even"),
+    [
+        (lambda n, t: n * 1024 / RATE, True),
+        (lambda n, t: n * 1024 / RATE + 0.008 * JITTER[n], False),
+        (lambda n, t: n // 5 * 5 * 1024 / RATE, False),
+        (lambda n, t: n * 1024 / RATE + (3.0 if n >= 200 else 0.0), False),
+    ],
+    ids=["even", "jitter", "5 at once", "pause"],
+)
+def test_audio_is_read_in_blocks_only_where_its_packets_follow_each_other(
+    when: Callable[[int, float], float], is_even: bool, tmp_path: Path
+) -> None:
+    path = write_tone(tmp_path / "a.mp4", when, ticks=RATE)
+    with open_media(path, quickly=True) as media:
+        assert media.has_audio_at(RATE) == media.has_audio_at(16_000) == is_even

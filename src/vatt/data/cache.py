@@ -307,7 +307,7 @@ def _decode_into(
                 sides = [int(data.column(name)[room.row]) for name in ("height", "width")]
                 frames, starts_s, end_s = media.all_frames(covering(settings.size, *sides))
             if media.has_audio_at(rate):
-                track = media.audio_at(0, round(duration_s * rate))
+                track = media.audio_at(0, round(duration_s * rate), sample_rate_hz=rate)
             else:
                 track = media.audio(sample_rate_hz=rate)
     except (MediaError, DataError) as error:

@@ -46,6 +46,7 @@ class ClipReader:
         self._has_audio = data.column("has_audio")
         self._annotations = AnnotationReader(data, spec, tokenizer, config)
         self._track: tuple[int, NDArray[np.int16] | None] | None = None  # the last one, and its row
+        self._in_blocks: dict[int, bool] = {}  # by row: whether its audio can be read in blocks
         self._caches: dict[int, VideoCache] = {}  # by row
         for rows in cached if config.cache != "none" else ():
             settings = CacheSettings(config.rgb_size, spec.sample_rate_hz)
@@ -145,9 +146,12 @@ class ClipReader:
         if not self._has_audio[row]:
             return None
         rate = self._spec.sample_rate_hz
-        if media.has_audio_at(rate):
+        if row not in self._in_blocks:
+            self._in_blocks[row] = media.has_audio_at(rate)
+        if self._in_blocks[row]:
             end = round(self.end_s(row) * rate)
-            return media.audio_at(first, max(0, min(count, end - first)))
+            count = max(0, min(count, end - first))
+            return media.audio_at(first, count, sample_rate_hz=rate)
         if self._track is None or self._track[0] != row:
             self._track = row, media.audio(sample_rate_hz=rate)
         _, track = self._track

@@ -276,18 +276,21 @@ class MediaFile:
             track = audio_stream(self.container)
             return track is not None and has_audio_blocks(track, sample_rate_hz)
 
-    def audio_at(self, first: int, count: int) -> NDArray[np.int16]:
-        """`count` mono samples from number `first` on, without decoding the track before them.
+    def audio_at(self, first: int, count: int, *, sample_rate_hz: int) -> NDArray[np.int16]:
+        """`count` samples of `audio` from number `first` on, without decoding all before them.
 
-        They are at the rate for which `has_audio_at`; zeros where there is no audio. A sample is
+        They are at a rate for which `has_audio_at`; zeros where there is no audio. A sample is
         the same wherever reading begins.
         """
         with media_errors(self.source):
-            container = self.container if self._reader.begun else self.handle()
+            container, zero_s = self.container, self._reader.zero_s
+            if not self._reader.begun:
+                container = self.handle()
             track = audio_stream(container)
             assert track is not None
-            zero = round(self._reader.zero_s * track.codec_context.sample_rate)
-            return read_audio_blocks(container, track, zero + first, count)
+            return read_audio_blocks(
+                container, track, first, count, zero_s=zero_s, sample_rate_hz=sample_rate_hz
+            )
 
 
 def _zero(container: InputContainer) -> int | None:
