@@ -1,4 +1,4 @@
-"""Files and folders written atomically, format versions, hashes, locks, claimed folders."""
+"""Files and folders written atomically, format versions, hashes, locks."""
 
 from __future__ import annotations
 
@@ -8,42 +8,54 @@ import logging
 import os
 import secrets
 import shutil
-import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import tomli_w
-
-from vatt.config import CONFIG_FILE, flatten, read_toml
-from vatt.errors import ConfigError, VattError
+from vatt.errors import VattError
 
 logger = logging.getLogger(__name__)
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, *, first_wins: bool = False) -> None:
     """Write a file that appears complete or not at all; a text is written as UTF-8."""
-    with atomic_file(path) as aside:
+    with atomic_file(path, first_wins=first_wins) as aside:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, first_wins: bool = False) -> Iterator[Path]:
     """Where to write a file that becomes `path` when the context ends without an error.
 
     It is flushed to the disk and renamed. After an error nothing is left, and what `path` was
     before stays; what a killed process left is overwritten by the next one.
+
+    Args:
+        path: its name then.
+        first_wins: several processes may write the same file at once; the first one's stays.
     """
-    aside = path.with_name(f"{path.name}.part")
+    own = f"-{secrets.token_hex(8)}" if first_wins else ""
+    aside = path.with_name(f"{path.name}{own}.part")
     try:
         yield aside
         _flush(aside)
-        aside.replace(path)
+        if not (first_wins and _linked(aside, path)):
+            aside.replace(path)
         _flush(path.parent)
-    except BaseException:
+    finally:
         aside.unlink(missing_ok=True)
-        raise
+
+
+def _linked(aside: Path, path: Path) -> bool:
+    """Give a file a second name unless another file has it; False on a disk without hard links."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -137,43 +149,3 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         except OSError as error:
             logger.warning("%s: cannot be locked (%s): start no second run", path, error.strerror)
         yield
-
-
-def claim_folder(
-    folder: Path, settings: Mapping[str, Any], *, free: Collection[str], advice: str
-) -> None:
-    """Write config.toml into an existing folder, or check that it has these settings.
-
-    When several processes claim a folder at once, the first one's settings hold.
-
-    Args:
-        folder: what is begun, or continued, with these settings.
-        settings: as `vatt.config.to_values` gives them.
-        free: those that may differ, by dotted key: they do not change what is stored.
-        advice: what the user can do about a difference.
-
-    Raises:
-        ConfigError: the folder has other settings; names the first that differs.
-    """
-    path = folder / CONFIG_FILE
-    # A path may hold bytes that are no UTF-8; TOML must be.
-    text = tomli_w.dumps(settings).encode("utf-8", "replace")
-    if not path.exists():
-        aside = folder / f".{CONFIG_FILE}-{secrets.token_hex(8)}"
-        aside.write_bytes(text)
-        _flush(aside)
-        try:
-            os.link(aside, path)  # unlike a rename, it fails when another was first
-        except FileExistsError:
-            pass
-        except OSError:  # a disk without hard links
-            aside.replace(path)
-        aside.unlink(missing_ok=True)
-        _flush(folder)
-    before, now = flatten(read_toml(path)), flatten(tomllib.loads(text.decode()))
-    for key in sorted(before.keys() | now.keys()):
-        if key not in free and before.get(key) != now.get(key):
-            raise ConfigError(
-                f"{key}: found {now.get(key)!r}, expected {before.get(key)!r} as in {path}; "
-                f"{advice}"
-            )

@@ -26,10 +26,11 @@ from vatt.ingest.changes import FileState, SourceState, changed_sources, state_o
 from vatt.ingest.item import Making, Prepared, look_at, prepare_item
 from vatt.ingest.journal import BusyError, Journal, Share, Stored
 from vatt.ingest.sources import DUPLICATE, Found, Item, Skipped, without_duplicates
+from vatt.run_folder import claim_folder
 from vatt.shards.index import num_sources, totals
 from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, SOURCES_FILE, shard_paths
 from vatt.shards.write import ShardWriter, write_index
-from vatt.storage import claim_folder, sha256_of
+from vatt.storage import sha256_of
 from vatt.workers.pool import run_in_order
 from vatt.workers.process import Limits, Lost
 

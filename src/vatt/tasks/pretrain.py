@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import tomli_w
 import torch
 from torch import Tensor, nn
 
-from vatt import config as configs
 from vatt import distributed
-from vatt.config import CONFIG_FILE, to_values
+from vatt.config import CONFIG_FILE, from_values, merge, read_toml, to_values
 from vatt.contracts import (
-    Augmentation,
     Batch,
     ClipSpec,
     Embeddings,
@@ -34,17 +28,16 @@ from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import make_loader
+from vatt.data.statistics import data_hash, measure_frames, vocabulary
 from vatt.data.tokenizer import WordTokenizer
-from vatt.data.vocabulary import vocabulary
 from vatt.devices import autocast, cpu_threads, pick_device, seeded
-from vatt.errors import ConfigError, DataError, TrainingError
+from vatt.errors import ConfigError, DataError
 from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
-from vatt.shards.index import WRITTEN_SCHEMA
+from vatt.run_folder import alone_in, claim_folder, renew_settings
 from vatt.shards.read import ShardFolder
-from vatt.storage import claim_folder, locked, write_atomically
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
 from vatt.training.checkpoint import TrainingState
@@ -191,18 +184,22 @@ def run(config: PretrainConfig) -> PretrainResult:
         distributed.joined_ranks(device),
         alone_in(config.out),
     ):
-        config = as_begun(config)
-        advice = "give the settings of that run to continue it, or another --out"
-        claim_folder(config.out, to_values(config), free=FREE_SETTINGS, advice=advice)
+        settings = claim_folder(
+            config.out,
+            to_values(config),
+            free=FREE_SETTINGS,
+            earlier=EARLIER,
+            advice="give the settings of that run to continue it, or another --out",
+        )
+        config = from_values(PretrainConfig, settings, where=str(config.out / CONFIG_FILE))
         max_words = config.model.text.vocabulary
         tokenizer = vocabulary(
             config.out, config.data, max_words=max_words, start_from=config.start_from
         )
         dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
         dataset.check_contrast(texts=config.loss.text_weight > 0)
-        state = checkpoint.resume(config.out / "checkpoints", config.start_from)
-        data = data_hash(config.data)
-        check_state(state, config, data)
+        state = resumed(config)
+        renew_settings(config.out, settings)
         model = model_at(state, config, dataset).to(device)
         optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
         optimiser.load_state(state.optimiser)
@@ -234,7 +231,7 @@ def run(config: PretrainConfig) -> PretrainResult:
                 tokenizer=tokenizer,
                 frame_path=frame_path(config),
             ),
-            facts=lambda: {"failures": failures(), "data": data},
+            facts=lambda: {"failures": failures(), "data": state.facts["data"]},
             seed=config.seed,
         )
         summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
@@ -255,77 +252,26 @@ def run(config: PretrainConfig) -> PretrainResult:
     )
 
 
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Make a run folder, and keep other runs out of it while the context lasts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            if distributed.is_main():
-                stack.enter_context(locked(folder / ".lock"))
-        except BlockingIOError:
-            raise TrainingError(
-                f"{folder}: another `vatt pretrain` is at work there (.lock is locked); wait until "
-                "it has ended, or give another --out"
-            ) from None
-        yield
-
-
-def as_begun(config: PretrainConfig) -> PretrainConfig:
-    """The settings, with those that an older version's config.toml does not know as they were."""
-    path = config.out / CONFIG_FILE
-    if not path.exists():
-        return config
-    before = configs.read_toml(path)
-    completed = configs.merge(EARLIER, before)
-    if completed == before:
-        return config
-    distributed.barrier()  # every rank has read it
-    if distributed.is_main():
-        write_atomically(path, tomli_w.dumps(completed).encode("utf-8", "replace"))
-    distributed.barrier()
-    new = {
-        part: {key: value for key, value in values.items() if key not in before.get(part, {})}
-        for part, values in EARLIER.items()
-    }
-    logger.info("%s is of an older version: the run goes on with %s", path, new)
-    values = configs.merge(to_values(config), new)
-    return configs.from_values(PretrainConfig, values, where=str(path))
-
-
-def data_hash(data: DataConfig) -> str:
-    """What changes with any video, caption or cut that is trained on, wherever the shards lie."""
-    digest = hashlib.sha256(data.split.encode())
-    for folder in data.shards:
-        shards = ShardFolder.load(folder, WRITTEN_SCHEMA)
-        table = shards.index.select(["key", "sha256", "json_sha256", "duration_s", "cuts"])
-        digest.update(json.dumps(table.take(shards.rows(data.split)).to_pydict()).encode())
-    return digest.hexdigest()
-
-
-def check_state(state: TrainingState, config: PretrainConfig, data: str) -> None:
-    """Refuse to go on with other data, or with no step left; note where the data lies now.
+def resumed(config: PretrainConfig) -> TrainingState:
+    """The state that training goes on from; refuses other data than before, or no step to make.
 
     Checkpoints of older versions do not say what their data was.
     """
-    if not state.of_this_run:
-        if state.step >= config.train.steps:
-            raise ConfigError(
-                f"train.steps: found {config.train.steps}, expected more than {state.step}, the "
-                f"steps that are made in {config.start_from}; train for more, or start from a "
-                "model/ folder, which begins at step 0"
-            )
-        return
-    if state.facts.get("data", data) != data:
+    state = checkpoint.resume(config.out / "checkpoints", config.start_from)
+    data = data_hash(config.data)
+    if not state.of_this_run and state.step >= config.train.steps:
+        raise ConfigError(
+            f"train.steps: found {config.train.steps}, expected more than {state.step}, the "
+            f"steps that are made in {config.start_from}; train for more, or start from a "
+            "model/ folder, which begins at step 0"
+        )
+    if state.of_this_run and state.facts.get("data", data) != data:
         raise DataError(
             f"{', '.join(map(str, config.data.shards))}: found other videos, captions or cuts in "
             f"split {config.data.split!r} than {state.folder} was trained on; give the shards as "
             "they were, or begin a new run in another --out"
         )
-    path, values = config.out / CONFIG_FILE, to_values(config)
-    moved = configs.read_toml(path)["data"]["shards"] != values["data"]["shards"]
-    if moved and distributed.is_main():
-        write_atomically(path, tomli_w.dumps(values).encode("utf-8", "replace"))
+    return replace(state, facts={**state.facts, "data": data})
 
 
 def model_at(state: TrainingState, config: PretrainConfig, dataset: ClipDataset) -> Vatt:
@@ -354,34 +300,6 @@ def model_at(state: TrainingState, config: PretrainConfig, dataset: ClipDataset)
     return model
 
 
-Colour = tuple[float, float, float]
-
-
-def measure_frames(
-    dataset: ClipDataset, clips: int, *, antialias: bool = True
-) -> tuple[Colour, Colour]:
-    """Mean and deviation of red, green and blue in [-1, 1] over the crops of the first clips."""
-
-    def rounded(values: Tensor) -> Colour:
-        red, green, blue = (round(value, 4) for value in values.tolist())
-        return red, green, blue
-
-    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
-    pixels = 0
-    for number in range(clips):
-        clip, _ = dataset.fetch(number)
-        uncoloured = replace(clip, augmentation=Augmentation(crop=clip.augmentation.crop))
-        batch = Batch.collate([uncoloured])
-        frames = augment.apply(batch, dataset.spec, antialias=antialias).frames
-        values = frames.view(-1, 3).double()
-        total += values.sum(0)
-        squares += values.square().sum(0)
-        pixels += len(values)
-    mean = total / pixels
-    std = (squares / pixels - mean.square()).clamp(min=1e-4).sqrt()
-    return rounded(mean), rounded(std)
-
-
 def replay(capture: Path) -> dict[str, float]:
     """Compute again the losses of a step that was stopped because they were not finite.
 
@@ -389,8 +307,8 @@ def replay(capture: Path) -> dict[str, float]:
         capture: `<run>/failures/step-…`; the batches of several ranks are joined.
     """
     run_folder, step = capture.parents[1], int(capture.name.removeprefix("step-"))
-    where = run_folder / "config.toml"
-    config = configs.from_values(PretrainConfig, configs.read_toml(where), where=str(where))
+    where = run_folder / CONFIG_FILE
+    config = from_values(PretrainConfig, merge(EARLIER, read_toml(where)), where=str(where))
     device = pick_device(config.train.device)
     parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
     model, _ = load_model(Vatt, capture / "rank-0", device)

@@ -1,18 +1,30 @@
-"""The words of a run: those of its training captions, or of the model that it starts from."""
+"""What is taken from the training data before training: its words, hash, mean of frames."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from vatt import distributed
+from vatt.contracts import Augmentation, Batch
+from vatt.data import augment
 from vatt.data.data_config import DataConfig
+from vatt.data.datasets import ClipDataset
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError
+from vatt.shards.index import WRITTEN_SCHEMA
 from vatt.shards.read import ShardFolder
 from vatt.storage import atomic_file
 
 logger = logging.getLogger(__name__)
+
+Colour = tuple[float, float, float]
 
 
 def vocabulary(
@@ -54,3 +66,38 @@ def vocabulary(
             tokenizer.save(aside)
     distributed.barrier()
     return WordTokenizer.load(path)
+
+
+def data_hash(data: DataConfig) -> str:
+    """What changes with any video, caption or cut that is trained on, wherever the shards lie."""
+    digest = hashlib.sha256(data.split.encode())
+    for folder in data.shards:
+        shards = ShardFolder.load(folder, WRITTEN_SCHEMA)
+        table = shards.index.select(["key", "sha256", "json_sha256", "duration_s", "cuts"])
+        digest.update(json.dumps(table.take(shards.rows(data.split)).to_pydict()).encode())
+    return digest.hexdigest()
+
+
+def measure_frames(
+    dataset: ClipDataset, clips: int, *, antialias: bool = True
+) -> tuple[Colour, Colour]:
+    """Mean and deviation of red, green and blue in [-1, 1] over the crops of the first clips."""
+
+    def rounded(values: Tensor) -> Colour:
+        red, green, blue = (round(value, 4) for value in values.tolist())
+        return red, green, blue
+
+    total, squares = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    pixels = 0
+    for number in range(clips):
+        clip, _ = dataset.fetch(number)
+        uncoloured = replace(clip, augmentation=Augmentation(crop=clip.augmentation.crop))
+        batch = Batch.collate([uncoloured])
+        frames = augment.apply(batch, dataset.spec, antialias=antialias).frames
+        values = frames.view(-1, 3).double()
+        total += values.sum(0)
+        squares += values.square().sum(0)
+        pixels += len(values)
+    mean = total / pixels
+    std = (squares / pixels - mean.square()).clamp(min=1e-4).sqrt()
+    return rounded(mean), rounded(std)

@@ -1,0 +1,105 @@
+"""A folder that a command begins and goes on with: locked, kept to the settings it began with."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import tomli_w
+
+from vatt import distributed
+from vatt.config import CONFIG_FILE, flatten, merge, read_toml
+from vatt.errors import ConfigError, TrainingError
+from vatt.storage import locked, write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a run folder, and keep other runs out of it while the context lasts.
+
+    Raises:
+        TrainingError: another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            if distributed.is_main():
+                stack.enter_context(locked(folder / ".lock"))
+        except BlockingIOError:
+            raise TrainingError(
+                f"{folder}: another `vatt pretrain` is at work there (.lock is locked); wait until "
+                "it has ended, or give another --out"
+            ) from None
+        yield
+
+
+def claim_folder(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    free: Collection[str],
+    advice: str,
+    earlier: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Write config.toml into an existing folder, or check that it has these settings.
+
+    When several processes claim a folder at once, the first one's settings hold.
+
+    Args:
+        folder: what is begun, or continued, with these settings.
+        settings: as `vatt.config.to_values` gives them.
+        free: those that may differ, by dotted key: they do not change what is made.
+        advice: what the user can do about a difference.
+        earlier: what settings that an older version's config.toml does not know were then.
+
+    Returns:
+        The settings to go on with: those given, or as they were `earlier`.
+
+    Raises:
+        ConfigError: the folder has other settings; names the first that differs.
+    """
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        write_atomically(path, _toml(settings), first_wins=True)
+    before = read_toml(path)
+    not_known = _absent(earlier, before)
+    if not_known:
+        logger.info("%s is of an older version: the run goes on with %s", path, not_known)
+    goes_on = merge(settings, not_known)
+    was, now = flatten(merge(before, not_known)), flatten(tomllib.loads(_toml(goes_on).decode()))
+    for key in sorted(was.keys() | now.keys()):
+        if key not in free and was.get(key) != now.get(key):
+            raise ConfigError(
+                f"{key}: found {now.get(key)!r}, expected {was.get(key)!r} as in {path}; {advice}"
+            )
+    return goes_on
+
+
+def renew_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Let config.toml hold the settings that a run goes on with: free ones may have changed."""
+    if distributed.is_main():
+        write_atomically(folder / CONFIG_FILE, _toml(settings))
+
+
+def _toml(settings: Mapping[str, Any]) -> bytes:
+    """A path may hold bytes that are no UTF-8; TOML must be."""
+    return tomli_w.dumps(settings).encode("utf-8", "replace")
+
+
+def _absent(settings: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of nested `settings` that `table` does not have."""
+    absent: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            value = _absent(value, table.get(key, {}))
+            absent |= {key: value} if value else {}
+        elif key not in table:
+            absent[key] = value
+    return absent
