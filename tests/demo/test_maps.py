@@ -18,8 +18,8 @@ def test_each_map_is_in_one_split():
 
 
 @needs_game
-def test_test_maps_are_every_fourth_of_both_wads():
-    assert maps_of("test") == all_maps()[3::4]
+def test_test_maps_are_of_both_wads_and_none_that_an_earlier_trial_was_tuned_on():
+    assert not set(maps_of("test")) & set(all_maps()[3::4])
     assert {one.wad for split in SPLITS for one in maps_of(split)} == {
         "freedoom1.wad",
         "freedoom2.wad",
