@@ -242,10 +242,14 @@ class Batch:
 
     @classmethod
     def joined(cls, parts: Sequence[Batch]) -> Batch:
-        """One batch of the clips of several."""
+        """One batch of the clips of several, of which some may have none."""
         import torch
 
         values: dict[str, Any] = {}
+        unreadable = tuple(chain(*(part.unreadable for part in parts)))
+        parts = [part for part in parts if len(part)] or parts[:1]
+        if len(parts) == 1:
+            return replace(parts[0], unreadable=unreadable)
         for name in cls.__slots__:
             found = [getattr(part, name) for part in parts]
             tensors = isinstance(found[0], torch.Tensor)
@@ -259,7 +263,7 @@ class Batch:
             before = torch.tensor([0, *(len(part.frames) for part in parts[:-1])]).cumsum(0)
             clips = torch.tensor([len(part) for part in parts])
             values["layout"][:, 0] += before.repeat_interleave(clips)
-        return cls(**values)
+        return cls(**values | {"unreadable": unreadable})
 
     def to(self, device: torch.device) -> Batch:
         """Same batch on `device`; copies are asynchronous from pinned memory.

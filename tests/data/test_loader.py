@@ -1,5 +1,5 @@
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from tests.data.small_shards import FPS, Video, damage, write_shards
 from vatt.contracts import Batch, ClipSpec, UnreadableClip
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset, EvalDataset
-from vatt.data.loader import make_eval_loader, make_loader
+from vatt.data.loader import Loader, make_eval_loader, make_loader
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import DataError
 from vatt.shards.read import ShardFolder
@@ -71,6 +72,32 @@ def test_batches_are_the_same_with_any_number_of_workers(data, batches, workers)
         tuple(range(6 * step, 6 * step + 6)) for step in range(5)
     ]
     assert all(map(same, loaded, batches))
+
+
+class NamedByWorker:
+    """A data set whose clips are named by the worker that reads them."""
+
+    def __init__(self, dataset: ClipDataset) -> None:
+        self._dataset = dataset
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        info = get_worker_info()
+        assert info is not None
+        return replace(self._dataset.batch(positions), keys=(str(info.id),) * len(positions))
+
+
+def test_all_workers_share_the_work_of_a_batch(data):
+    dataset = dataset_of(data, batch_size=10)
+    loader = Loader(NamedByWorker(dataset), range(0, 20, 10), 10, workers=2, device=CPU)
+    assert [batch.keys for batch in loader] == [("0",) * 5 + ("1",) * 5] * 2
+
+
+@pytest.mark.parametrize("positions", [[0, 1, 2], [2, 0, 1], [0, 1]])
+def test_a_batch_of_parts_is_the_batch_also_where_a_part_has_no_clip(data, positions):
+    places = [(0, 99.0), (2, 99.0), (4, 2.0)]
+    dataset = EvalDataset(data, places, SPEC, DataConfig(shards=(data.folder,)))
+    parts = [dataset.batch([position]) for position in positions]
+    assert same(Batch.joined(parts), dataset.batch(positions))
 
 
 def test_a_loader_started_later_gives_the_same_batches(data, batches):

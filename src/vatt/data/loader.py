@@ -21,6 +21,8 @@ from vatt.errors import DataError, VattError
 
 logger = logging.getLogger(__name__)
 
+_LEAST_PART = 4  # clips that a worker hands over at once: handing over takes about a millisecond
+
 
 class BatchSource(Protocol):
     """What a loader reads from."""
@@ -30,21 +32,36 @@ class BatchSource(Protocol):
         ...
 
 
-class _Batches(torch.utils.data.Dataset[Batch | VattError]):
-    """What torch's loader asks its workers for: the batch whose first clip has a position."""
+class _Parts(torch.utils.data.Dataset[Batch | VattError]):
+    """What torch's loader asks its workers for: the clips of some positions, a part of a batch."""
 
-    def __init__(self, source: BatchSource, size: int, end: int) -> None:
-        self._source, self._size, self._end = source, size, end
+    def __init__(self, source: BatchSource) -> None:
+        self._source = source
 
-    def __getitem__(self, first: int) -> Batch | VattError:
+    def __getitem__(self, positions: range) -> Batch | VattError:
         try:
-            return self._source.batch(range(first, min(first + self._size, self._end)))
+            return self._source.batch(positions)
         except VattError as error:  # as a value: torch would raise it with a worker's traceback
             return error
 
 
+class _PartOrder(torch.utils.data.Sampler[range]):
+    """The positions of each part of each batch, in order."""
+
+    def __init__(self, firsts: range, size: int, part: int) -> None:
+        self._firsts, self._size, self._part = firsts, size, part
+
+    def __iter__(self) -> Iterator[range]:
+        for first in self._firsts:
+            whole = range(first, min(first + self._size, self._firsts.stop))
+            yield from (whole[at : at + self._part] for at in range(0, len(whole), self._part))
+
+
 class Loader:
     """An iterable of batches that counts the clips that cannot be read; see `make_loader`.
+
+    All workers share the work of each batch: the first one is there as soon as it can be, and no
+    more than two or three are held in memory, however many workers there are.
 
     unreadable: the first of each video.
     num_unreadable: all of them, since this loader was made.
@@ -75,13 +92,15 @@ class Loader:
         """
         self.unreadable, self.num_unreadable = list(unreadable), 0
         self._device, self._most_unreadable = device, most_unreadable
+        self._firsts, self._size = firsts, size
         count = cpus_of_rank() if workers is None else workers
+        self._part = max(-(-size // max(count, 1)), _LEAST_PART)
         with warnings.catch_warnings():
             # More processes than cores is the user's choice; -W error must not end a run for it.
             warnings.filterwarnings("ignore", "This DataLoader will create")
             self._loader: DataLoader[Batch | VattError] = DataLoader(
-                _Batches(source, size, firsts.stop),
-                sampler=firsts,
+                _Parts(source),
+                sampler=_PartOrder(firsts, size, self._part),
                 batch_size=None,  # items are batches already
                 num_workers=count,
                 persistent_workers=count > 0,
@@ -96,9 +115,9 @@ class Loader:
             DataError: too many videos cannot be read, or so many in a row that nothing replaces
                 them.
         """
-        for batch in self._loader:
-            if isinstance(batch, VattError):
-                raise batch
+        parts = iter(self._loader)
+        for first in self._firsts:
+            batch = self._joined(parts, min(self._size, self._firsts.stop - first))
             self.num_unreadable += len(batch.unreadable)
             for clip in batch.unreadable:
                 if clip.key not in {known.key for known in self.unreadable}:
@@ -111,7 +130,17 @@ class Loader:
                     + "; ".join(clip.cause for clip in self.unreadable[-3:])
                 )
             if len(batch):
-                yield batch.to(self._device)
+                yield batch
+
+    def _joined(self, parts: Iterator[Batch | VattError], size: int) -> Batch:
+        """The next batch, of so many clips, on the device."""
+        found = list[Batch]()
+        for _ in range(0, size, self._part):
+            part = next(parts)
+            if isinstance(part, VattError):
+                raise part
+            found.append(part.to(self._device))
+        return Batch.joined(found)
 
 
 def make_loader(
