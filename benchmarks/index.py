@@ -28,7 +28,7 @@ from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.shards.index import WRITTEN_SCHEMA
+from vatt.shards.index import ALL_COLUMNS
 from vatt.shards.layout import DATASET_FILE, FORMAT_VERSION, INDEX_FILE
 
 DURATION_S, VIDEO_BYTES, VIDEOS_PER_SHARD, BATCH = 320.0, 20_000_000, 10_000, 2048
@@ -39,7 +39,7 @@ def write_folder(folder: Path, videos: int) -> None:
     number = np.arange(videos)
     shard, place = number // VIDEOS_PER_SHARD, number % VIDEOS_PER_SHARD
     names = np.array([f"shard-{n:06d}.tar" for n in range(int(shard[-1]) + 1)])
-    no_cuts = pa.array([[]], WRITTEN_SCHEMA.field("cuts").type)
+    no_cuts = pa.array([[]], ALL_COLUMNS.field("cuts").type)
     known: dict[str, Any] = {
         "key": [f"video-{n:09d}" for n in range(videos)],
         "shard": names[shard],
@@ -59,9 +59,9 @@ def write_folder(folder: Path, videos: int) -> None:
         field.name: as_column(known[field.name], field.type)
         if field.name in known
         else pa.nulls(videos, field.type)
-        for field in WRITTEN_SCHEMA
+        for field in ALL_COLUMNS
     }
-    pq.write_table(pa.table(columns, schema=WRITTEN_SCHEMA), folder / INDEX_FILE)
+    pq.write_table(pa.table(columns, schema=ALL_COLUMNS), folder / INDEX_FILE)
     for name in names:
         with (folder / name).open("wb") as file:
             file.truncate(VIDEOS_PER_SHARD * VIDEO_BYTES)

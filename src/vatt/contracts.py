@@ -147,12 +147,12 @@ class UnreadableClip:
     """A clip that could not be read.
 
     key: names the shard folder and the video.
-    cause: a sentence that says why; checkpoints keep it under this name.
+    reason: a sentence that says why; a checkpoint calls it `cause`.
     step: of training; in evaluation the clip's position in the list.
     """
 
     key: str
-    cause: str
+    reason: str
     step: int
 
 

@@ -24,7 +24,7 @@ from vatt.audit.fingerprints import Likeness
 from vatt.audit.languages import guess_language
 from vatt.errors import DataError
 from vatt.media.captions.clean import Caption
-from vatt.shards.index import WRITTEN_SCHEMA
+from vatt.shards.index import ALL_COLUMNS
 from vatt.shards.layout import INDEX_FILE
 from vatt.shards.read import ShardFolder
 from vatt.shards.record import PartOf
@@ -32,7 +32,7 @@ from vatt.workers.process import TimeLimit
 
 GOOD = Scene(seed=1)
 # What the two parts of an index row are compared by; the others only tell people something.
-CHECKED = [name for name in WRITTEN_SCHEMA.names if name not in ("part", "parts")]
+CHECKED = [name for name in ALL_COLUMNS.names if name not in ("part", "parts")]
 
 
 def audited(folder: Path, *, deep: bool = True) -> list[Finding]:
@@ -67,7 +67,7 @@ def change_index(data: ShardFolder, row: int, **values: object) -> None:
     """Write other values into the index, as damage or another version of the shard would."""
     rows = pq.read_table(data.folder / INDEX_FILE).to_pylist()
     rows[row] |= values
-    pq.write_table(pa.Table.from_pylist(rows, WRITTEN_SCHEMA), data.folder / INDEX_FILE)
+    pq.write_table(pa.Table.from_pylist(rows, ALL_COLUMNS), data.folder / INDEX_FILE)
 
 
 def overwrite(data: ShardFolder, offset: int, content: bytes, *, shard: str = "shard-000000.tar"):

@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from operator import attrgetter
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -72,6 +74,31 @@ def test_every_command_of_the_table_exists_and_explains_itself():
         with pytest.raises(SystemExit) as stop:
             cli.main([*name.split(), "--help"])
         assert stop.value.code == 0, name
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_setting_that_may_have_none_takes_that_word(name):
+    command = cli.COMMANDS[name]
+    cls = getattr(__import__(command.module, fromlist=["run"]), command.config)
+
+    def optional(cls: type, prefix: str = "") -> list[str]:
+        types, found = get_type_hints(cls), []
+        for one in fields(cls):
+            kind = types[one.name]
+            if isinstance(kind, type) and is_dataclass(kind):
+                found += optional(kind, f"{prefix}{one.name}.")
+            elif type(None) in get_args(kind):
+                found.append(prefix + one.name)
+        return found
+
+    names = {"out": "x", "folder": "x", "prefix": "x", "run": "x", "src": ["x"], "folders": ["x"]}
+    presets = [("test", names | {"dry_run": True})]
+    keys = sorted(set(optional(cls)) - {"run"})  # that one has no name on the command line
+    for word in ("none", "None"):
+        given = [part for key in keys for part in (f"--{key}", word)]
+        found = settings.resolve(cls, given, prog="vatt", presets=presets)
+        assert all(attrgetter(key)(found.config) is None for key in keys)
+        assert all(found.origins[key] == "command line" for key in keys)
 
 
 def test_later_sources_win_and_each_value_knows_its_origin(tmp_path):

@@ -361,7 +361,7 @@ def test_a_clip_past_the_end_is_unreadable_and_told_with_its_position(data):
     assert (batch.keys, batch.positions) == (("v0",), (0,))
     (unreadable,) = batch.unreadable
     assert unreadable.step == 1
-    assert "the video ends at 4.00 s" in unreadable.cause
+    assert "the video ends at 4.00 s" in unreadable.reason
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ def test_failed_items_are_replaced_counted_and_named(tmp_path, workers, cache, c
     fetched = [dataset.fetch(position) for position in range(4 * 6)]
     assert loader.num_unreadable == sum(len(unreadable) for _, unreadable in fetched) >= 5
     assert all(clip.step == step for step, batch in enumerate(loaded) for clip in batch.unreadable)
-    assert "cannot be opened" in loader.unreadable[0].cause
+    assert "cannot be opened" in loader.unreadable[0].reason
     assert caplog.text.count("skipped: ") == 1
     plain = list(make_loader(dataset_of(data, max_bad_fraction=0.25), steps=4, device=CPU))
     assert all(map(same, loaded, plain))

@@ -43,6 +43,24 @@ def test_stages_add_up_to_what_a_core_reads_and_say_how_many_it_takes(
     assert result["clips_per_s"] > 0
 
 
+@pytest.mark.slow  # fills a cache
+def test_a_cache_is_measured(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = bench(capsys, shards)
+    cached = bench(capsys, shards, "--data.cache", "memory", "--data.batch_size", "3")
+    assert plain["milliseconds"]["sound"] > 0 == cached["milliseconds"]["sound"]
+
+
+def test_settings_of_data_have_an_effect_or_are_none(
+    shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "loader", str(shards), "--data.shards", "elsewhere"])
+    assert "Unrecognized options: --data.shards" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["bench", "loader", "--help"])
+    assert "--data.shards" not in capsys.readouterr().out
+
+
 def test_a_bench_that_cannot_be_is_refused(
     shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,13 @@ import pyarrow.compute as pc
 
 from vatt.audit.findings import Finding
 from vatt.errors import DataError
-from vatt.shards.index import AUDIO_MEMBER_SCHEMA, GAPS_SCHEMA, INDEX_SCHEMA, WRITTEN_SCHEMA, totals
+from vatt.shards.index import (
+    ALL_COLUMNS,
+    AUDIO_MEMBER_COLUMNS,
+    GAPS_COLUMNS,
+    REQUIRED_COLUMNS,
+    totals,
+)
 from vatt.shards.layout import INDEX_FILE, shard_path, shard_paths, tar_paths
 from vatt.shards.read import ShardFolder
 from vatt.shards.tar import COMPRESSED, DAMAGED, STRANGE, Member, Refused, read_members
@@ -30,14 +36,14 @@ def open_index(folder: Path) -> ShardFolder:
     Raises:
         DataError: it is missing or damaged, or has no value where every version has one.
     """
-    data = ShardFolder.load(folder, WRITTEN_SCHEMA)
+    data = ShardFolder.load(folder, ALL_COLUMNS)
     path = folder / INDEX_FILE
     try:
         data.index.validate(full=True)
     except pa.ArrowException as error:
         raise DataError(f"{path}: damaged: {error}") from error
-    names = {*WRITTEN_SCHEMA.names} - {*AUDIO_MEMBER_SCHEMA.names, *GAPS_SCHEMA.names}
-    for name in INDEX_SCHEMA.names if data.info["format_version"] == "1.0" else sorted(names):
+    names = {*ALL_COLUMNS.names} - {*AUDIO_MEMBER_COLUMNS.names, *GAPS_COLUMNS.names}
+    for name in REQUIRED_COLUMNS.names if data.info["format_version"] == "1.0" else sorted(names):
         if lacking := data.index[name].null_count:
             raise DataError(f"{path}: damaged: {lacking} rows without {name}")
     return data

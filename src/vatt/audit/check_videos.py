@@ -21,7 +21,7 @@ from vatt.media.captions.clean import Caption
 from vatt.media.damage import lost_s
 from vatt.media.facts import PacketFacts
 from vatt.media.media_file import MediaFile, open_media
-from vatt.shards.index import WRITTEN_SCHEMA, index_row
+from vatt.shards.index import ALL_COLUMNS, index_row
 from vatt.shards.read import ShardFolder
 from vatt.shards.record import SampleRecord
 from vatt.workers.process import TimeLimit
@@ -66,7 +66,7 @@ class StoredVideo:
 
     def alone(self) -> ShardFolder:
         """A folder with this video alone, as row 0."""
-        table = pa.Table.from_pylist([dict(self.row)], schema=WRITTEN_SCHEMA)
+        table = pa.Table.from_pylist([dict(self.row)], schema=ALL_COLUMNS)
         return ShardFolder(self.folder, table, self.info)
 
 

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+)
 
 from vatt import config as configs
 
@@ -64,7 +69,13 @@ def resolve(
     _ask_for_missing(draft)
     description = f"{inspect.cleandoc(cls.__doc__ or '')}\n\n{notes}".strip()
     config: Any = tyro.cli(
-        cls, prog=prog, description=description, args=args, default=draft, use_underscores=True
+        cls,
+        prog=prog,
+        description=description,
+        args=args,
+        default=draft,
+        use_underscores=True,
+        registry=_registry(),
     )
 
     final = configs.flatten(configs.to_values(config))
@@ -91,3 +102,26 @@ def _ask_for_missing(draft: Any) -> None:
             object.__setattr__(draft, field.name, tyro.MISSING)
         elif dataclasses.is_dataclass(value := getattr(draft, field.name)):
             _ask_for_missing(value)
+
+
+def _registry() -> ConstructorRegistry:
+    """How words become values: `none` is None of every setting that may have none, as in TOML."""
+    registry = ConstructorRegistry()
+
+    def none(words: list[str]) -> None:
+        if words[0].lower() != configs.NONE:
+            raise ValueError(words[0])
+
+    @registry.primitive_rule
+    def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
+        if info.type is not type(None):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=configs.NONE,
+            instance_from_str=none,
+            is_instance=lambda value: value is None,
+            str_from_instance=lambda _: [configs.NONE],
+        )
+
+    return registry

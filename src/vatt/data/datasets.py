@@ -171,7 +171,7 @@ class ClipDataset:
                 clip = replace(clip, word_ids=words[clip.word_ids])
             return clip, unreadable
         raise DataError(
-            f"{unreadable[-1].cause}\nand so did {REPLACEMENTS - 1} other clips in a row; check "
+            f"{unreadable[-1].reason}\nand so did {REPLACEMENTS - 1} other clips in a row; check "
             "the shards, or prepare them again"
         )
 

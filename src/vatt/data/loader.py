@@ -121,13 +121,13 @@ class Loader:
             self.num_unreadable += len(batch.unreadable)
             for clip in batch.unreadable:
                 if clip.key not in {known.key for known in self.unreadable}:
-                    logger.warning("skipped: %s", clip.cause)
+                    logger.warning("skipped: %s", clip.reason)
                     self.unreadable.append(clip)
             if len(self.unreadable) > self._most_unreadable:
                 raise DataError(
                     f"{len(self.unreadable)} videos cannot be read, more than "
                     "data.max_bad_fraction allows; the last: "
-                    + "; ".join(clip.cause for clip in self.unreadable[-3:])
+                    + "; ".join(clip.reason for clip in self.unreadable[-3:])
                 )
             if len(batch):
                 yield batch

@@ -18,7 +18,7 @@ from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError
-from vatt.shards.index import WRITTEN_SCHEMA
+from vatt.shards.index import ALL_COLUMNS
 from vatt.shards.read import ShardFolder
 from vatt.storage import atomic_file
 
@@ -72,7 +72,7 @@ def data_hash(data: DataConfig) -> str:
     """What changes with any video, caption or cut that is trained on, wherever the shards lie."""
     digest = hashlib.sha256(data.split.encode())
     for folder in data.shards:
-        shards = ShardFolder.load(folder, WRITTEN_SCHEMA)
+        shards = ShardFolder.load(folder, ALL_COLUMNS)
         table = shards.index.select(["key", "sha256", "json_sha256", "duration_s", "cuts"])
         digest.update(json.dumps(table.take(shards.rows(data.split)).to_pydict()).encode())
     return digest.hexdigest()

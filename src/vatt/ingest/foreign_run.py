@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from vatt.errors import ConfigError, DataError
 from vatt.ingest.foreign_samples import Indexed, Sample, index_sample, list_tar
 from vatt.ingest.sources import Skipped
-from vatt.shards.index import WRITTEN_SCHEMA, index_table
+from vatt.shards.index import ALL_COLUMNS, index_table
 from vatt.shards.layout import (
     DATASET_FILE,
     FAILURES_FILE,
@@ -120,7 +120,7 @@ def _known(folder: Path, stamps: Mapping[str, list[int]]) -> IndexedTars:
     if not (folder / DATASET_FILE).exists():
         return IndexedTars()
     try:
-        data = ShardFolder.load(folder, WRITTEN_SCHEMA)
+        data = ShardFolder.load(folder, ALL_COLUMNS)
         if not data.has_records_file:
             raise ConfigError(f"{folder}: has an index already, of `vatt prepare`")
         before = data.info["made"]["tars"]

@@ -30,7 +30,7 @@ from vatt import storage
 from vatt.errors import ConfigError, DataError
 from vatt.ingest.changes import SourceState
 from vatt.ingest.sources import Item, Skipped
-from vatt.shards.index import WRITTEN_SCHEMA, index_table
+from vatt.shards.index import ALL_COLUMNS, index_table
 from vatt.shards.layout import FAILURES_FILE, INDEX_FILE, SOURCES_FILE, shard_paths
 from vatt.shards.read import read_shard
 from vatt.shards.record import json_bytes
@@ -185,7 +185,7 @@ class Journal:
         tables, skipped = dict[str, pa.Table](), dict[str, Skipped]()
         states, outdated = dict[str, SourceState](), dict[str, set[str]]()
         try:
-            index = pq.read_table(self._folder / INDEX_FILE).select(WRITTEN_SCHEMA.names)
+            index = pq.read_table(self._folder / INDEX_FILE).select(ALL_COLUMNS.names)
         except (OSError, KeyError, pa.ArrowException):
             pass  # absent, damaged or of an older version: the shards are read
         else:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from vatt.media.frame_filters import shown_size
 from vatt.shards.record import SampleRecord
 
-INDEX_SCHEMA = pa.schema(
+REQUIRED_COLUMNS = pa.schema(
     [
         ("key", pa.string()),
         ("shard", pa.string()),
@@ -34,13 +34,13 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 # Of tars made by others, where the audio may be a member of its own; null elsewhere.
-AUDIO_MEMBER_SCHEMA = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
+AUDIO_MEMBER_COLUMNS = pa.schema([("sound_offset", pa.int64()), ("sound_size", pa.int64())])
 # Since 1.2: start and end of each gap, in seconds; null in older folders.
-GAPS_SCHEMA = pa.schema([("gaps", pa.list_(pa.float64()))])
+GAPS_COLUMNS = pa.schema([("gaps", pa.list_(pa.float64()))])
 # Columns since 1.1; a reader does without.
-WRITTEN_SCHEMA = pa.schema(
+ALL_COLUMNS = pa.schema(
     [
-        *INDEX_SCHEMA,
+        *REQUIRED_COLUMNS,
         ("source", pa.string()),  # for people: bytes that are no text are escaped
         ("part", pa.int32()),
         ("parts", pa.int32()),
@@ -50,8 +50,8 @@ WRITTEN_SCHEMA = pa.schema(
         ("captions_from", pa.string()),  # file, stream, or the program that heard them
         ("language", pa.string()),
         ("json_sha256", pa.string()),  # of the record
-        *GAPS_SCHEMA,
-        *AUDIO_MEMBER_SCHEMA,
+        *GAPS_COLUMNS,
+        *AUDIO_MEMBER_COLUMNS,
     ]
 )
 
@@ -100,7 +100,7 @@ def index_row(
 
 def index_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as the table that index.parquet holds."""
-    return pa.Table.from_pylist(rows, schema=WRITTEN_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=ALL_COLUMNS)
 
 
 def _counts(column: Any) -> dict[str, int]:

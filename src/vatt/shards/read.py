@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vatt.errors import DataError
 from vatt.media.container import FilePart, MediaSource
 from vatt.media.remux import join
-from vatt.shards.index import AUDIO_MEMBER_SCHEMA, GAPS_SCHEMA, INDEX_SCHEMA, index_row
+from vatt.shards.index import AUDIO_MEMBER_COLUMNS, GAPS_COLUMNS, REQUIRED_COLUMNS, index_row
 from vatt.shards.layout import (
     DATASET_FILE,
     FORMAT_VERSION,
@@ -99,7 +99,7 @@ class ShardFolder:
         return data
 
     @classmethod
-    def load(cls, folder: Path, schema: pa.Schema = INDEX_SCHEMA) -> ShardFolder:
+    def load(cls, folder: Path, schema: pa.Schema = REQUIRED_COLUMNS) -> ShardFolder:
         """Read the index of a prepared folder without looking at its shards.
 
         Args:
@@ -110,13 +110,13 @@ class ShardFolder:
             DataError: dataset.json or the index is missing, damaged or of a newer format.
         """
         info = _read_info(folder)
-        schema = pa.unify_schemas([schema, GAPS_SCHEMA])
+        schema = pa.unify_schemas([schema, GAPS_COLUMNS])
         if info.get("records"):
-            schema = pa.unify_schemas([schema, AUDIO_MEMBER_SCHEMA])
+            schema = pa.unify_schemas([schema, AUDIO_MEMBER_COLUMNS])
         try:
             index = pq.read_table(folder / INDEX_FILE)
             for column in schema:
-                if column.name not in (*INDEX_SCHEMA.names, *index.column_names):
+                if column.name not in (*REQUIRED_COLUMNS.names, *index.column_names):
                     index = index.append_column(column, pa.nulls(len(index), column.type))
             index = index.select(schema.names).cast(schema)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -212,12 +212,15 @@ def run(config: PretrainConfig) -> PretrainResult:
             start_step=state.step,
             batch_size=len(slots),
             first_slot=slots.start,
-            unreadable=[UnreadableClip(**facts) for facts in known],
+            unreadable=[UnreadableClip(one["key"], one["cause"], one["step"]) for one in known],
         )
 
         def failures() -> list[dict[str, Any]]:
             """Every clip of any rank that could not be read, with its step and cause."""
-            mine = [asdict(clip) for clip in loader.unreadable]
+            mine = [
+                {"key": clip.key, "cause": clip.reason, "step": clip.step}
+                for clip in loader.unreadable
+            ]
             return list(chain(*distributed.gather_json(mine)))
 
         learner = Learner(
