@@ -316,7 +316,7 @@ def test_a_damaged_clip_is_replaced_and_named(tmp_path):
     for before, (after, failures) in zip(whole, fetched, strict=True):
         assert after.key != "v1"
         assert bool(failures) == (before.key == "v1")
-        assert all(f.key.endswith(": v1") and "opened" in f.cause for f in failures)
+        assert all(f.key.endswith(": v1") and "opened" in f.reason for f in failures)
         if not failures:
             assert_array_equal(after.frames, before.frames)
     assert sum(bool(failures) for _, failures in fetched) == 5
