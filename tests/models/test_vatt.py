@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from tests.models.small import BACKBONE, SHARED_MODEL, SMALL_MODEL, SPECTROGRAM_MODEL, cut
 from tests.models.small import some_inputs as inputs_of
+from vatt.devices import cpu_threads
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig, contrast
 from vatt.models.model_config import AudioConfig, ModelConfig, TextConfig, VideoConfig
@@ -216,3 +217,23 @@ def test_backbones_of_different_sizes_cannot_be_shared():
 def test_impossible_settings_are_refused_by_name(make, named):
     with pytest.raises(ConfigError, match=named):
         make()
+
+
+@pytest.mark.parametrize("config", [MODELS["specific"], MODELS["spectrogram"]])
+def test_gradients_are_the_same_each_time_with_several_threads(config):
+    model, inputs = built(config).train(), inputs_of(512)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        z = model(inputs)
+        model.zero_grad()
+        torch.autograd.backward(contrast(z, z, LossConfig()).total)
+        return {
+            name: weight.grad.clone()
+            for name, weight in model.named_parameters()
+            if weight.grad is not None
+        }
+
+    with cpu_threads(4):
+        first, *others = (gradients() for _ in range(4))
+    for other in others:
+        assert [name for name in first if not torch.equal(first[name], other[name])] == []

@@ -67,10 +67,8 @@ class RelativeBias(nn.Module):
     def forward(self, num_tokens: int) -> Tensor:
         """Bias [heads, N, N] of every query (rows) for every key (columns)."""
         device = self.table.device
-        bias: Tensor = self.table[
-            relative_buckets(num_tokens, self.buckets, self.max_distance, device)
-        ]
-        return bias.permute(2, 0, 1)
+        buckets = relative_buckets(num_tokens, self.buckets, self.max_distance, device)
+        return F.embedding(buckets, self.table).permute(2, 0, 1)
 
 
 @lru_cache(maxsize=64)

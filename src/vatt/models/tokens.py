@@ -132,7 +132,7 @@ class PatchTokens(nn.Module):
         if draw is not None and rate > 0:
             of = self.positions.num_buckets if self.drop_count == "buckets" else num_tokens
             kept = keep_tokens(draw, num_tokens, rate, of=of, stream=stream, scope=scope)
-            positions = positions[kept]
+            positions = F.embedding(kept, positions)  # its gradient is the same each time
         tokens = F.linear(take_patches(signal, self.patch, kept), *self.folded_projection())
         if self.pre_projection is not None:
             tokens = F.gelu(self.pre_projection(tokens))
