@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 
 from tests.media.clips import Recipe, numbers, write
 from vatt.ingest.item import Making, Prepared, prepare_item
@@ -14,6 +18,7 @@ from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.clean import Caption
 from vatt.media.container import MediaSource, open_container
+from vatt.media.frame_filters import FrameConverter
 from vatt.media.media_file import decode_frames
 from vatt.media.stored_form import StoredForm
 from vatt.shards.record import PartOf, SampleRecord
@@ -145,7 +150,51 @@ def test_a_video_that_is_never_on_screen_is_named_and_not_stored_as_nothing(tmp_
     assert "none of its frames is ever shown" in failure.reason
 
 
-def test_a_video_is_opened_once_for_its_frames_and_once_for_its_audio(
+class Clock(TimeLimit):
+    """Time that passes as it is told; `stopped` when it is past the limit, as a worker would be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s, self.limit_s, self.stopped = 0.0, 60.0, False
+
+    def allow(self, seconds: float) -> None:
+        self.limit_s = self.now_s + seconds
+
+    def passes(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.stopped |= self.now_s > self.limit_s
+
+
+@pytest.mark.parametrize("header_s", [None, 0.1, 1000.0])
+def test_time_for_a_file_grows_with_what_is_read_of_it(
+    header_s: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its container says of its duration; a file that hangs is stopped."""
+    path = write(
+        tmp_path / "a.mkv",
+        replace(PLAIN, frames=181, fps=Fraction(1), audio_codec=None),
+        container_options={} if header_s else {"live": "1"},
+    )
+    if header_s:
+        content = path.read_bytes()
+        at = content.index(b"\x44\x89\x88") + 3
+        path.write_bytes(content[:at] + struct.pack(">d", header_s * 1000) + content[at + 8 :])
+    convert = FrameConverter.__call__
+    for slowest_s, stopped in ((15.0, False), (2000.0, True)):
+        clock, passed_s = Clock(), chain([15.0] * 100, [slowest_s], repeat(15.0))
+
+        def slowly(self: FrameConverter, *arguments: Any) -> VideoFrame:
+            clock.passes(next(passed_s))  # noqa: B023 called in this turn of the loop alone
+            return convert(self, *arguments)
+
+        monkeypatch.setattr(FrameConverter, "__call__", slowly)
+        outcome = prepare_item(item(path), clock, Making(form=FORM, folder=tmp_path))
+        assert isinstance(outcome, Prepared)
+        assert outcome.seconds == 181
+        assert clock.stopped == stopped, clock.now_s
+
+
+def test_a_video_is_opened_once_each_for_its_packets_frames_and_audio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[object] = []
@@ -157,4 +206,4 @@ def test_a_video_is_opened_once_for_its_frames_and_once_for_its_audio(
     monkeypatch.setattr("vatt.media.media_file.open_container", counted)
     path = write(tmp_path / "a.mkv", PLAIN)
     ((_, video),) = prepared(item(path), tmp_path, copy=False).parts
-    assert opened == [path, path, video]  # and what was encoded is looked at
+    assert opened == [path, path, path, video, video]  # and what was encoded is looked at

@@ -121,7 +121,7 @@ def test_a_file_is_read_in_any_order_as_alone(tmp_path):
     times_s, size = np.array([4.2, 0.1, 5.9]), (24, 32)
     with open_media(path) as media:
         first, audio = media.frames(times_s, size=size), media.audio(sample_rate_hz=16_000)
-        packets, again = media.packets(), media.frames(times_s, size=size)
+        packets, again = media.packets, media.frames(times_s, size=size)
         every, starts_s, end_s = media.all_frames(size)
         facts, counted = media.facts, media.count_frames()
     assert_array_equal(first, decode_frames(path, times_s, size=size))

@@ -19,7 +19,7 @@ from tests.media.swatches import Swatches, write_swatches
 from tests.media.test_frame_filters import INTERLACED, write_interlaced
 from vatt.errors import MediaError
 from vatt.media.facts import VideoFacts
-from vatt.media.media_file import decode_audio, probe
+from vatt.media.media_file import decode_audio, open_media, probe
 from vatt.media.stored_form import StoredForm, stored_fps, stored_size
 
 FORM = StoredForm(short_side=256, fps=Fraction(10), gop=16)
@@ -164,14 +164,16 @@ def test_parts_follow_each_other_and_hold_each_frame_once(
         assert has_stored_form(part.path, FORM)
 
 
-def test_a_video_that_does_not_know_its_length_is_cut_all_the_same(tmp_path: Path) -> None:
+def test_a_video_whose_container_gives_no_length_is_cut_like_others(tmp_path: Path) -> None:
+    """A rest shorter than a tenth of a part stays with the part before it."""
     path = tmp_path / "live.webm"
-    recipe = replace(PLAIN, frames=45, video_codec="libvpx", audio_codec="libopus", options={})
+    recipe = replace(PLAIN, frames=41, video_codec="libvpx", audio_codec="libopus", options={})
     write(path, recipe, container_options={"live": "1"})
-    facts = probe(path)
-    assert facts.duration_s == 0
+    with open_media(path) as media:
+        assert media.declared_s == 0
+        assert media.facts.duration_s == pytest.approx(4.1)
     parts = list(encode_parts(path, tmp_path, FORM, part_s=2.0))
-    assert [part.end_s for part in parts] == [2.0, 4.0, 4.5]
+    assert [part.end_s for part in parts] == [2.0, 4.1]
 
 
 def test_the_audio_of_all_parts_is_the_audio_of_the_whole(tmp_path: Path) -> None:

@@ -191,6 +191,21 @@ def test_audio_alone_has_no_frames(tmp_path: Path) -> None:
         decode_all_frames(path, size=SIZE)
 
 
+def join_tracks(path: Path, sources: list[Path], default: int | None) -> Path:
+    """The video tracks of several files in one, of which one is marked as default."""
+    with av.open(str(path), "w") as output, ExitStack() as opened:
+        packets = []
+        for number, source in enumerate(sources):
+            copied = opened.enter_context(av.open(str(source)))
+            to = output.add_stream_from_template(copied.streams.video[0])
+            to.disposition = Disposition.default if number == default else Disposition(0)
+            packets += [(p.dts or 0, p, to) for p in copied.demux(video=0) if p.size]
+        for _, packet, to in sorted(packets, key=lambda one: one[0]):
+            packet.stream = to
+            output.mux(packet)
+    return path
+
+
 @pytest.mark.parametrize("container", ["mp4", "mkv"])
 def test_the_video_track_marked_as_default_is_read(container: str, tmp_path: Path) -> None:
     """As with audio; where none is marked, the first."""
@@ -199,17 +214,35 @@ def test_the_video_track_marked_as_default_is_read(container: str, tmp_path: Pat
         for size in ((48, 64), (96, 128))
     ]
     for default, expected in ((0, 64), (1, 128)):
-        path = tmp_path / f"{default}.{container}"
-        with av.open(str(path), "w") as output, ExitStack() as opened:
-            packets = []
-            for number, source in enumerate(sources):
-                copied = opened.enter_context(av.open(str(source)))
-                to = output.add_stream_from_template(copied.streams.video[0])
-                to.disposition = Disposition.default if number == default else Disposition(0)
-                packets += [(p.dts or 0, p, to) for p in copied.demux(video=0) if p.size]
-            for _, packet, to in sorted(packets, key=lambda one: one[0]):
-                packet.stream = to
-                output.mux(packet)
+        path = join_tracks(tmp_path / f"{default}.{container}", sources, default)
         video = probe(path).video
         assert video is not None
         assert video.width == expected
+
+
+@pytest.mark.parametrize("default", [None, 0, 1], ids=str)
+@pytest.mark.parametrize("order", ["cover film", "film cover", "cover cover film"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.nut", "jpeg.mp4", "jpeg.mkv"])
+def test_a_track_with_one_frame_beside_one_with_more_is_a_cover(
+    name: str, order: str, default: int | None, tmp_path: Path
+) -> None:
+    """Wherever it stands, and when it is marked as the default track."""
+    film = Recipe(size=(48, 64), audio_codec=None)
+    cover = replace(film, frames=1, size=(96, 96))
+    if "jpeg" in name:
+        cover = replace(cover, video_codec="mjpeg", pix_fmt="yuvj420p", options={})
+    made = {
+        "film": write(tmp_path / "film.mp4", film),
+        "cover": write(tmp_path / "cover.mov", cover),
+    }
+    path = join_tracks(tmp_path / name, [made[one] for one in order.split()], default)
+    facts = probe(path)
+    assert facts.video is not None
+    assert facts.video.width == 64
+    assert facts.duration_s == pytest.approx(3.0, abs=0.01)
+    assert numbers(decode_frames(path, np.array([0.0, 2.5]), size=SIZE)) == [0, 25]
+
+
+def test_a_still_that_is_alone_is_the_film(tmp_path: Path) -> None:
+    facts = probe(write(tmp_path / "a.mp4", Recipe(frames=1)))
+    assert facts.video is not None

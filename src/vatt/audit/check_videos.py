@@ -160,7 +160,7 @@ def _check_bytes(
     if row.get("sound_size"):
         content = stored.read_video(0)
     with open_media(content) as media:
-        packets = media.packets()
+        packets = media.packets
         _check_packets(report, packets, record, video.info, checks)
         _check_frames_and_audio(report, media, packets, checks)
         if deep:
@@ -258,6 +258,6 @@ def thumbnails(video: StoredVideo, _: TimeLimit) -> NDArray[np.uint8]:
     try:
         with open_media(video.alone().read_video(0)) as media:
             size = (height, min(max(round(width), 1), 4 * height))  # a row may hold anything
-            return media.frames(frame_times(media.packets().last_s), size=size)
+            return media.frames(frame_times(media.packets.last_s), size=size)
     except (MediaError, DataError):
         return np.empty((0, *FRAME_SIZE, 3), np.uint8)

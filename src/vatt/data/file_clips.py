@@ -48,7 +48,7 @@ def spread_frames(
     form = StoredForm(short_side=path.short_side or LARGEST_SHORT_SIDE, fps=fps_asked, gop=1)
     fps, (height, width) = stored_fps(video, form), stored_size(video, form)
     # As many frames as the stored video would have.
-    end_s = math.ceil((media.shown_s() - EPSILON_S) * fps) / float(fps)
+    end_s = math.ceil((media.facts.duration_s - EPSILON_S) * fps) / float(fps)
     clips = [
         frame_times(spec, start_s, end_s, frame_step=path.frame_step, fps=float(fps))[1]
         for start_s in spread_starts(end_s, spec, CLIPS_OF_FILE).tolist()
@@ -93,7 +93,7 @@ def spread_waveforms(media: MediaFile, spec: ClipSpec) -> NDArray[np.int16] | No
     rate, facts = spec.sample_rate_hz, media.facts
     if facts.audio is None:
         return None
-    end_s = media.shown_s() if facts.video else facts.duration_s
+    end_s = facts.duration_s
     if end_s > _LONG_S:
         starts_s = spread_starts(end_s, spec, CLIPS_OF_FILE).tolist()
         spans = [audio_span(spec, start_s, end_s) for start_s in starts_s]

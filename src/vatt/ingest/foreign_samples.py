@@ -23,7 +23,7 @@ from vatt.ingest.sources import Skipped, printable, split_of
 from vatt.media.captions.choose import CaptionChoice, FoundCaptions, captions_beside
 from vatt.media.captions.clean import Caption, clean, on_clock
 from vatt.media.captions.sidecars import CAPTION_SUFFIXES, UNREAD_SUFFIXES
-from vatt.media.container import VIDEO_SUFFIXES, video_stream
+from vatt.media.container import VIDEO_SUFFIXES
 from vatt.media.media_file import open_media, probe
 from vatt.media.remux import join
 from vatt.shards.index import index_row
@@ -155,9 +155,7 @@ class Indexed:
     row: dict[str, Any]
 
 
-def index_sample(  # noqa: C901 one story
-    sample: Sample, time_limit: TimeLimit
-) -> Indexed | Skipped:
+def index_sample(sample: Sample, time_limit: TimeLimit) -> Indexed | Skipped:
     """Look into a sample: its video's facts, checksum and captions."""
 
     def skipped(cause: str, reason: object) -> Skipped:
@@ -174,11 +172,6 @@ def index_sample(  # noqa: C901 one story
             if facts.video is None:
                 return skipped("no picture", "only sound")
             time_limit.allow(limit_s(facts.duration_s, len(video)))
-            frames = video_stream(media.container)
-            if (
-                frames is not None and not frames.duration
-            ):  # the file's is that of its longest track
-                facts = replace(facts, duration_s=media.packets().end_s)
         source_facts, duration_s = facts, facts.duration_s
         if facts.audio is None and sample.audio is None:
             no_audio = "no sound track"

@@ -21,9 +21,11 @@ from vatt.media.stored_form import PART_S, Part, StoredForm, encode_parts, has_s
 from vatt.shards.record import PartOf, SampleRecord
 from vatt.workers.process import TOO_LARGE, TimeLimit
 
-# How long an item may take, when the user does not say: declared seconds count so many times, and
-# a file that declares more than its bytes can hold (a damaged header) is not believed.
+# How long an item may take, when the user does not say: a minute, and so much more for each second
+# of it. A file that declares more than its bytes can hold (a damaged header) is not believed.
 _FLOOR_S, _PER_SECOND, _LEAST_BYTES_PER_SECOND = 60.0, 20.0, 500.0
+_STEP_S = 60.0  # of media: once it is read, there is time for as much again
+_SLOWEST_BYTES_PER_S = 5e6  # of a disk that several workers read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class Making:
     copy: keep files that already have the form (or a smaller one) byte for byte.
     part_s: longer videos are cut into parts of this many seconds.
     max_damage: a file of which a larger share is damaged is skipped.
-    item_s: what one file may take; None goes by its declared duration.
+    item_s: what one file may take; None goes by what is read of it.
     folder: where encoded files go, each item's in a folder of its own; set by the run.
     """
 
@@ -66,25 +68,50 @@ class Prepared:
 
 
 def look_at(item: Item, _: TimeLimit) -> float | Skipped:
-    """The declared duration of a video in seconds, without decoding it."""
+    """The declared duration of a video in seconds, else the true one, without decoding it."""
     try:
         with open_media(item.path, damaged=True) as media:
-            facts = media.facts
+            if not media.has_video:
+                return _skipped_audio(item)
+            media.video()  # its first frame
+            return media.declared_s or media.facts.duration_s
     except MediaError as error:
         return _skipped(item, "unreadable", error)
-    return facts.duration_s if facts.video else _skipped_audio(item)
+
+
+class _Patience:
+    """Time for an item: as much as the user says, else more with each minute that was read."""
+
+    def __init__(self, time_limit: TimeLimit, item_s: float | None) -> None:
+        self._time_limit, self._item_s, self._at_s = time_limit, item_s, 0.0
+        if item_s is not None:
+            time_limit.allow(item_s)
+
+    def allow(self, seconds: float) -> None:
+        """So much from now on."""
+        if self._item_s is None:
+            self._time_limit.allow(seconds)
+
+    def reached(self, time_s: float) -> None:
+        """The item was read up to a time, or is read once more from its start."""
+        if abs(time_s - self._at_s) >= _STEP_S:
+            self._at_s = time_s
+            self.allow(_FLOOR_S + _PER_SECOND * _STEP_S)
 
 
 def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared | Skipped:
     """Make one video ready: encode it, or keep the file when it already fits."""
     cause, folder = "unreadable", making.folder / item.key
+    patience = _Patience(time_limit, making.item_s)
     try:
-        state = with_checksums(item, look_at_source(item))
-        with open_media(item.path, damaged=True) as media:
-            source = media.facts
-            if source.video is None:
+        state = look_at_source(item)
+        patience.allow(_FLOOR_S + state.video.size / _SLOWEST_BYTES_PER_S)
+        state = with_checksums(item, state)
+        with open_media(item.path, damaged=True, reached=patience.reached) as media:
+            if not media.has_video:
                 return _skipped_audio(item)
-            time_limit.allow(making.item_s or limit_s(source.duration_s, state.video.size))
+            source = media.facts
+            patience.allow(_FLOOR_S + _PER_SECOND * min(source.duration_s, _STEP_S))
             cause = "damaged"
             kept = False
             with suppress(MediaError):  # what is healthy of a damaged file is encoded
@@ -101,6 +128,7 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
                 )
             gaps = [] if kept else media.gaps(parts[-1].end_s)
             _refuse_mostly_damaged(item, gaps, parts[-1].end_s, making.max_damage)
+            patience.allow(limit_s(parts[-1].end_s, state.video.size))
             found = find_captions(media, making.captions)
             state = replace(state, unread=tuple(unread_captions(item, found.others)))
     except MediaError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import NamedTuple
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
+from av.packet import Packet
+from av.stream import Discard, Disposition, Stream
 from av.video.stream import VideoStream
 
 from vatt.errors import MediaError
@@ -51,6 +53,8 @@ _OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": _FORMATS}
 # The header of an MP4 file is enough; FFmpeg also reads packets, which takes 3 ms for each file.
 _QUICKLY = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
 _QUICK_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+_MOST_ERRORS = 100  # of a demuxer, one after the other; then the rest cannot be read
+MAX_HELD_S = 600.0  # that one frame may stay on screen: damaged times must not fill the disk
 
 
 def describe(source: MediaSource) -> str:
@@ -87,10 +91,14 @@ def open_container(source: MediaSource, *, quickly: bool = False) -> InputContai
         if quickly:
             with suppress(av.FFmpegError):  # some files need a closer look
                 container = attempt(_OPTIONS | _QUICKLY)
-                if container.format.name == _QUICK_FORMAT:
+                if container.format.name == _QUICK_FORMAT and len(_tracks(container)) < 2:
                     return container
                 container.close()
-        return attempt(_OPTIONS)
+        container = attempt(_OPTIONS)
+        if len(_tracks(container)) > 1:
+            with attempt(_OPTIONS) as again:
+                _leave_out_stills(container, again)
+        return container
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(f"{describe(source)}: cannot be opened: {_reason(error)}") from error
 
@@ -120,18 +128,61 @@ def _reason(error: Exception) -> str:
 def video_stream(container: InputContainer) -> VideoStream | None:
     """The video track that the file marks as its default, else the first; decoded by one thread.
 
-    The cover of an audio file is none.
+    A cover is none: an attached picture, or a track with one frame beside one that has more.
     """
-    covers = Disposition.attached_pic
-    tracks = [stream for stream in container.streams.video if not stream.disposition & covers]
-    stream = next((t for t in tracks if t.disposition & Disposition.default), None)
-    stream = stream or next(iter(tracks), None)
+    stream = next(iter(_tracks(container)), None)
     if stream is not None:
         _refuse_unknown_codec(stream)
         if not stream.codec_context.is_open:
             stream.codec_context.thread_count = 1  # parallel over files; the same frames always
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
+
+
+def _tracks(container: InputContainer) -> list[VideoStream]:
+    """The video tracks that may be the film, the likeliest first."""
+    covers, default = Disposition.attached_pic, Disposition.default
+    tracks = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & covers and stream.discard != Discard.all
+    ]
+    return sorted(tracks, key=lambda track: not track.disposition & default)
+
+
+def _leave_out_stills(container: InputContainer, again: InputContainer) -> None:
+    """Discard video tracks with one frame, up to the first with more; `again` is read to see."""
+    tracks, frames = _tracks(container), Counter[int]()
+    start_s: float | None = None
+    for packet in past_errors(again):
+        if packet is None or not packet.size or packet.pts is None:
+            continue
+        time_s = float(packet.pts * packet.time_base)
+        start_s = time_s if start_s is None else start_s
+        frames[packet.stream.index] += 1
+        if frames[tracks[0].index] > 1 or time_s - start_s > MAX_HELD_S:
+            break
+    film = next((number for number, one in enumerate(tracks) if frames[one.index] > 1), 0)
+    for still in tracks[:film]:
+        still.discard = Discard.all
+
+
+def past_errors(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream] | None]:
+    """The packets of a container, of all streams if none are given; None for what has no sense."""
+    errors = 0
+    packets = container.demux(*streams)
+    while errors < _MOST_ERRORS:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, IndexError):  # bytes, or a stream that the file does not have
+            packets = container.demux(*streams)
+            errors += 1
+            yield None
+            continue
+        if packet is None:
+            return
+        errors = 0
+        yield packet
 
 
 def audio_stream(container: InputContainer) -> AudioStream | None:

@@ -18,8 +18,9 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 
+from vatt.media.container import past_errors
+
 CUT_OFF = "cut off"  # the cause of a gap at the end of a file that ends too early
-_MOST_ERRORS = 100  # of a demuxer, one after the other; then the rest cannot be read
 # Frames come at a steady rate in broadcasts (TS, PS): where time jumps, packets were lost. In other
 # formats a frame may stay for long; there bytes that belong to no packet say the same.
 STEADY = ("mpegts", "mpeg")
@@ -141,21 +142,13 @@ class _Decoder:
 
     def _packets(self) -> Iterator[tuple[Packet[Any], int]]:
         """Those of the stream, each with the bytes before it that may be lost packets."""
-        damage, name, errors, at, holes = self._damage, self._container.format.name, 0, -1, 0
+        damage, name, at, holes = self._damage, self._container.format.name, -1, 0
         hole = steady = int(name in STEADY)
         least = _HOLES.get(name, inf)
-        packets = self._container.demux()
-        while errors < _MOST_ERRORS:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                errors += 1
-                hole += 1
-                packets = self._container.demux()
-                continue
+        for packet in past_errors(self._container):
             if packet is None:
-                return
-            errors = 0
+                hole += 1
+                continue
             if packet.size and packet.pos is not None:
                 lost = packet.pos - at if at >= 0 else 0
                 if lost > least and not (name == _UNTIMED and self._is_index(at)):

@@ -1,6 +1,8 @@
-"""What a file says it holds: by its headers and first frame (MediaFacts), by its packets.
+"""What a file holds, by its headers, its packets and its first frame; nothing more is decoded.
 
-Nothing more is decoded. Times are seconds on the video clock (`video.py`).
+How long a video is shown, and at which rate, is known from its packets: what containers say of it
+may be of the audio, of another recording, or nothing. Times are seconds on the video clock
+(`video.py`).
 """
 
 from __future__ import annotations
@@ -11,13 +13,23 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.container import MediaSource, audio_stream, describe, video_stream
+from vatt.media.container import (
+    MediaSource,
+    audio_stream,
+    describe,
+    past_errors,
+    video_stream,
+)
 from vatt.media.frame_filters import orientation
-from vatt.media.video import VideoReader
+from vatt.media.video import Reached, VideoReader, usual_frame_s
 
 _UNEVEN_S = 0.0015  # some containers round times to milliseconds
+_DECIMALS = 9  # seconds are kept to: what lies beyond comes of counting in binary fractions
+_DENSER = 1.25  # a second with so many times the frames of others is more than jitter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +38,8 @@ class VideoFacts:
 
     rotation is the counter-clockwise turn (0, 90, 180 or 270°) that sets the frames upright, after
     a flip of left and right when they are mirrored. frames is the container's own count, 0 when it
-    does not say. interlaced is said by the first frame.
+    does not say. interlaced is said by the first frame. steady: the rate is about the same all
+    along; else fps is that of the second with the most frames.
     """
 
     codec: str
@@ -39,6 +52,7 @@ class VideoFacts:
     sample_aspect: Fraction
     mirrored: bool = False
     interlaced: bool = False
+    steady: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +68,9 @@ class AudioFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaFacts:
-    """What a media file says it holds.
+    """What a media file holds.
 
+    duration_s: until its last frame leaves the screen; without video, of the audio.
     start_s is the player's zero (the earliest stream) on the video clock: 0 or less.
     """
 
@@ -70,7 +85,9 @@ def player_zero_s(container: InputContainer) -> float:
     return (container.start_time or 0) / av.time_base
 
 
-def read_facts(container: InputContainer, reader: VideoReader | None) -> MediaFacts:
+def read_facts(
+    container: InputContainer, reader: VideoReader | None, packets: PacketFacts
+) -> MediaFacts:
     """What an open container holds; `reader`, at its first frame, reads its video if it has one."""
     audio = audio_stream(container)
     audio_facts = video_facts = None
@@ -85,30 +102,34 @@ def read_facts(container: InputContainer, reader: VideoReader | None) -> MediaFa
         )
     if reader is not None:
         video, first = reader.stream, reader.first
-        rate, upright = video.average_rate or video.guessed_rate, orientation(first)
+        upright = orientation(first)
         video_facts = VideoFacts(
             codec=video.codec_context.name,
             width=first.width,
             height=first.height,
-            fps=rate if rate else None,
+            fps=packets.fps,
             frames=video.frames,
             rotation=upright.quarter_turns * 90,
             pix_fmt=first.format.name,
-            sample_aspect=video.sample_aspect_ratio or Fraction(1),
+            sample_aspect=reader.sample_aspect,
             mirrored=upright.mirrored,
             interlaced=reader.interlaced,
+            steady=packets.steady,
         )
-    stream = reader.stream if reader else audio
-    assert stream is not None
-    duration_s = (container.duration or 0) / av.time_base
-    if stream.duration is not None and stream.time_base is not None:
-        duration_s = float(stream.duration * stream.time_base)
     return MediaFacts(
-        duration_s=duration_s,
+        duration_s=packets.end_s,
         start_s=min(player_zero_s(container) - reader.zero_s, 0.0) if reader else 0.0,
         video=video_facts,
         audio=audio_facts,
     )
+
+
+def declared_s(container: InputContainer) -> float:
+    """How long a container says that its video is, else all of it; 0 when it does not say."""
+    stream = video_stream(container)
+    if stream is not None and stream.duration and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +137,8 @@ class PacketFacts:
     """How a file is stored, by its packets. Seconds count from the first frame.
 
     frames: those that are shown.
+    fps: as of `VideoFacts`; None when a single frame does not say.
+    steady: as of `VideoFacts`.
     last_s: when the last frame is shown.
     end_s: when it leaves the screen.
     even: every frame stays equally long.
@@ -124,49 +147,96 @@ class PacketFacts:
     audio_s: when the audio starts and ends; None without audio.
     """
 
-    frames: int
-    last_s: float
+    frames: int = 0
+    fps: Fraction | None = None
+    steady: bool = True
+    last_s: float = 0.0
     end_s: float
-    even: bool
-    gop: int
-    reordered: bool
+    even: bool = True
+    gop: int = 0
+    reordered: bool = False
     audio_s: tuple[float, float] | None
 
 
-def read_packets(container: InputContainer, source: MediaSource) -> PacketFacts:
+def read_packets(
+    container: InputContainer,
+    source: MediaSource,
+    zero_s: float | None,
+    reached: Reached = lambda _: None,
+) -> PacketFacts:
     """Read all packets of a container from its start.
+
+    Args:
+        container: at its start.
+        source: what errors call it.
+        zero_s: the container's time of the first frame; None without video.
+        reached: told how far reading is.
 
     Raises:
         MediaError: it has no frames with times.
     """
     times, keys, lasts, audio_s = [], [], [], list[tuple[float, float]]()
     video, track = video_stream(container), audio_stream(container)
-    for packet in container.demux([stream for stream in (video, track) if stream is not None]):
-        if packet.pts is None or packet.is_discard or not packet.size:
+    for packet in past_errors(container, *filter(None, (video, track))):
+        if packet is None or packet.is_discard or not packet.size:
+            continue
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None:
             continue
         tick_s = float(packet.time_base)
-        start_s, lasts_s = packet.pts * tick_s, (packet.duration or 0) * tick_s
-        if video is not None and packet.stream.index == video.index:
+        start_s, lasts_s = time * tick_s - (zero_s or 0.0), (packet.duration or 0) * tick_s
+        reached(start_s)
+        if video is None or packet.stream.index != video.index:
+            audio_s.append((start_s, start_s + lasts_s))
+        elif start_s > -tick_s / 2:  # frames before the first one lack what they are made from
             times.append(start_s)
             lasts.append(lasts_s)
             keys.append(packet.is_keyframe)
-        else:
-            audio_s.append((start_s, start_s + lasts_s))
+    starts_s, ends_s = zip(*audio_s, strict=True) if audio_s else ((), ())
+    heard_s = (min(starts_s), max(ends_s)) if audio_s else None
+    if video is None:
+        return PacketFacts(end_s=heard_s[1] - heard_s[0] if heard_s else 0.0, audio_s=heard_s)
     if not times:
         raise MediaError(f"{describe(source)}: holds no picture with times")
     stored = np.array(times)
     shown = np.sort(stored)
     steps = np.diff(shown)
     usual_s = float(np.median(steps)) if len(steps) else 0.0
-    zero_s, last_s = float(shown[0]), float(shown[-1] - shown[0])
+    last_s, (fps, steady) = float(shown[-1]), _rate(video, shown)
     borders = np.flatnonzero([*keys, True])
-    starts_s, ends_s = zip(*audio_s, strict=True) if audio_s else ((), ())
     return PacketFacts(
         frames=len(times),
-        last_s=last_s,
-        end_s=last_s + (lasts[int(stored.argmax())] or usual_s),
+        fps=fps,
+        steady=steady,
+        last_s=round(last_s, _DECIMALS),
+        end_s=round(last_s + (lasts[int(stored.argmax())] or usual_frame_s(video)), _DECIMALS),
         even=bool((np.abs(steps - usual_s) <= _UNEVEN_S).all()),
         gop=int(np.diff(borders, prepend=0).max()),
         reordered=bool((np.diff(stored) < 0).any()),
-        audio_s=(min(starts_s) - zero_s, max(ends_s) - zero_s) if audio_s else None,
+        audio_s=heard_s,
     )
+
+
+def _rate(video: VideoStream, shown_s: NDArray[np.float64]) -> tuple[Fraction | None, bool]:
+    """Frames per second, and whether about so many are shown in every second, evenly.
+
+    If not, the rate is that of the second with the most: an average says nothing about a part.
+    """
+    said = [rate for rate in (video.average_rate, video.base_rate, video.guessed_rate) if rate]
+    shown_s = np.unique(shown_s)
+    if len(shown_s) < 2:
+        return next(iter(said), None), True
+    mean = (len(shown_s) - 1) / float(shown_s[-1] - shown_s[0])
+    ends = np.searchsorted(shown_s, shown_s + 1 - _UNEVEN_S)
+    most = int((ends - np.arange(len(shown_s))).max())
+    steps = np.diff(shown_s)
+    usual_s = float(np.median(steps))
+    uneven_s = float(np.quantile(np.abs(steps - usual_s), 0.9))
+    steady = float(np.ptp(steps)) <= 2 * _UNEVEN_S or (
+        uneven_s <= usual_s / 2 and most <= _DENSER * mean
+    )
+    least = mean if steady else most
+    near = [rate for rate in said if 0.995 * least <= rate <= 1.005 * max(mean, most)]
+    if not near:
+        return Fraction(least).limit_denominator(1001), steady
+    return min(near, key=lambda rate: abs(float(rate) * usual_s - 1)), steady

@@ -33,6 +33,7 @@ SDR_MATRICES = (BT709, BT601, 5)  # 5 is BT.601 too, of 625 lines
 _MATRICES = {*SDR_MATRICES, 4, 7, BT2020}  # that libswscale knows
 _CURVES, _PRIMARIES = {*ColorTrc}, {*ColorPrimaries}
 _HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
+_ROUNDED = 2  # pixels that rounding may take from a side
 _GRAPH_TIME = Fraction(1, 1000)  # any: frames pass through one by one
 
 
@@ -105,23 +106,40 @@ class FrameConverter:
         size: tuple[int, int],
         pix_fmt: Literal["rgb24", "yuv420p"],
         *,
+        filled_by: float | None = None,
         are_upright: bool = False,
+        bt709: bool = True,
+        full_range: bool = False,
     ) -> None:
-        """Frames of `size` (H, W): RGB, or planes in BT.709 limited range.
+        """Make frames of one size.
 
-        `are_upright`: of converted frames, which still carry the display matrix of their source.
+        Args:
+            size: (H, W).
+            pix_fmt: RGB, or planes.
+            filled_by: W / H of the frames, as shown but before they are turned, that fill `size`.
+                Others keep their own shape, in the middle of black. None: all fill it.
+            are_upright: of converted frames, which still carry the display matrix of their source.
+            bt709: of planes: in BT.709, else BT.601.
+            full_range: of planes.
         """
         self._size, self._pix_fmt, self._are_upright = size, pix_fmt, are_upright
+        self._filled_by, self._bt709 = filled_by, bt709
+        self._full_range = full_range
+        self._filled_by_upright: float | None = None
         self._form: tuple[object, ...] | None = None
         self._graph: Graph | None = None  # for what scaling alone does not do
         self._reformatter = VideoReformatter()
 
-    def __call__(self, frame: VideoFrame) -> VideoFrame:
-        """The converted frame; the frame itself when nothing is to be done."""
+    def __call__(self, frame: VideoFrame, sample_aspect: Fraction = Fraction(1)) -> VideoFrame:
+        """The converted frame; the frame itself when nothing is to be done.
+
+        `sample_aspect`: W / H of its pixels.
+        """
         _settle_tags(frame)
-        form = (*_form(frame), frame.color_trc, frame.color_primaries, frame.rotation)
+        tags = frame.color_trc, frame.color_primaries, frame.rotation, sample_aspect
+        form = (*_form(frame), *tags)
         if form != self._form:
-            steps = self._steps(frame)
+            steps = self._steps(frame, sample_aspect)
             self._graph = _graph(frame, steps) if steps else None
             self._form = form
         if self._graph is not None:
@@ -133,42 +151,82 @@ class FrameConverter:
             width=width,
             height=height,
             format=self._pix_fmt,
-            dst_colorspace=Colorspace.ITU709,
-            dst_color_range=ColorRange.MPEG if self._pix_fmt == "yuv420p" else None,
+            dst_colorspace=Colorspace.ITU709 if self._bt709 else Colorspace.ITU601,
+            dst_color_range=self._range if self._pix_fmt == "yuv420p" else None,
             interpolation=Interpolation.AREA,
             threads=1,
         )
 
-    def _steps(self, frame: VideoFrame) -> list[tuple[str, str]]:
+    @property
+    def _range(self) -> ColorRange:
+        return ColorRange.JPEG if self._full_range else ColorRange.MPEG
+
+    def _fitting(
+        self, frame: VideoFrame, sample_aspect: Fraction, *, turned: bool
+    ) -> tuple[int, int]:
+        """(H, W) that a frame takes of the size, upright."""
+        height, width = self._size
+        if self._filled_by is None:
+            return height, width
+        aspect = frame.width / frame.height * float(sample_aspect)
+        aspect, filled_by = (1 / aspect if turned else aspect), self._filled_by_upright
+        if filled_by is None:  # frames are turned like the first one
+            filled_by = 1 / self._filled_by if turned else self._filled_by
+            self._filled_by_upright = filled_by
+        fitting = height * min(1.0, filled_by / aspect), width * min(1.0, aspect / filled_by)
+        sides = [
+            side if side - fit <= _ROUNDED else max(2, 2 * round(fit / 2))
+            for side, fit in zip((height, width), fitting, strict=True)
+        ]
+        return sides[0], sides[1]
+
+    def _steps(self, frame: VideoFrame, sample_aspect: Fraction) -> list[tuple[str, str]]:
         """The filters (name, options) for what scaling alone does not do; none for most videos."""
         upright = Orientation(False, 0) if self._are_upright else orientation(frame)
+        turned = upright.quarter_turns % 2 == 1
+        size = self._fitting(frame, sample_aspect, turned=turned)
         transparent = frame.format.has_palette or any(
             component.is_alpha for component in frame.format.components
         )
         vivid = is_vivid(frame)
-        if not transparent and not vivid and upright == (False, 0):
+        if not transparent and not vivid and upright == (False, 0) and size == self._size:
             return []
-        height, width = self._size[::-1] if upright.quarter_turns % 2 else self._size
+        height, width = size[::-1] if turned else size
         scale = f"{width}:{height}:flags=area"
         if self._pix_fmt == "yuv420p":
-            scale += ":out_color_matrix=bt709:out_range=tv"
+            matrix = "bt709" if self._bt709 else "bt601"
+            scale += f":out_color_matrix={matrix}:out_range={'pc' if self._full_range else 'tv'}"
         if vivid:
             scale += ":intent=perceptual:out_transfer=bt709:out_primaries=bt709"
         over_black = [("format", "gbrap"), ("premultiply", "inplace=1")] if transparent else []
         mirror = [("hflip", "")] if upright.mirrored else []
         turn = [("transpose", "cclock")] * upright.quarter_turns
-        return [*over_black, ("scale", scale), ("format", self._pix_fmt), *mirror, *turn]
+        (high, wide), (top, left) = (
+            self._size,
+            ((a - b) // 4 * 2 for a, b in zip(self._size, size, strict=True)),
+        )
+        pad = [("pad", f"{wide}:{high}:{left}:{top}:black")] if size != self._size else []
+        return [*over_black, ("scale", scale), ("format", self._pix_fmt), *mirror, *turn, *pad]
 
 
 class RgbConverter:
     """Decoded frame → uint8 [H, W, 3], RGB, upright; one scaler for all frames of a video."""
 
-    def __init__(self, size: tuple[int, int], *, are_upright: bool = False) -> None:
-        self._convert = FrameConverter(size, "rgb24", are_upright=are_upright)
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        filled_by: float | None = None,
+        are_upright: bool = False,
+    ) -> None:
+        """Arguments as of `FrameConverter`."""
+        self._convert = FrameConverter(size, "rgb24", filled_by=filled_by, are_upright=are_upright)
 
-    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+    def __call__(
+        self, frame: VideoFrame, sample_aspect: Fraction = Fraction(1)
+    ) -> NDArray[np.uint8]:
         """The frame at `size` (H, W), averaged over the area that each new pixel covers."""
-        return np.asarray(self._convert(frame).to_ndarray(), np.uint8)
+        return np.asarray(self._convert(frame, sample_aspect).to_ndarray(), np.uint8)
 
 
 def _graph(frame: VideoFrame, steps: Iterable[tuple[str, str]]) -> Graph:

@@ -27,10 +27,10 @@ from vatt.media.container import (
     video_stream,
 )
 from vatt.media.damage import CUT_OFF, STEADY, Damage, Gap
-from vatt.media.facts import MediaFacts, PacketFacts, read_facts, read_packets
+from vatt.media.facts import MediaFacts, PacketFacts, declared_s, read_facts, read_packets
 from vatt.media.frame_filters import FrameConverter, RgbConverter
 from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes
-from vatt.media.video import TimedFrame, VideoReader
+from vatt.media.video import Reached, TimedFrame, VideoReader
 
 _MAX_DECODED_BYTES = 8 * 2**30  # of one `all_frames`
 _LEAST_LOST_S = 0.5  # of the declared duration; edit lists and rounding take less
@@ -38,7 +38,11 @@ _LEAST_LOST_S = 0.5  # of the declared duration; edit lists and rounding take le
 
 @contextmanager
 def open_media(
-    source: MediaSource, *, quickly: bool = False, damaged: bool = False
+    source: MediaSource,
+    *,
+    quickly: bool = False,
+    damaged: bool = False,
+    reached: Reached = lambda _: None,
 ) -> Iterator[MediaFile]:
     """Open a file to read it.
 
@@ -48,13 +52,14 @@ def open_media(
             first frame not decoded, where it is an MP4 file that allows it. Not for `facts`.
         damaged: the file may be: what is damaged is left out and noted (`MediaFile.gaps`) by
             `facts` and `video`, and by others who are given `MediaFile.damage`.
+        reached: told, often, how many seconds of the file were read, in each reading of it.
 
     Raises:
         MediaError: it cannot be opened.
     """
     with ExitStack() as handles:
         damage = Damage() if damaged else None
-        yield MediaFile(source, handles, quickly=quickly, damage=damage)
+        yield MediaFile(source, handles, quickly=quickly, damage=damage, reached=reached)
 
 
 class MediaFile:
@@ -65,9 +70,15 @@ class MediaFile:
     """
 
     def __init__(
-        self, source: MediaSource, handles: ExitStack, *, quickly: bool, damage: Damage | None
+        self,
+        source: MediaSource,
+        handles: ExitStack,
+        *,
+        quickly: bool,
+        damage: Damage | None,
+        reached: Reached,
     ) -> None:
-        self.source, self.damage = source, damage
+        self.source, self.damage, self._reached = source, damage, reached
         self.container = handles.enter_context(open_container(source, quickly=quickly))
         self._handles, self._quickly = handles, quickly
         self._unread = None if quickly else self.container
@@ -86,19 +97,30 @@ class MediaFile:
 
     @cached_property
     def facts(self) -> MediaFacts:
-        """What it holds, by its headers and first frame."""
-        assert not self._quickly, "the header of an MP4 file does not say all"
+        """What it holds, by its headers, packets and first frame."""
         with media_errors(self.source):
-            if video_stream(self.container) is not None:
-                return read_facts(self.container, self._reader)
-            if audio_stream(self.container) is None:
+            if video_stream(self.container) is None and audio_stream(self.container) is None:
                 raise MediaError(f"{describe(self.source)}: holds neither picture nor sound")
-            return read_facts(self.container, None)
+            reader = self._reader if self.has_video else None
+            return read_facts(self.container, reader, self.packets)
 
+    @property
+    def has_video(self) -> bool:
+        """Whether it has a video track; a cover is none."""
+        return video_stream(self.container) is not None
+
+    @property
+    def declared_s(self) -> float:
+        """How long it says that its video is; 0 when it does not say."""
+        return declared_s(self.container)
+
+    @cached_property
     def packets(self) -> PacketFacts:
         """How it is stored, by all of its packets."""
+        assert not self._quickly, "the handle is for a few frames and samples"
         with media_errors(self.source):
-            return read_packets(self.handle(), self.source)
+            zero_s = self._reader.zero_s if self.has_video else None
+            return read_packets(self.handle(), self.source, zero_s, self._reached)
 
     def gaps(self, end_s: float) -> list[Gap]:
         """What is damaged of a file opened as `damaged`, in order, once it has been read.
@@ -109,12 +131,14 @@ class MediaFile:
             there are no bytes of it.
         """
         assert self.damage is not None
-        zero_s, facts, container = self._reader.zero_s, self.facts, self.container
+        zero_s, container = self._reader.zero_s, self.container
         gaps, whole = self.damage.gaps(zero_s), self.damage.is_read_to_its_end(container.size)
         if "mp4" in container.format.name.split(","):  # it has a table of all its frames
-            declared_s, reached_s = facts.duration_s, end_s
+            declared_s, reached_s = self.declared_s, end_s
         else:  # the audio may be longer than the video
-            declared_s = facts.start_s + (container.duration or 0) / av.time_base
+            declared_s = self.facts.start_s + (container.duration or 0) / av.time_base
+            if "matroska" in container.format.name:  # some programs count from time zero
+                declared_s -= max(container.start_time or 0, 0) / av.time_base
             reached_s = max(end_s, self.damage.end_s - zero_s)
             if not whole and (not container.duration or container.format.name in STEADY):
                 declared_s = reached_s * container.size / self.damage.read_bytes
@@ -128,15 +152,18 @@ class MediaFile:
     @cached_property
     def _reader(self) -> VideoReader:
         if not self._quickly:
-            return VideoReader(self.handle(), self.source, damage=self.damage)
+            return self._new_reader()
         return VideoReader(self.container, self.source, zero=_zero(self.container))
 
     def video(self) -> VideoReader:
         """A reader of its frames, at the first of them."""
         with media_errors(self.source):
             if self._reader.begun:
-                return VideoReader(self.handle(), self.source, damage=self.damage)
+                return self._new_reader()
             return self._reader
+
+    def _new_reader(self) -> VideoReader:
+        return VideoReader(self.handle(), self.source, damage=self.damage, reached=self._reached)
 
     def frames(
         self,
@@ -149,7 +176,8 @@ class MediaFile:
 
         Args:
             times_s: [T] seconds on the video clock, in any order; see `video.on_screen`.
-            size: (H, W) to scale to; a frame fills it, so keep its aspect or accept the change.
+            size: (H, W) to scale to; the first frame of the video would fill it, so keep its aspect
+                or accept the change. Later frames of another shape keep theirs, inside of black.
             stored: (H, W) in which shards store the frames; they are converted to that before.
 
         Returns:
@@ -162,11 +190,15 @@ class MediaFile:
         frames = np.empty((len(times_s), *size, 3), np.uint8)
         last: TimedFrame | None = None
         with media_errors(self.source):
-            convert = RgbConverter(size, are_upright=stored is not None)
-            store = FrameConverter(stored, "yuv420p") if stored else lambda frame: frame
-            for place, timed in self.video().frames_at(times_s):
+            reader = self.video()
+            store = FrameConverter(stored, "yuv420p", filled_by=reader.aspect) if stored else None
+            filled_by = None if stored else reader.aspect
+            convert = RgbConverter(size, filled_by=filled_by, are_upright=stored is not None)
+            for place, timed in reader.frames_at(times_s):
                 if timed is not last:
-                    rgb, last = convert(store(timed.frame)), timed
+                    _, _, frame, sample_aspect = last = timed
+                    frame = store(frame, sample_aspect) if store else frame
+                    rgb = convert(frame, sample_aspect)
                 frames[place] = rgb
         return frames
 
@@ -183,10 +215,11 @@ class MediaFile:
         Raises:
             MediaError: the video cannot be decoded, or is too long to hold in memory at this size.
         """
-        frames, starts_s, convert = list[NDArray[np.uint8]](), list[float](), RgbConverter(size)
+        frames, starts_s = list[NDArray[np.uint8]](), list[float]()
         most = _MAX_DECODED_BYTES // (size[0] * size[1] * 3)
         with media_errors(self.source):
             reader = self.video()
+            convert = RgbConverter(size, filled_by=reader.aspect)
             for timed in reader.frames():
                 if len(frames) == most:
                     raise MediaError(
@@ -194,7 +227,7 @@ class MediaFile:
                         "too many to hold in memory; cut the video into parts or decode at a "
                         "smaller size"
                     )
-                frames.append(convert(timed.frame))
+                frames.append(convert(timed.frame, timed.sample_aspect))
                 starts_s.append(timed.start_s)
             return np.stack(frames), np.array(starts_s), reader.end_s
 
@@ -255,20 +288,8 @@ class MediaFile:
         where the track ends.
         """
         with media_errors(self.source):
-            container, has_video = self.handle(), video_stream(self.container) is not None
-            zero_s = self._reader.zero_s if has_video else None
+            container, zero_s = self.handle(), self._reader.zero_s if self.has_video else None
             return read_spans(container, spans, zero_s=zero_s, sample_rate_hz=sample_rate_hz)
-
-    def shown_s(self) -> float:
-        """How long its frames are shown: by the table of an MP4 file, else by the packets.
-
-        What other containers say of their duration may be that of the audio, or nothing.
-        """
-        video = video_stream(self.container)
-        assert video is not None
-        if "mp4" in self.container.format.name and video.duration:
-            return self.facts.duration_s
-        return self.packets().end_s
 
     def has_audio_at(self, sample_rate_hz: int) -> bool:
         """Whether `audio_at` can be asked for samples at this rate; else decode all by `audio`."""

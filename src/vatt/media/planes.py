@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from vatt.contracts import Layout
@@ -140,14 +140,14 @@ def decode_planes(
     last: tuple[TimedFrame, int] | None = None
     for place, timed in reader.frames_at(times_s):
         if planes is None:
-            copier = PlaneCopier(timed.frame, size or _square_size(reader, timed.frame))
+            copier = PlaneCopier(reader, timed.frame, size)
             form = copier.form
             planes = Planes.empty(len(times_s), form, cut(form.height, form.width))
             luma, chroma = planes.luma, planes.chroma
         if last is not None and last[0] is timed:
             luma[place], chroma[place] = luma[last[1]], chroma[last[1]]
         else:
-            copier.copy(timed.frame, planes.box, luma[place], chroma[place])
+            copier.copy(timed, planes.box, luma[place], chroma[place])
         last = timed, place
     assert planes is not None  # there is at least one time
     return planes
@@ -159,7 +159,7 @@ def decode_all_planes(reader: VideoReader) -> tuple[Planes, NDArray[np.float64]]
     Raises:
         MediaError: the video cannot be decoded, or is too long to hold in memory.
     """
-    copier = PlaneCopier(reader.first, _square_size(reader, reader.first))
+    copier = PlaneCopier(reader, reader.first)
     starts_s, pieces, form = list[float](), list[Planes](), copier.form
     box = Box(0, 0, form.height, form.width)
     most = _MAX_BYTES // frame_bytes(form.height, form.width)
@@ -170,7 +170,7 @@ def decode_all_planes(reader: VideoReader) -> tuple[Planes, NDArray[np.float64]]
                 "are too many to hold in memory; cut the video into parts"
             )
         piece = Planes.empty(1, form, box)
-        copier.copy(timed.frame, box, piece.luma[0], piece.chroma[0])
+        copier.copy(timed, box, piece.luma[0], piece.chroma[0])
         pieces.append(piece)
         starts_s.append(timed.start_s)
     planes = Planes.empty(len(pieces), form, box)
@@ -179,61 +179,54 @@ def decode_all_planes(reader: VideoReader) -> tuple[Planes, NDArray[np.float64]]
     return planes, np.array(starts_s)
 
 
-def _square_size(reader: VideoReader, first: VideoFrame) -> tuple[int, int] | None:
-    """(H, W) with square pixels, of a video that has others; None of one that has them."""
-    stream = reader.stream
-    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    if not aspect or aspect == 1:
-        return None
-    turns = orientation(first).quarter_turns
-    height, width = map(round, shown_size(first.height, first.width, aspect, turns))
-    return at_most_largest(max(1, height), max(1, width))
-
-
 class PlaneCopier:
-    """Copies boxes of decoded frames; all come out in the form of the first one."""
+    """Copies boxes of decoded frames; all come out in one form, in their own shape."""
 
-    def __init__(self, first: VideoFrame, size: tuple[int, int] | None = None) -> None:
-        """Copy frames at `size` in BT.709, or in the form of `first`: its size, its colours."""
-        height, width = first.height, first.width
-        self._convert: Callable[[VideoFrame], VideoFrame]
-        if size is None and _is_direct(first):
-            self.form = Layout(height, width, color_matrix(first) == BT709, _is_full(first))
-            self._convert = self._like_the_first
+    def __init__(
+        self, reader: VideoReader, example: VideoFrame, size: tuple[int, int] | None = None
+    ) -> None:
+        """Copy frames at `size` in BT.709, or as they are: their size, the colours of `example`.
+
+        Frames with pixels that are not square are given square ones.
+        """
+        turned = orientation(example).quarter_turns
+        if size is None and reader.sample_aspect != 1:
+            height, width = map(round, shown_size(*reader.size, reader.sample_aspect, turned))
+            size = at_most_largest(max(1, height), max(1, width))
+        self._as_it_is = size is None and _is_direct(example)
+        if self._as_it_is:
+            bt709, full = color_matrix(example) == BT709, _is_full(example)
+            self.form = Layout(*reader.size, bt709, full)
         else:
-            turned = orientation(first).quarter_turns % 2
-            size = size or at_most_largest(*((width, height) if turned else (height, width)))
+            size = size or at_most_largest(*(reader.size[::-1] if turned % 2 else reader.size))
             self.form = Layout(*size, bt709=True, full_range=False)
-            self._convert = FrameConverter(size, "yuv420p")
-        self._reformatter = VideoReformatter()
+        self._convert = FrameConverter(
+            (self.form.height, self.form.width),
+            "yuv420p",
+            filled_by=reader.aspect,
+            bt709=self.form.bt709,
+            full_range=self.form.full_range,
+        )
 
     def copy(
-        self, frame: VideoFrame, box: Box, luma: NDArray[np.uint8], chroma: NDArray[np.uint8]
+        self, timed: TimedFrame, box: Box, luma: NDArray[np.uint8], chroma: NDArray[np.uint8]
     ) -> None:
         """Copy a box of a frame into luma [H, W] and chroma [2, ⌈H/2⌉, ⌈W/2⌉]."""
-        y, u, v = map(_pixels, self._convert(frame).planes)
+        frame = timed.frame
+        if not (self._as_it_is and self._has_form(timed)):
+            frame = self._convert(frame, timed.sample_aspect)
+        y, u, v = map(_pixels, frame.planes)
         luma[:] = y[box.luma]
         chroma[0], chroma[1] = u[box.chroma], v[box.chroma]
 
-    def _like_the_first(self, frame: VideoFrame) -> VideoFrame:
-        """The frame itself, unless the video changes its form on the way."""
-        height, width, bt709, full = self.form
-        if (
-            (frame.height, frame.width) == (height, width)
+    def _has_form(self, timed: TimedFrame) -> bool:
+        """Whether a frame has the form that is wanted; videos may change it on the way."""
+        frame, form = timed.frame, self.form
+        return (
+            (frame.height, frame.width) == (form.height, form.width)
+            and timed.sample_aspect == 1
             and _is_direct(frame)
-            and (color_matrix(frame) == BT709, _is_full(frame)) == (bt709, full)
-        ):
-            return frame
-        frame.colorspace = color_matrix(frame)
-        return self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="yuv420p",
-            dst_colorspace=Colorspace.ITU709 if bt709 else Colorspace.ITU601,
-            dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-            interpolation=Interpolation.AREA,
-            threads=1,
+            and (color_matrix(frame) == BT709, _is_full(frame)) == (form.bt709, form.full_range)
         )
 
 

@@ -61,7 +61,7 @@ _MAX_LOST_S = 0.5  # of a video's declared duration; edit lists and rounding tak
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredForm:
-    """Limits of the stored form. fps None keeps the source's own (average) rate."""
+    """Limits of the stored form. fps None keeps the source's own rate."""
 
     short_side: int
     fps: Fraction | None
@@ -80,9 +80,12 @@ def _even(side: float) -> int:
 
 
 def stored_fps(facts: VideoFacts, form: StoredForm) -> Fraction:
-    """Frames per second in the stored form: the asked rate, or the source's own if that is less."""
+    """Frames per second in the stored form: the asked rate, or the source's own if that is less.
+
+    A source that is not steady has no rate of its own: its frames may come at any time.
+    """
     own = min(max(facts.fps or Fraction(25), _MIN_FPS), _MAX_FPS)
-    return own if form.fps is None or own < form.fps else form.fps
+    return own if form.fps is None or (facts.steady and own < form.fps) else form.fps
 
 
 # ── files that have it ───────────────────────────────────────────────────────────────────────────
@@ -143,6 +146,8 @@ def _decodes_as_it_is(media: MediaFile) -> bool:
     for timed in reader.frames():
         if (
             reader.interlaced
+            or (timed.frame.height, timed.frame.width) != reader.size
+            or timed.sample_aspect != reader.sample_aspect
             or color_matrix(timed.frame) not in SDR_MATRICES
             or timed.frame.color_range not in (ColorRange.UNSPECIFIED, ColorRange.MPEG)
             or is_vivid(timed.frame)
@@ -178,7 +183,7 @@ def encode_parts(
     The frame at k / fps is the one on screen in the source at that time after its first frame; the
     audio keeps its place beside the frames. Parts are cut between two of these frames, and hold
     neither frames nor audio twice. A rest shorter than a tenth of a part stays with the part
-    before it, as far as the source says how long it is. Memory does not depend on the length.
+    before it. Memory does not depend on the length.
     What is damaged of a file opened as `damaged` is left out: the frame before it stays on screen,
     and there is no audio; `media.gaps` says where.
 
@@ -210,10 +215,10 @@ def encode_parts(
             yield time_s
 
     def part_of(shown: tuple[int, object]) -> int:
-        """The part that holds frame k, of about `expected` in all (0 when nobody knows)."""
+        """The part that holds frame k, of about `expected` in all."""
         k, _ = shown
         parts = max(1, math.ceil(expected / length - SHORTEST_PART))
-        kept_together = expected and k // length == parts and k < (parts + SHORTEST_PART) * length
+        kept_together = k // length == parts and k < (parts + SHORTEST_PART) * length
         return parts - 1 if kept_together else k // length
 
     with media_errors(media.source):
@@ -223,21 +228,21 @@ def encode_parts(
             sample_rate_hz=SAMPLE_RATE_HZ,
             damage=media.damage,
         )
-        convert = FrameConverter(size, "yuv420p")
+        convert = FrameConverter(size, "yuv420p", filled_by=reader.aspect)
         shown = enumerate(on_screen(reader.frames(), times_s()))
         for number, frames in groupby(shown, part_of):
             path = folder / f"part-{number:04d}.mp4"
             with _part_file(path, size, fps, form) as file:
                 for k, timed in frames:
-                    file.write(k, convert(timed.frame), audio)
+                    file.write(k, convert(timed.frame, timed.sample_aspect), audio)
             start_s, end_s = float(file.first / fps), float(file.end / fps)
             yield Part(path=path, start_s=start_s, end_s=end_s, facts=probe(path))
         # An MP4 file has a table of all its frames; others do not know how long they are.
         has_table = "mp4" in media.container.format.name.split(",")
-        if media.damage is None and has_table and reader.end_s < facts.duration_s - _MAX_LOST_S:
+        if media.damage is None and has_table and reader.end_s < media.declared_s - _MAX_LOST_S:
             raise MediaError(
                 f"{describe(media.source)}: its frames end at {reader.end_s:.2f} s of "
-                f"{facts.duration_s:.2f} s; it is cut off or damaged: get it again"
+                f"{media.declared_s:.2f} s; it is cut off or damaged: get it again"
             )
 
 

@@ -6,7 +6,8 @@ the container gives it. Audio (`audio.py`) and captions in shards use the same c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from functools import cached_property
 from itertools import chain, dropwhile
 from typing import NamedTuple
@@ -14,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.container import MAX_PIXELS, MediaSource, describe, video_stream
+from vatt.media.container import MAX_HELD_S, MAX_PIXELS, MediaSource, describe, video_stream
 from vatt.media.damage import Damage, decode
 from vatt.media.frame_filters import deinterlaced
 
@@ -27,16 +29,27 @@ EPSILON_S = 0.001
 
 _SEEK_AFTER_S = 2.0  # nearer than this, decoding on is cheaper than seeking
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats with trustworthy indexes
-_MAX_HELD_S = 600.0  # that one frame may stay on screen: damaged times must not fill the disk
 _MAX_BACK_S = 1.0  # that a frame's time may lie before that of the frame shown before it
 
 
+Reached = Callable[[float], None]  # is told how far a file was read, in seconds
+
+
 class TimedFrame(NamedTuple):
-    """A decoded frame and when it is on screen, in seconds on the video clock."""
+    """A decoded frame and when it is on screen, in seconds on the video clock.
+
+    sample_aspect: width / height of its pixels.
+    """
 
     start_s: float
     end_s: float
     frame: VideoFrame
+    sample_aspect: Fraction = Fraction(1)
+
+
+def usual_frame_s(stream: VideoStream) -> float:
+    """How long a frame stays on screen when nothing says so."""
+    return 1 / float(stream.average_rate or stream.guessed_rate or 25)
 
 
 class VideoReader:
@@ -54,22 +67,29 @@ class VideoReader:
         *,
         zero: int | None = None,
         damage: Damage | None = None,
+        reached: Reached = lambda _: None,
     ) -> None:
         """Read the first frame, unless its container time `zero` is known.
 
-        With `damage` what is damaged is noted there and left out (`damage.decode`).
+        With `damage` what is damaged is noted there and left out (`damage.decode`). `reached` is
+        told the time of each frame.
         """
         stream = video_stream(container)
         if stream is None:
             raise MediaError(f"{describe(source)}: holds no picture, only sound")
         assert stream.time_base is not None
         self._container, self.stream, self.source = container, stream, source
-        self._damage = damage
+        self._damage, self._reached = damage, reached
         self._tick_s = float(stream.time_base)
+        said, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
+        self._fixed_aspect = said if said and said != coded else None  # by the container
         self.interlaced = False  # whether any frame read so far is
         self.begun = False  # whether frames were read beyond the first
         self._zero = self._timestamp(self._start[0]) if zero is None else zero
         self.end_s = 0.0  # when the last frame read so far leaves the screen
+        # Of its first frame as it is stored: (H, W), and W / H of its pixels; later may differ.
+        form = self.first if zero is None else stream.codec_context
+        self.size, self.sample_aspect = (form.height, form.width), self._sample_aspect()
 
     @cached_property
     def _start(self) -> tuple[VideoFrame, VideoFrame, Iterator[VideoFrame]]:
@@ -82,6 +102,12 @@ class VideoReader:
             raise MediaError(f"{describe(self.source)}: no frame of its picture can be decoded")
         rest = deinterlaced(chain([first], decoded))
         return first, next(rest, first), rest
+
+    @property
+    def aspect(self) -> float:
+        """W / H of its first frame as it is shown, but for turning it."""
+        height, width = self.size
+        return width / height * float(self.sample_aspect)
 
     @property
     def first(self) -> VideoFrame:
@@ -172,8 +198,13 @@ class VideoReader:
     def _seconds(self, frame: VideoFrame) -> float:
         return (self._timestamp(frame) - self._zero) * self._tick_s
 
+    def _sample_aspect(self) -> Fraction:
+        """W / H of the pixels of the last frame decoded."""
+        coded = self.stream.codec_context.sample_aspect_ratio
+        return self._fixed_aspect or coded or Fraction(1)
+
     def _timed(self, frames: Iterable[VideoFrame]) -> Iterator[TimedFrame]:
-        usual_s = 1 / float(self.stream.average_rate or self.stream.guessed_rate or 25)
+        usual_s = usual_frame_s(self.stream)
         last_s: float | None = None
         for frame in frames:
             start_s = self._seconds(frame)
@@ -186,13 +217,14 @@ class VideoReader:
                 continue  # a repeated time: the first frame with it is shown
             lasts_s = frame.duration * self._tick_s if frame.duration else usual_s
             held_s = max(lasts_s, start_s - last_s if last_s is not None else 0.0)
-            if held_s > _MAX_HELD_S:
+            if held_s > MAX_HELD_S:
                 raise MediaError(
                     f"{describe(self.source)}: a frame near {start_s:,.0f} s stays for "
-                    f"{held_s:,.0f} s, expected at most {_MAX_HELD_S:.0f} s; its times are damaged"
+                    f"{held_s:,.0f} s, expected at most {MAX_HELD_S:.0f} s; its times are damaged"
                 )
             last_s, self.end_s = start_s, start_s + lasts_s
-            yield TimedFrame(start_s, self.end_s, frame)
+            self._reached(start_s)
+            yield TimedFrame(start_s, self.end_s, frame, self._sample_aspect())
 
 
 def on_screen(frames: Iterable[TimedFrame], times_s: Iterable[float]) -> Iterator[TimedFrame]:

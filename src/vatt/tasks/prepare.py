@@ -64,7 +64,7 @@ class PrepareConfig:
     """Do only a share of the work: 3/16 is task 3 of 16, counted from 1; the last one done writes
     the index."""
     item_minutes: float = 0.0
-    """Time limit for one file; 0: a minute and 20 times the duration that it declares."""
+    """Time limit for one file; 0: a minute, and 20 s for each second of it as it is read."""
     worker_gigabytes: float = 4.0
     """Memory that one process may ask for, used or not; its resident memory is less."""
     shard_megabytes: int = 256
