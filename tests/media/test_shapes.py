@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vatt.media.media_file import open_media
@@ -53,10 +55,13 @@ def write(path: Path, looks: tuple[Look, Look], codec: str = "libx264") -> Path:
     rate, options = Fraction(10), X264 if codec == "libx264" else {}
     with av.open(str(path), "w") as output:
         stream = output.add_stream(codec, rate=rate, options=options)
+        assert isinstance(stream, VideoStream)
         for number, look in enumerate(looks):
             coder = stream.codec_context
             if number:
-                coder = av.VideoCodecContext.create(codec, "w")
+                other = VideoCodecContext.create(codec, "w")
+                assert isinstance(other, VideoCodecContext)
+                coder = other
                 coder.framerate, coder.time_base, coder.options = rate, 1 / rate, options
             coder.height, coder.width, coder.pix_fmt = look.height, look.width, "yuv420p"
             coder.sample_aspect_ratio = look.sample_aspect
