@@ -7,6 +7,7 @@ any backend (NCCL on GPUs, gloo on CPUs), and without a process group is the ide
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -20,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vatt.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -80,31 +83,40 @@ def barrier() -> None:
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Meanwhile SIGTERM ends no process: it makes the function that is given answer True.
+def asked_to_stop() -> Iterator[Callable[[], int]]:
+    """Meanwhile SIGTERM and a first SIGINT (Ctrl-C) end no process; a second SIGINT does.
 
-    All ranks call it together and get the same answer: True once any of them got the signal. It
-    asks the hosts alone, so that no accelerator is waited for.
+    The function that is given returns the number of the signal once any of the ranks got one, else
+    0. All ranks call it together and get the same answer. It asks the hosts alone, so that no
+    accelerator is waited for.
     """
-    got, group = threading.Event(), None
+    got, group = [0], None
     if dist.is_initialized() and dist.get_backend() != "gloo":
         group = dist.new_group(backend="gloo")
 
-    def on_any_rank() -> bool:
+    def note(number: int, _: object) -> None:
+        if number == got[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        got[0] = number
+        if number == signal.SIGINT:
+            logger.info("stopping after this step, which is saved; Ctrl-C again stops at once")
+
+    def on_any_rank() -> int:
         if not dist.is_initialized():
-            return got.is_set()
-        answer = torch.tensor([float(got.is_set())])
-        dist.all_reduce(answer, group=group)
-        return bool(answer)
+            return got[0]
+        answer = torch.tensor([got[0]])
+        dist.all_reduce(answer, op=dist.ReduceOp.MAX, group=group)
+        return int(answer)
 
     if threading.current_thread() is not threading.main_thread():  # only that one can be told
         yield on_any_rank
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: got.set())
+    before = {one: signal.signal(one, note) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield on_any_rank
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class _Gather(torch.autograd.Function):

@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import shutil
 import signal
@@ -241,29 +242,50 @@ def test_no_step_left_after_the_model_to_start_from_is_refused(finished, shards,
         pretrain.run(config(shards, tmp_path / "beyond", start_from=str(start)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_sigterm_finishes_the_step_saves_it_and_ends_well(shards, tmp_path, workers):
-    out = tmp_path / "stopped"
-    settings = config(shards, out, data={"workers": workers})
-    settings = replace(settings, train=replace(settings.train, steps=3000, save_every=3000))
-    (tmp_path / "run.toml").write_text(tomli_w.dumps(configs.to_values(settings)))
+def stopped_by(number: int, settings: PretrainConfig, folder: Path, *launcher: str):
+    """A run of `vatt pretrain` that got a signal with all its processes, as on a terminal."""
+    (folder / "run.toml").write_text(tomli_w.dumps(configs.to_values(settings)))
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.tasks.pretrain_rank", str(tmp_path / "run.toml")],
-        cwd=ROOT,
+        [sys.executable, *launcher, "-m", "vatt", "pretrain", "--config", folder / "run.toml"],
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
-    while len(read_metrics(out / "metrics.jsonl")) < 2:
+    while len(read_metrics(settings.out / "metrics.jsonl")) < 2:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)
     _, said = process.communicate()
-    assert process.returncode == 0, said
-    stopped = checkpoint.resume(out / "checkpoints")
-    assert stopped.step == read_metrics(out / "metrics.jsonl")[-1]["step"] < 3000
+    stopped = checkpoint.resume(settings.out / "checkpoints")
+    assert stopped.step == read_metrics(settings.out / "metrics.jsonl")[-1]["step"] < 3000
     assert stopped.optimiser
-    assert not (out / "model").exists()
+    assert not (settings.out / "model").exists()
+    assert "DataLoader" not in said
+    return process.returncode, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "workers", "exit_code"),
+    [(signal.SIGTERM, 0, 0), (signal.SIGTERM, 2, 0), (signal.SIGINT, 2, 130)],
+)
+def test_a_signal_finishes_the_step_and_saves_it(shards, tmp_path, number, workers, exit_code):
+    settings = config(shards, tmp_path / "stopped", data={"workers": workers})
+    settings = replace(settings, train=replace(settings.train, steps=3000, save_every=3000))
+    found, said = stopped_by(number, settings, tmp_path)
+    assert found == exit_code, said
+    assert "which is saved; the same command continues" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_torchrun_finishes_the_step_of_all_ranks_and_saves_it(shards, tmp_path, number):
+    settings = config(shards, tmp_path / "stopped", data={"workers": 1})
+    settings = replace(settings, train=replace(settings.train, steps=3000, save_every=3000))
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    _, said = stopped_by(number, settings, tmp_path, *launcher)
+    assert said.count("which is saved; the same command continues") == 1
 
 
 def test_damaged_checkpoint_is_named_and_the_one_before_it_continues(finished, shards, tmp_path):

@@ -1,5 +1,7 @@
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -48,6 +50,39 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):
     cut, uncut = ([{k: r[k] for k in timeless} for r in run] for run in records)
     assert cut == uncut
     assert [record["step"] for record in cut] == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_training_after_the_step_in_work_with_a_checkpoint(tmp_path, number):
+    toy = Toy(steps=12)
+
+    def objective(batch: Pairs) -> dict[str, torch.Tensor]:
+        if batch.keys[0] == "3/0":
+            signal.raise_signal(number)
+        return toy.objective(batch)
+
+    before = signal.getsignal(number)
+    learner = replace(toy.learner, objective=objective)
+    ends = pytest.raises(KeyboardInterrupt) if number == signal.SIGINT else nullcontext()
+    with ends:
+        train(config(), learner, batches(0, 12), folder=tmp_path, start_step=0)
+    saved = checkpoint.resume(tmp_path / "checkpoints")
+    assert (saved.step, saved.facts) == (4, {"seen": 4})
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_training_at_once(tmp_path):
+    toy = Toy(steps=12)
+
+    def objective(batch: Pairs) -> dict[str, torch.Tensor]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return toy.objective(batch)
+
+    learner = replace(toy.learner, objective=objective)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), learner, batches(0, 12), folder=tmp_path, start_step=0)
+    assert not toy.losses
 
 
 def test_seed_changes_dropout_and_the_callers_random_state_is_left_alone(tmp_path):

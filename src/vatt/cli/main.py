@@ -126,7 +126,8 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[_StderrHandler()])
+    level = logging.INFO if _prints() else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_StderrHandler()])
     name = None
     try:
         if not args or args[0] in ("-h", "--help", "help"):
@@ -138,8 +139,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, rest = find_command(args)
         return _run(name, rest)
     except KeyboardInterrupt:
-        resumes = name is not None and COMMANDS[name].resumes
-        render.error(f"interrupted{'; the same command continues from here' if resumes else ''}")
+        if _prints():
+            resumes = name is not None and COMMANDS[name].resumes
+            advice = "; the same command continues from here" if resumes else ""
+            render.error(f"interrupted{advice}")
         return INTERRUPTED
     except ConfigError as error:
         render.error(str(error))
@@ -213,12 +216,17 @@ def _run(name: str, args: Sequence[str]) -> int:
         render.settings(resolved.lines(), as_json=options.json)
         return DONE
     result = module.run(resolved.config)
-    if int(os.environ.get("RANK", "0")) == 0:  # under torchrun, one of the processes prints
+    if _prints():
         render.result(result, as_json=options.json)
     if problem := getattr(result, "problem", None):  # the result is complete, but not good
         render.error(problem)
         return FAILED
     return DONE
+
+
+def _prints() -> bool:
+    """Whether this is the one of the processes of `torchrun` that prints."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def split_options(args: Sequence[str], *, presets: bool) -> tuple[Options, list[str]]:

@@ -7,6 +7,7 @@ with the batch that they belong to, and are counted where training runs.
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -22,6 +23,7 @@ from vatt.errors import DataError, VattError
 logger = logging.getLogger(__name__)
 
 _LEAST_PART = 4  # clips that a worker hands over at once: handing over takes about a millisecond
+_OUTLIVES_S = 120
 
 
 class BatchSource(Protocol):
@@ -43,6 +45,16 @@ class _Parts(torch.utils.data.Dataset[Batch | VattError]):
             return self._source.batch(positions)
         except VattError as error:  # as a value: torch would raise it with a worker's traceback
             return error
+
+
+def _outlive_stops(_worker: int) -> None:
+    """Signals to the whole job ask training to stop, which still reads the rest of its step.
+
+    The loader tells its workers when to end. One that it has forgotten, or that a scheduler wants
+    to end while nobody trains, does so after a while.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_OUTLIVES_S))
 
 
 class _PartOrder(torch.utils.data.Sampler[range]):
@@ -103,6 +115,7 @@ class Loader:
                 sampler=_PartOrder(firsts, size, self._part),
                 batch_size=None,  # items are batches already
                 num_workers=count,
+                worker_init_fn=_outlive_stops,
                 persistent_workers=count > 0,
                 pin_memory=device.type == "cuda",  # by Batch.pin_memory: copies need not wait
                 generator=torch.Generator(),  # else it would draw from everyone's random numbers

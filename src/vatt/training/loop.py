@@ -6,6 +6,7 @@ It knows no modality and no model: a learner brings an objective from a batch to
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
@@ -98,10 +99,11 @@ def train(
 ) -> TrainSummary:
     """Train from update `start_step` to `config.steps`, writing into the run folder `folder`.
 
-    The batches are those of the steps from `start_step` on. SIGTERM, as schedulers send it, ends
-    training after the step in work, with a checkpoint.
+    The batches are those of the steps from `start_step` on. SIGTERM, as schedulers send it, and
+    SIGINT (Ctrl-C) end training after the step in work, with a checkpoint.
 
     Raises:
+        KeyboardInterrupt: after SIGINT, once all is saved.
         TrainingError: a loss or gradient is not finite; the weights are those before that step,
             and `folder/failures/` holds what is needed to repeat it.
         CheckpointError: a checkpoint cannot be written.
@@ -135,11 +137,13 @@ def train(
                 distributed.barrier()
             if stop and not last:
                 logger.info(
-                    "SIGTERM: stopped after step %d of %d, which is saved; the same command "
-                    "continues",
+                    "%s: stopped after step %d of %d, which is saved; the same command continues",
+                    signal.Signals(stop).name,
                     step + 1,
                     config.steps,
                 )
+                if stop == signal.SIGINT:
+                    raise KeyboardInterrupt
                 break
         return clock.summary(check.read().get("loss"))
 
