@@ -1,6 +1,5 @@
 """Run by test_distributed.py in every rank: gather and sum with gradients."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ def rows(rank: int) -> torch.Tensor:
     return torch.randn(3, 2, generator=torch.Generator().manual_seed(rank))
 
 
-def main(out: Path) -> None:
+def main(out: str) -> None:
     with distributed.joined_ranks(torch.device("cpu")):
         rank, world = distributed.rank(), distributed.world_size()
         mine = rows(rank).requires_grad_()
@@ -39,9 +38,5 @@ def main(out: Path) -> None:
                 "summed_gradient": mine.grad,
                 "who": torch.tensor([rank, world, distributed.is_main()]),
             },
-            out / f"{rank}.safetensors",
+            Path(out) / f"{rank}.safetensors",
         )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,6 +1,5 @@
 """Run by test_objective.py in every rank, and in one process: losses and gradients of a batch."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -105,13 +104,9 @@ def losses_and_gradients(shared: str, form: str, masks: str) -> dict[str, Tensor
     return found | {f"buffer/{name}": value for name, value in model.named_buffers()}
 
 
-def main(out: Path) -> None:
+def main(out: str) -> None:
     torch.set_num_threads(1)
     with distributed.joined_ranks(torch.device("cpu")):
         for case in cases():
             found = losses_and_gradients(*case)
-            save_file(found, out / f"{'-'.join(case)}-{distributed.rank()}.safetensors")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+            save_file(found, Path(out) / f"{'-'.join(case)}-{distributed.rank()}.safetensors")

@@ -89,15 +89,16 @@ def yuv_frame(picture: NDArray[np.float64], recipe: Swatches) -> av.VideoFrame:
 def write_swatches(
     path: Path, recipe: Swatches, colours: NDArray[np.float64] = COLOURS / 255
 ) -> Path:
-    """Write the video; every frame is the same."""
-    picture = quarters(colours, recipe.size)
-    packed = np.round(255 * picture).astype(np.uint8)
+    """Write the video; every frame is the same, unless colours are [frames, 4, 3]."""
+    each = np.broadcast_to(colours, (recipe.frames, 4, 3))
     computed = recipe.pix_fmt.startswith("yuv") or recipe.pix_fmt == "gray"
     frames = [
         yuv_frame(picture, recipe)
         if computed
-        else av.VideoFrame.from_ndarray(packed, "rgb24").reformat(format=recipe.pix_fmt)
-        for _ in range(recipe.frames)
+        else av.VideoFrame.from_ndarray(np.round(255 * picture).astype(np.uint8), "rgb24").reformat(
+            format=recipe.pix_fmt
+        )
+        for picture in (quarters(colours, recipe.size) for colours in each)
     ]
     if computed and recipe.tagged:
         for frame in frames:

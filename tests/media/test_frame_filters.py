@@ -26,11 +26,11 @@ TOLERANCE = 4
 STORED_TOLERANCE = 6  # x264's rounding at crf 20 comes on top
 
 
-def shown(path: Path) -> NDArray[np.float64]:
-    """The four colours as a model gets them from the file itself."""
+def shown(path: Path, *, frame: int = 0) -> NDArray[np.float64]:
+    """The four colours of a frame as a model gets them from the file itself."""
     facts = probe(path).video
     assert facts is not None
-    return seen(decode_all_frames(path, size=(facts.height, facts.width))[0][0])
+    return seen(decode_all_frames(path, size=(facts.height, facts.width))[0][frame])
 
 
 def stored(path: Path) -> Path:
@@ -88,6 +88,7 @@ def test_what_is_stored_says_how_its_colours_are_coded(tmp_path: Path) -> None:
 # ── HDR ──────────────────────────────────────────────────────────────────────────────────────────
 
 NITS = np.array([0.5, 20.0, 203.0, 1000.0])  # nearly black, dim, white paper, a lamp
+RED = np.array([180.0, 0.1, 0.1])
 
 
 def pq(nits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,10 +109,14 @@ def hlg(nits: NDArray[np.float64]) -> NDArray[np.float64]:
     [(16, pq), pytest.param(18, hlg, marks=pytest.mark.slow)],  # 4 s each: libswscale's 3-D table
     ids=["PQ", "HLG"],
 )
-def test_hdr_becomes_a_frame_with_dark_middle_and_light(curve: int, code, tmp_path: Path) -> None:
+def test_hdr_becomes_frames_with_dark_middle_light_and_vivid_red(
+    curve: int, code, tmp_path: Path
+) -> None:
     recipe = replace(PLAIN, pix_fmt="yuv420p10le", matrix="2020", primaries=9, curve=curve)
-    path = write_swatches(tmp_path / "a.mkv", recipe, np.repeat(code(NITS)[:, None], 3, axis=1))
-    colours = shown(stored(path))
+    greys = np.repeat(code(NITS)[:, None], 3, axis=1)
+    reds = np.array([code(RED), *[code(np.full(3, 100.0))] * 3])
+    path = stored(write_swatches(tmp_path / "a.mkv", recipe, np.stack([greys, reds])))
+    colours = shown(path)
     assert np.ptp(colours, axis=1).max() < 4  # grey stays grey
     black, dim, paper, lamp = colours.mean(1)
     assert black < 25
@@ -119,15 +124,19 @@ def test_hdr_becomes_a_frame_with_dark_middle_and_light(curve: int, code, tmp_pa
     assert 145 < paper < 220  # without a conversion, the codes of PQ give 146 …
     assert 200 < lamp <= 255  # … and 190: grey in place of light
     assert lamp - paper > 30  # a lamp is not cut off to the white of paper
+    assert is_vivid_red(shown(path, frame=1)[0])
 
 
-def test_a_vivid_red_of_hdr_stays_red(tmp_path: Path) -> None:
+def is_vivid_red(colour: NDArray[np.float64]) -> bool:
+    red, green, blue = colour
+    return bool(red > 130 and max(green, blue) < red / 2)
+
+
+@pytest.mark.slow  # the same of the stored form is above
+def test_a_vivid_red_of_hdr_is_read_as_red(tmp_path: Path) -> None:
     recipe = replace(PLAIN, pix_fmt="yuv420p10le", matrix="2020", primaries=9, curve=16)
-    red, grey = pq(np.array([180.0, 0.1, 0.1])), pq(np.full(3, 100.0))
-    path = write_swatches(tmp_path / "a.mkv", recipe, np.array([red, grey, grey, grey]))
-    (r, g, b), *_ = shown(path)
-    assert r > 130
-    assert max(g, b) < r / 2
+    colours = np.array([pq(RED), *[pq(np.full(3, 100.0))] * 3])
+    assert is_vivid_red(shown(write_swatches(tmp_path / "a.mkv", recipe, colours))[0])
 
 
 # ── upright, square, even ────────────────────────────────────────────────────────────────────────

@@ -322,8 +322,9 @@ def test_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(shards, tmp_p
 
 
 def test_measured_standardisation_is_of_the_training_frames_and_stays_with_the_model(
-    shards, tmp_path
+    shards, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(pretrain, "STATISTICS_CLIPS", 48)
     out = tmp_path / "measured"
     settings = config(shards, out, standardise="measured", train={"steps": 4, "save_every": 2})
     pretrain.run(settings)
