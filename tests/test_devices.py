@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vatt import devices
+from vatt.errors import ConfigError
 
 
 def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,11 +46,29 @@ def missing(*_: object, **__: object) -> str:
 
 def test_the_device_is_this_ranks_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert devices.pick_device("auto", local_rank=3) == torch.device("cuda", 3)
+    assert devices.pick_device("cuda", local_rank=3) == torch.device("cuda", 3)
     assert devices.pick_device("cpu", local_rank=3) == torch.device("cpu")
+    assert devices.pick_device("cuda:1") == torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert devices.pick_device("auto", local_rank=3) == torch.device("cpu")
-    assert devices.pick_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gpu", "found 'gpu', expected auto, cpu, cuda"),
+        ("cuda:2", "found 'cuda:2', which is GPU number 2 from 0, but PyTorch finds 2 here"),
+    ],
+)
+def test_a_device_that_is_not_there_is_wrong_usage(
+    name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match=words):
+        devices.pick_device(name)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

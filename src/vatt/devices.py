@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vatt.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -55,12 +57,31 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device called `name`; "auto" is this rank's GPU where there is one, else the CPU."""
+    """The device called `name`; "cuda" is this rank's GPU; so is "auto", or the CPU without one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     import torch
 
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        name = "cuda" if num_gpus else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"device: found {name!r}, expected auto, cpu, cuda, or one of several such as cuda:1"
+        ) from None
+    if device.type != "cuda":
+        return device
+    index = local_rank if device.index is None else device.index
+    if index >= num_gpus:
+        raise ConfigError(
+            f"device: found {name!r}, which is GPU number {index} from 0, but PyTorch finds "
+            f"{num_gpus} here; set it to auto or cpu, or install PyTorch for this GPU"
+        )
+    return torch.device("cuda", index)
 
 
 @contextmanager

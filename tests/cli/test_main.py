@@ -194,6 +194,20 @@ def test_what_goes_wrong_is_said_on_stderr_with_its_exit_code(
     assert words in " ".join(printed.err.split())
 
 
+def test_a_path_that_cannot_be_used_is_an_error_and_no_traceback(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vatt_demo.recorder.engine_folder", lambda: None)
+    (tmp_path / "file").write_text("")
+    assert cli.main(["demo", "record", "--out", str(tmp_path / "file")]) == 1
+    error = " ".join(capsys.readouterr().err.split())
+    assert error.startswith("vatt: error: ")
+    assert "file/rows: Not a directory; give another path" in error
+
+
+def test_the_first_word_of_a_command_is_answered_with_the_whole(capsys):
+    assert cli.main(["bench"]) == 2
+    assert "perhaps you meant: vatt bench loader" in capsys.readouterr().err
+
+
 def test_a_command_whose_package_is_absent_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "vatt_demo", None)
     monkeypatch.delitem(sys.modules, "vatt_demo.demo", raising=False)

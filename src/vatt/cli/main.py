@@ -153,6 +153,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, e.g. `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:  # where no command says better what to do
+        where = f"{error.filename}: " if error.filename else ""
+        render.error(
+            f"{where}{error.strerror or error}; give another path, or look at what is there, who "
+            "may write to it, and how much room its disk has"
+        )
+        return FAILED
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
@@ -173,7 +180,8 @@ def find_command(args: Sequence[str]) -> tuple[str, list[str]]:
         name = " ".join(args[:words])
         if name in COMMANDS:
             return name, list(args[words:])
-    near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+    near = [name for name in COMMANDS if name.startswith(f"{args[0]} ")]
+    near = near or difflib.get_close_matches(args[0], COMMANDS, n=1)
     hint = f"perhaps you meant: vatt {near[0]}" if near else "see: vatt --help"
     raise ConfigError(f"{args[0]!r} is not a command; {hint}")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vatt.config import from_values, read_toml
 from vatt.data.data_config import DataConfig
-from vatt.devices import AutocastSetting
+from vatt.devices import AutocastSetting, pick_device
 from vatt.encoder import Encoder, load
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.results import file_hash
@@ -72,9 +72,10 @@ def open_run(
 
     Raises:
         CheckpointError: there is no model in `folder`.
-        ConfigError: no shards are given, and the run does not say what it was trained on.
+        ConfigError: no shards are given, and the run does not say what it was trained on; there
+            is no such device.
     """
-    encoder = load(folder, device, autocast=autocast)
+    encoder = load(folder, pick_device(device or "auto"), autocast=autocast)
     settings = folder / "config.toml"
     if settings.is_file():
         data = from_values(DataConfig, read_toml(settings)["data"], where=str(settings))

@@ -46,8 +46,9 @@ class RunPageConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.map_clips < 4:
-            raise ConfigError(f"map_clips: found {self.map_clips}, expected 4 or more")
+        for name, least in {"map_clips": 4, "pool": 2, "examples": 0}.items():
+            if (found := getattr(self, name)) < least:
+                raise ConfigError(f"{name}: found {found}, expected {least} or more")
 
 
 def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> str:
