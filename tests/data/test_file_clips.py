@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from vatt.contracts import ClipSpec
-from vatt.data.clip_timing import clip_samples, spread_starts
-from vatt.data.file_clips import CLIPS_OF_FILE, spread_waveforms
+from tests.media.clips import Recipe, numbers
+from tests.media.clips import write as write_clip
+from vatt.contracts import ClipSpec, FramePath
+from vatt.data.clip_timing import clip_samples, spread_places, spread_starts
+from vatt.data.file_clips import CLIPS_OF_FILE, spread_frames, spread_waveforms
+from vatt.errors import MediaError
 from vatt.media import audio as audio_module
 from vatt.media.media_file import open_media
 
@@ -127,3 +133,74 @@ def test_a_file_without_a_duration_gives_the_clips_of_one_that_has_it(tmp_path):
     with av.open(str(live)) as container:
         assert not container.duration
     assert_same_sound(clips_of(live), clips_of(usual))
+
+
+DAMAGED_SPEC = ClipSpec(frames=6, fps=10, height=24, width=32, sample_rate_hz=16_000)
+TEN_S = Recipe(frames=100, noise=True)
+
+
+def damaged(path: Path, first: float, last: float) -> Path:
+    """A file whose frames show their numbers, with noise between two shares of its bytes."""
+    content = bytearray(write_clip(path, TEN_S).read_bytes())
+    begin, end = (round(len(content) * share) for share in (first, last))
+    content[begin:end] = random.Random(0).randbytes(end - begin)
+    path.write_bytes(content)
+    return path
+
+
+def shown(path: Path, *, damaged: bool = True) -> NDArray[np.int64]:
+    """The number of each frame of the four clips [4, T]."""
+    with open_media(path, damaged=damaged) as media:
+        frames = spread_frames(media, DAMAGED_SPEC, FramePath(decode="rgb"), torch.device("cpu"))
+    grey = ((frames.flatten(0, 1) + 1) * 127.5).numpy()
+    return np.array(numbers(grey)).reshape(CLIPS_OF_FILE, -1)
+
+
+@pytest.mark.parametrize("container", ["ts", "mkv", "mp4", "flv"])
+def test_clips_of_a_damaged_file_lie_in_what_is_healthy_of_it(container, tmp_path, caplog):
+    # Noise where the third of four evenly spread clips would be.
+    path = damaged(tmp_path / f"a.{container}", 0.6, 0.66)
+    found = shown(path)
+    np.testing.assert_array_equal(np.diff(found, axis=1), 1)  # each clip in one piece
+    assert found[0, 0] == 0
+    assert found[-1, -1] >= 98
+    assert "clips are taken from the other" in caplog.text
+    seconds = re.search(rf"a.{container}: damaged \(([\d.]+) of 10", caplog.text)
+    assert seconds is not None
+    assert 0.3 < float(seconds[1]) < 2.5
+    with open_media(path, damaged=True) as media:
+        heard = spread_waveforms(media, DAMAGED_SPEC)
+    assert heard is not None
+    assert all((one == 0).mean() < 0.05 for one in heard)  # noise, of which nothing is missing
+
+
+def test_a_healthy_file_gives_the_same_clips_when_it_may_be_damaged(tmp_path, caplog):
+    path = write_clip(tmp_path / "a.mp4", TEN_S)
+    np.testing.assert_array_equal(shown(path), shown(path, damaged=False))
+    assert not caplog.text
+
+
+def test_a_file_that_is_cut_off_gives_clips_of_what_comes_before(tmp_path, caplog):
+    path = write_clip(tmp_path / "a.mp4", TEN_S)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    found = shown(path)
+    np.testing.assert_array_equal(np.diff(found, axis=1), 1)
+    assert 50 < found[-1, -1] < 75
+    assert re.search(r"a.mp4: (damaged|cut off)", caplog.text)
+
+
+def test_a_mostly_damaged_file_is_refused_with_its_share(tmp_path):
+    with pytest.raises(
+        MediaError, match=r"a.ts: [5-9]\d% of it is damaged .*, expected at most 50%"
+    ):
+        shown(damaged(tmp_path / "a.ts", 0.2, 0.9))
+
+
+def test_places_are_spread_over_the_segments_that_are_long_enough():
+    spec = ClipSpec(frames=10, fps=10)  # 1 s
+    starts_s = spread_starts(8.0, spec, CLIPS_OF_FILE)
+    assert spread_places([(0.0, 8.0)], spec, CLIPS_OF_FILE) == [(one, 8.0) for one in starts_s]
+    # 1 s and 2 s of room; the segment between them is shorter than a clip.
+    places = spread_places([(0.0, 2.0), (3.0, 3.5), (5.0, 8.0)], spec, CLIPS_OF_FILE)
+    assert places == [(0.0, 2.0), (1.0, 2.0), (6.0, 8.0), (7.0, 8.0)]
+    assert spread_places([(0.0, 0.3), (1.0, 1.7)], spec, 2) == [(1.0, 1.7)] * 2

@@ -6,6 +6,7 @@ Pure functions of numbers; training, evaluation and `vatt.load` call the same on
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +95,29 @@ def clip_samples(
     """
     first, length = audio_span(spec, start_s, end_s)
     return fill_waveform(track[first : first + length], spec, length)
+
+
+def spread_places(
+    segments: Sequence[tuple[float, float]], spec: ClipSpec, clips: int
+) -> list[tuple[float, float]]:
+    """Where each clip starts, and the end of its segment: `spread_starts` over several segments.
+
+    Args:
+        segments: start and end of each, ascending; no clip lies across two of them.
+        spec: how long a clip is.
+        clips: how many, 2 or more. They lie in segments that are long enough, else all in the
+            longest.
+    """
+    fitting = [one for one in segments if fits(spec, *one)]
+    fitting = fitting or [max(segments, key=lambda one: one[1] - one[0])]
+    rooms = [max(0.0, end_s - start_s - spec.duration_s) for start_s, end_s in fitting]
+    until = [0.0, *np.cumsum(rooms).tolist()]
+    places = []
+    for at in np.linspace(0.0, until[-1], clips).tolist():
+        number = min(int(np.searchsorted(until[1:], at)), len(fitting) - 1)
+        start_s, end_s = fitting[number]
+        places.append((start_s + (at - until[number]), end_s))
+    return places
 
 
 def spread_starts(duration_s: float, spec: ClipSpec, clips: int) -> NDArray[np.float64]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
+from typing import TypeVar
 
+import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,15 +24,23 @@ from vatt.data.clip_timing import (
     clip_samples,
     fill_waveform,
     frame_times,
-    spread_starts,
+    spread_places,
 )
 from vatt.data.resize import as_clip, covering, needed
-from vatt.media.media_file import MediaFile
+from vatt.errors import MediaError
+from vatt.media.container import MediaSource, audio_stream, describe, media_errors
+from vatt.media.damage import CUT_OFF, decode, what_is_damaged
+from vatt.media.media_file import MediaFile, open_media
 from vatt.media.planes import LARGEST_SHORT_SIDE
 from vatt.media.stored_form import StoredForm, stored_fps, stored_size
 from vatt.media.video import EPSILON_S
 
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
 CLIPS_OF_FILE = 4  # evenly spread (§4.3)
+MOST_DAMAGED = 0.5  # of a file
+_LONGER_S = 0.5  # edit lists and rounding take less
 _LONG_S = 60.0  # shorter audio is decoded whole: then samples are exactly those of the whole track
 
 
@@ -37,21 +50,121 @@ def spread_frames(
     """Frames of four clips, float [4, T, H, W, 3] in [-1, 1].
 
     They are those that `vatt prepare` would store, at the size that it would give them; only its
-    compression is left out.
+    compression is left out. Of a file opened as `damaged` they lie in what is healthy of it.
 
     Raises:
-        MediaError: the video cannot be decoded.
+        MediaError: the video cannot be decoded, or is mostly damaged.
     """
+    return _healthy(media, lambda anew, segments: _frames(anew, segments, spec, path, device))
+
+
+def spread_waveforms(media: MediaFile, spec: ClipSpec) -> NDArray[np.int16] | None:
+    """Waveforms of four clips, int16 [4, S]; None without audio.
+
+    With video they are of the clips of `spread_frames`. Of a long file only these are read. Of a
+    file opened as `damaged` they lie in what is healthy of it.
+
+    Raises:
+        MediaError: the audio cannot be decoded, or the file is mostly damaged.
+    """
+    return _healthy(media, lambda anew, segments: _waveforms(anew, segments, spec))
+
+
+Segments = Sequence[tuple[float, float]]
+
+
+def _healthy(media: MediaFile, read: Callable[[MediaFile, Segments | None], T]) -> T:
+    """What is read of a file; when that is damaged it is read again, of the healthy segments."""
+    try:
+        found = read(media, None)
+        if media.damage is None or not (
+            media.damage.spans or media.damage.error or _ends_early(media)
+        ):
+            return found
+        problem = None
+    except MediaError as error:
+        if media.damage is None:
+            raise
+        problem = error
+    segments = _healthy_segments(media.source)
+    if not segments:
+        raise problem or MediaError(f"{describe(media.source)}: nothing of it is healthy")
+    with open_media(media.source, damaged=True) as anew:
+        return read(anew, segments)
+
+
+def _ends_early(media: MediaFile) -> bool:
+    """Whether the table of frames of an MP4 file lists more than there are; others have none."""
+    has_table = "mp4" in media.container.format.name.split(",")
+    return has_table and media.declared_s > media.facts.duration_s + _LONGER_S
+
+
+def _healthy_segments(source: MediaSource) -> Segments:
+    """The parts of a damaged file between what is damaged, all of which is decoded to know it.
+
+    Raises:
+        MediaError: it is mostly damaged; says how much.
+    """
+    with open_media(source, damaged=True) as media, media_errors(source):
+        assert media.damage is not None
+        end_s = 0.0
+        if media.has_video:
+            reader = media.video()
+            deque(reader.frames(), maxlen=0)
+            end_s = reader.end_s
+        container = media.handle()
+        if (audio := audio_stream(container)) is not None:
+            deque(decode(container, audio, media.damage), maxlen=0)
+        if media.has_video:
+            gaps = media.gaps(end_s)
+        else:
+            zero_s = (container.start_time or 0) / av.time_base
+            gaps, end_s = media.damage.gaps(zero_s), media.damage.end_s - zero_s
+    share, words = what_is_damaged(gaps, end_s)
+    if share > MOST_DAMAGED:
+        raise MediaError(
+            f"{describe(source)}: {share:.0%} of it is damaged ({words}), expected at most "
+            f"{MOST_DAMAGED:.0%}; get it again"
+        )
+    if gaps:
+        healthy_s = end_s - sum(min(gap.end_s, end_s) - min(gap.start_s, end_s) for gap in gaps)
+        says = f"damaged ({words})" if share else f"{CUT_OFF} at {end_s:.1f} s"
+        logger.warning(
+            "%s: %s; clips are taken from the other %.1f s", describe(source), says, healthy_s
+        )
+    starts_s = [0.0, *(max(gap.end_s, 0.0) for gap in gaps)]
+    ends_s = [*(min(gap.start_s, end_s) for gap in gaps), end_s]
+    pairs = zip(starts_s, ends_s, strict=True)
+    return [(start_s, stop_s) for start_s, stop_s in pairs if start_s < stop_s]
+
+
+def _frames(
+    media: MediaFile,
+    segments: Segments | None,
+    spec: ClipSpec,
+    path: FramePath,
+    device: torch.device,
+) -> Tensor:
     video = media.facts.video
     assert video is not None
     fps_asked = None if path.fps is None else Fraction(path.fps).limit_denominator(1001)
     form = StoredForm(short_side=path.short_side or LARGEST_SHORT_SIDE, fps=fps_asked, gop=1)
     fps, (height, width) = stored_fps(video, form), stored_size(video, form)
+
+    def stored_frame(time_s: float) -> float:
+        """When the first frame from a time on begins in the stored video."""
+        return math.ceil((time_s - EPSILON_S) * fps) / float(fps)
+
+    segments = segments or [(0.0, media.facts.duration_s)]
     # As many frames as the stored video would have.
-    end_s = math.ceil((media.facts.duration_s - EPSILON_S) * fps) / float(fps)
+    places = spread_places(
+        [(stored_frame(start_s), stored_frame(end_s)) for start_s, end_s in segments],
+        spec,
+        CLIPS_OF_FILE,
+    )
     clips = [
         frame_times(spec, start_s, end_s, frame_step=path.frame_step, fps=float(fps))[1]
-        for start_s in spread_starts(end_s, spec, CLIPS_OF_FILE).tolist()
+        for start_s, end_s in places
     ]
     # The frame on screen at a time is the stored one that begins at or before it.
     times_s = np.floor((np.concatenate(clips) + EPSILON_S) * float(fps)) / float(fps)
@@ -82,28 +195,28 @@ def spread_frames(
     return inputs.frames.view(CLIPS_OF_FILE, spec.frames, *inputs.frames.shape[2:])
 
 
-def spread_waveforms(media: MediaFile, spec: ClipSpec) -> NDArray[np.int16] | None:
-    """Waveforms of four clips, int16 [4, S]; None without audio.
-
-    With video they are of the clips of `spread_frames`. Of a long file only these are read.
-
-    Raises:
-        MediaError: the audio cannot be decoded.
-    """
-    rate, facts = spec.sample_rate_hz, media.facts
+def _waveforms(
+    media: MediaFile, segments: Segments | None, spec: ClipSpec
+) -> NDArray[np.int16] | None:
+    rate, facts, seconds = spec.sample_rate_hz, media.facts, media.facts.duration_s
     if facts.audio is None:
         return None
-    end_s = facts.duration_s
-    if end_s > _LONG_S:
-        starts_s = spread_starts(end_s, spec, CLIPS_OF_FILE).tolist()
-        spans = [audio_span(spec, start_s, end_s) for start_s in starts_s]
+    places = spread_places(segments or [(0.0, seconds)], spec, CLIPS_OF_FILE)
+    if segments is None and seconds > _LONG_S:
+        spans = [audio_span(spec, start_s, end_s) for start_s, end_s in places]
         found = media.audio_spans(spans, sample_rate_hz=rate)
         # Audio alone that ends before its declared end: its true length is found by reading.
         if found is not None and (facts.video or len(found[-1])):
             return np.stack([fill_waveform(one, spec, spec.samples) for one in found])
-    track = media.audio(sample_rate_hz=rate)
+    if segments is None and not facts.video:
+        track = media.audio(sample_rate_hz=rate)
+        places = spread_places(
+            [(0.0, 0.0 if track is None else len(track) / rate)], spec, CLIPS_OF_FILE
+        )
+    else:
+        whole = [(0, round(max(end_s for _, end_s in places) * rate))]
+        found = media.audio_spans(whole, sample_rate_hz=rate)
+        track = found[0] if found is not None else None
     if track is None:
         return None
-    end_s = end_s if facts.video else len(track) / rate
-    starts_s = spread_starts(end_s, spec, CLIPS_OF_FILE).tolist()
-    return np.stack([clip_samples(track, spec, start_s, end_s) for start_s in starts_s])
+    return np.stack([clip_samples(track, spec, start_s, end_s) for start_s, end_s in places])

@@ -15,7 +15,7 @@ from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.choose import CaptionChoice, find_captions
 from vatt.media.captions.clean import of_part, on_clock
-from vatt.media.damage import CUT_OFF, Gap, lost_s
+from vatt.media.damage import Gap, what_is_damaged
 from vatt.media.media_file import open_media
 from vatt.media.stored_form import PART_S, Part, StoredForm, encode_parts, has_stored_form
 from vatt.shards.record import PartOf, SampleRecord
@@ -169,15 +169,11 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
 def _refuse_mostly_damaged(
     item: Item, gaps: Sequence[Gap], end_s: float, max_damage: float
 ) -> None:
-    """What a file that is cut off lacks does not count: what is there may be all healthy."""
-    damaged = [gap for gap in gaps if gap.cause != CUT_OFF]
-    whole_s = max([end_s, *(gap.end_s for gap in damaged)])
-    if (seconds := lost_s(damaged)) > max_damage * whole_s:
-        causes = dict.fromkeys(gap.cause for gap in damaged)
+    share, words = what_is_damaged(gaps, end_s)
+    if share > max_damage:
         raise MediaError(
-            f"{item.path}: {seconds / whole_s:.0%} of it is damaged ({seconds:.1f} of "
-            f"{whole_s:.1f} s: {'; '.join(causes)}), expected at most {max_damage:.0%}; get it "
-            "again, or raise max_damage"
+            f"{item.path}: {share:.0%} of it is damaged ({words}), expected at most "
+            f"{max_damage:.0%}; get it again, or raise max_damage"
         )
 
 

@@ -177,6 +177,7 @@ def read_spans(
     *,
     zero_s: float | None,
     sample_rate_hz: int,
+    damage: Damage | None = None,
 ) -> list[NDArray[np.int16]] | None:
     """Some spans of a track without what lies between them, where the format can be trusted.
 
@@ -187,6 +188,7 @@ def read_spans(
         spans: first sample and number of samples of each, in ascending order.
         zero_s: the container's time of the video clock's zero; None: when the audio begins.
         sample_rate_hz: of the samples wanted.
+        damage: see `decode`.
 
     Returns:
         int16 of each, fewer where the track ends; None when there is no track.
@@ -200,11 +202,13 @@ def read_spans(
     tick_s, seekable = float(stream.time_base or 1), container.format.name in _SEEKABLE
     reader, found = None, []
     for first, count in spans:
-        if seekable and (reader is None or first - reader.position > _SEEK_AFTER_S * rate):
+        if seekable and first - (reader.position if reader else 0) > _SEEK_AFTER_S * rate:
             start_s = max(zero_s + first / rate - _SETTLES_S, 0.0)
             container.seek(int(start_s / tick_s), stream=stream, backward=True)
-            reader = AudioReader(container, zero_s=zero_s, sample_rate_hz=rate, first=first)
-        reader = reader or AudioReader(container, zero_s=zero_s, sample_rate_hz=rate)
+            reader = AudioReader(
+                container, zero_s=zero_s, sample_rate_hz=rate, damage=damage, first=first
+            )
+        reader = reader or AudioReader(container, zero_s=zero_s, sample_rate_hz=rate, damage=damage)
         while reader.position < first and not reader.ended:
             reader.read_until(min(first, reader.position + _RESAMPLED_AT_ONCE))
         found.append(reader.read_until(first + count))

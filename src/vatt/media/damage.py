@@ -200,6 +200,21 @@ class _Decoder:
             self._causes.clear()
 
 
+def what_is_damaged(gaps: Sequence[Gap], end_s: float) -> tuple[float, str]:
+    """The share of a file that is damaged, and in words: how many seconds of it, and why.
+
+    What a file that is cut off lacks does not count: what is there may be all healthy.
+
+    Args:
+        gaps: of the file.
+        end_s: when the last healthy frame leaves the screen.
+    """
+    damaged = [gap for gap in gaps if gap.cause != CUT_OFF]
+    whole_s, seconds = max([end_s, *(gap.end_s for gap in damaged)]), lost_s(damaged)
+    share, causes = seconds / whole_s if whole_s else 0.0, dict.fromkeys(g.cause for g in damaged)
+    return share, f"{seconds:.1f} of {whole_s:.1f} s: {'; '.join(causes)}"
+
+
 def lost_s(gaps: Sequence[Gap]) -> float:
     """Seconds of all gaps."""
     return sum(gap.end_s - gap.start_s for gap in gaps)

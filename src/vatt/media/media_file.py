@@ -289,7 +289,13 @@ class MediaFile:
         """
         with media_errors(self.source):
             container, zero_s = self.handle(), self._reader.zero_s if self.has_video else None
-            return read_spans(container, spans, zero_s=zero_s, sample_rate_hz=sample_rate_hz)
+            return read_spans(
+                container,
+                spans,
+                zero_s=zero_s,
+                sample_rate_hz=sample_rate_hz,
+                damage=self.damage,
+            )
 
     def has_audio_at(self, sample_rate_hz: int) -> bool:
         """Whether `audio_at` can be asked for samples at this rate; else decode all by `audio`."""
