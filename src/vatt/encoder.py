@@ -130,7 +130,7 @@ class Encoder:
                 frames [B, T, H, W, 3] in [-1, 1], of any length and size; or a list of B arrays.
 
         Raises:
-            MediaError: a file cannot be decoded.
+            MediaError: a file cannot be decoded, or is mostly damaged.
             ConfigError: frames of another shape, type or range.
         """
 
@@ -152,7 +152,7 @@ class Encoder:
             sample_rate_hz: of waveforms; they are resampled to the model's rate.
 
         Raises:
-            MediaError: a file cannot be decoded or has no audio.
+            MediaError: a file cannot be decoded, has no audio, or is mostly damaged.
             ConfigError: waveforms of another shape, type or range, or without their rate.
         """
 

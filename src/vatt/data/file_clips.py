@@ -35,6 +35,7 @@ from vatt.media.planes import LARGEST_SHORT_SIDE
 from vatt.media.stored_form import StoredForm, stored_fps, stored_size
 from vatt.media.video import EPSILON_S
 
+Segments = Sequence[tuple[float, float]]  # start and end of each
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -68,9 +69,6 @@ def spread_waveforms(media: MediaFile, spec: ClipSpec) -> NDArray[np.int16] | No
         MediaError: the audio cannot be decoded, or the file is mostly damaged.
     """
     return _healthy(media, lambda anew, segments: _waveforms(anew, segments, spec))
-
-
-Segments = Sequence[tuple[float, float]]
 
 
 def _healthy(media: MediaFile, read: Callable[[MediaFile, Segments | None], T]) -> T:
