@@ -5,11 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
 from vatt.errors import ConfigError
+from vatt.models import transformer
 from vatt.models.transformer import (
     BASE,
+    FUSED_FROM,
     LARGE,
     MEDIUM,
     SMALL,
@@ -17,6 +21,7 @@ from vatt.models.transformer import (
     Transformer,
     TransformerConfig,
     attend,
+    fused_is_faster,
 )
 
 CONFIG = TransformerConfig(layers=3, width=24, heads=4, mlp_width=40, dropout=0.0)
@@ -130,30 +135,88 @@ def test_t5_neither_scales_scores_nor_subtracts_the_mean_before_attention():
     assert_close(backbone(tokens), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_attention_by_hand_equals_the_fused_kernel():
-    q, k, v = torch.randn(3, 2, 4, 9, 6)
-    bias = torch.randn(4, 9, 9)
-    for one in (None, bias):
-        expected = F.scaled_dot_product_attention(q, k, v, one, scale=0.3)
-        for fused in (None, False, True):
-            found = attend(q, k, v, bias=one, scale=0.3, dropout=0.0, fused=fused)
-            assert_close(found, expected)
-
-
-def test_fused_attention_masks_keys_and_gives_the_gradients_of_the_products_written_out():
-    q, k, v = torch.randn(3, 2, 4, 9, 6).unbind()
-    keys = torch.rand(2, 9) > 0.4
+def attended(
+    tokens: int, masked: str, fused: bool | None, dtype: torch.dtype = torch.float32
+) -> tuple[list[Tensor], Tensor]:
+    """Output and gradients of attention on two clips, and which keys are masked."""
+    torch.manual_seed(tokens)
+    q, k, v = torch.randn(3, 2, 4, tokens, 8).to(dtype).unbind()
+    keys = torch.rand(2, tokens) > 0.4
     keys[:, 0] = True
-    learned = torch.randn(4, 9, 9)
-    masking = torch.zeros(2, 9).masked_fill(~keys, -1e9)[:, None, None, :]
-    found = []
-    for fused in (False, True):
-        inputs = [tensor.clone().requires_grad_() for tensor in (q, k, v, learned)]
-        bias = inputs[3] + masking
+    learned = torch.randn(4, tokens, tokens)
+    masking = torch.zeros(2, tokens).masked_fill(~keys, -1e9)[:, None, None, :]
+    inputs = [tensor.clone().requires_grad_() for tensor in (q, k, v, learned)]
+    bias = {"nothing": None, "keys": masking}.get(masked, inputs[3] + masking)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         out = attend(*inputs[:3], bias=bias, scale=0.3, dropout=0.0, fused=fused)
-        found.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
-        assert not found[-1][2][~keys[:, None].expand(2, 4, 9)].any()  # of masked keys
-    assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+    used = inputs if masked.endswith("bias") else inputs[:3]
+    return [out, *torch.autograd.grad(out.float().square().sum(), used)], ~keys
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("masked", ["nothing", "keys", "keys and a learned bias"])
+@pytest.mark.parametrize("tokens", [1, 17, FUSED_FROM - 1, FUSED_FROM, 70, 400])
+def test_attention_written_out_is_that_of_the_fused_kernel(tokens, masked, dtype):
+    """Outputs and gradients; 400 tokens are cut into pieces."""
+    (written_out, mask), (fused, _) = (
+        attended(tokens, masked, each, dtype) for each in (False, True)
+    )
+    # float32: sums are in another order; bfloat16 has 8 bits of mantissa.
+    near = 2e-5 if dtype == torch.float32 else 5e-2
+    for one, other in zip(written_out, fused, strict=True):
+        assert_close(one.float(), other.float(), rtol=near, atol=near)
+    for _, of_q, of_k, *_ in (written_out, fused):
+        assert of_q.any() or tokens == 1
+        assert masked == "nothing" or not of_k[mask[:, None].expand(2, 4, tokens)].any()
+
+
+def test_the_way_of_attention_is_chosen_by_what_is_asked_and_never_by_the_batch():
+    """As the table of benchmarks/attention.py says; the answer is bit by bit that of the way."""
+    for dtype, dropout, gradients, tokens, fused in (
+        (torch.float32, 0.0, False, 1, True),
+        (torch.float32, 0.0, False, 1569, True),
+        (torch.float32, 0.0, True, FUSED_FROM - 1, False),
+        (torch.float32, 0.0, True, FUSED_FROM, True),
+        (torch.float32, 0.1, True, 1569, False),
+        (torch.bfloat16, 0.0, False, 1569, False),
+        (torch.bfloat16, 0.0, True, 1569, False),
+        (torch.bfloat16, 0.0, True, 17, False),
+    ):
+        for clips in (1, 3):
+            q = torch.randn(clips, 1, tokens, 2, dtype=dtype, requires_grad=gradients)
+            assert fused_is_faster(q, q, dropout) == fused
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                outs = [
+                    attend(q, q, q, bias=None, scale=0.3, dropout=0.0, fused=way)
+                    for way in ((None, fused) if not dropout else (False, False))
+                ]
+            assert torch.equal(*outs)
+        with sdpa_kernel(SDPBackend.MATH):
+            assert not fused_is_faster(q, q, dropout)
+
+
+@pytest.mark.parametrize("scores", [1, 81, 2 * 81, 3 * 81, 4 * 81, 9 * 81, 10**6])
+@pytest.mark.parametrize("bias", [None, (4, 9, 9), (5, 1, 1, 9), (5, 4, 9, 9)])
+def test_attention_in_pieces_is_attention(monkeypatch, scores, bias):
+    """Pieces of any size: some heads of one clip, or some clips; no score table is larger."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 5, 4, 9, 6).unbind()
+    q.requires_grad_()
+    added = None if bias is None else torch.randn(bias)
+    expected = attend(q, k, v, bias=added, scale=0.3, dropout=0.0, fused=False)
+    monkeypatch.setattr(transformer, "PIECE_SCORES", scores)
+    kept: list[Tensor] = []
+
+    def keep(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x
+
+    with saved_tensors_hooks(keep, lambda x: x):
+        found = attend(q, k, v, bias=added, scale=0.3, dropout=0.0, fused=False)
+    assert_close(found, expected)
+    tables = [x.numel() for x in kept if x.shape[-2:] == (9, 9)]
+    assert sum(tables) >= 5 * 4 * 81
+    assert max(tables) <= max(scores, 81)
 
 
 def test_dropout_acts_in_training_alone():

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
@@ -100,6 +101,7 @@ class FlopCounter(TorchDispatchMode):
         self._hooks = ExitStack()
 
     def __enter__(self) -> FlopCounter:
+        self._hooks.enter_context(sdpa_kernel(SDPBackend.MATH))  # attention written out
         for name, part in self._parts.items():
             for module in part.modules():
                 entering = partial(self._enter_part, name)
@@ -295,7 +297,8 @@ def flops_by_torch(plan: Blueprint, clip: ClipSpec) -> dict[str, int]:
     """By torch's own counter: of each modality's matrix products in evaluation, without biases."""
     inputs, found = plan.inputs(clip), {}
     for modality in modalities_of(plan.model):
-        with FlopCounterMode(display=False) as counter:  # wants gradients to be on
+        # FlopCounterMode wants gradients to be on, and knows no fused kernel for CPUs.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             run_backbone(plan.model, modality, inputs)
         found[str(modality)] = int(counter.get_total_flops())
     return found

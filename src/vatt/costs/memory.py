@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vatt.contracts import ClipSpec
@@ -25,8 +26,8 @@ class TrainingMemory:
 
     weights, gradients, optimiser: once; the optimiser is Adam with two moments per weight.
     activations: for each clip of the batch, kept for the backward pass; attention weights left
-        out, which fused attention (accelerators) does not keep.
-    attention: for each clip, what attention that is written out (CPUs) keeps in addition.
+        out, which fused attention does not keep.
+    attention: for each clip, what attention that is written out keeps in addition.
     """
 
     weights: int
@@ -67,7 +68,11 @@ def saved_bytes(forward: Callable[[], object], model: nn.Module) -> tuple[int, i
         saved.setdefault(_storage(tensor), tensor)
         return tensor
 
-    with _AttentionWeights() as seen, saved_tensors_hooks(note, lambda tensor: tensor):
+    with (
+        sdpa_kernel(SDPBackend.MATH),  # attention written out
+        _AttentionWeights() as seen,
+        saved_tensors_hooks(note, lambda tensor: tensor),
+    ):
         result = forward()  # kept until all is counted: storages must not be used again
     sizes = {
         storage: tensor.untyped_storage().nbytes()

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.backends.cuda import flash_sdp_enabled
 
 from vatt.errors import ConfigError
 
 NORM_EPSILON = 1e-6  # official code, all layer norms
+# Attention on a CPU, by the table of benchmarks/attention.py: in float32 the fused kernel is faster
+# (with gradients, from a length on); in bfloat16 the products written out, at every length, if cut
+# so that a piece's scores stay below 32 MiB, which glibc asks the system for at each use.
+FUSED_FROM = 32  # keys
+PIECE_SCORES = 2**21  # 8 MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,20 +108,39 @@ def attend(
         bias: added to the scores; broadcasts to [B, heads, N, N].
         scale: of the scores, before the bias.
         dropout: share of the attention weights that are dropped.
-        fused: whether PyTorch's fused kernel computes it; left out: everywhere but on a CPU, where
-            in bfloat16 and for sequences this short its forward and backward take several times
-            longer than the products written out (benchmarks/attention.py).
+        fused: whether PyTorch's fused kernel computes it; left out: where that is faster.
     """
-    if q.device.type != "cpu" if fused is None else fused:
+    if fused_is_faster(q, k, dropout) if fused is None else fused:
         mask = None if bias is None else bias.to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
-    scores = (q * scale) @ k.transpose(-2, -1)
-    if bias is not None:
-        scores = scores + bias
-    weights = scores.float().softmax(-1)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    return weights @ v
+    tables = max(1, PIECE_SCORES // (q.shape[2] * k.shape[2]))  # of one head of one clip each
+    clips, heads = max(1, tables // q.shape[1]), min(tables, q.shape[1])
+
+    def pieces(x: Tensor) -> list[Tensor]:
+        return [piece for some in torch.split(x, clips) for piece in torch.split(some, heads, 1)]
+
+    biases = [None] if bias is None else pieces(bias.expand(*q.shape[:2], -1, -1))
+    mixed = []
+    for one_q, one_k, one_v, added in zip(
+        pieces(q), pieces(k), pieces(v), cycle(biases), strict=False
+    ):
+        scores = (one_q * scale) @ one_k.transpose(-2, -1)
+        weights = (scores if added is None else scores + added).float().softmax(-1)
+        if dropout:
+            weights = F.dropout(weights, dropout)
+        mixed.append((weights @ one_v).flatten(0, 1))
+    return torch.cat(mixed).view(*q.shape[:3], -1)
+
+
+def fused_is_faster(q: Tensor, k: Tensor, dropout: float) -> bool:
+    """On a CPU by dtype, length and whether gradients are wanted; never by the batch or machine."""
+    if q.device.type != "cpu":
+        return True
+    if dropout or q.dtype == torch.bfloat16:  # with dropout, torch has no fused kernel for CPUs
+        return False
+    if not flash_sdp_enabled():  # type: ignore[no-untyped-call]
+        return False
+    return k.shape[2] >= FUSED_FROM or not q.requires_grad
 
 
 class Attention(nn.Module):
