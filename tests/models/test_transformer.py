@@ -195,6 +195,17 @@ def test_the_way_of_attention_is_chosen_by_what_is_asked_and_never_by_the_batch(
             assert not fused_is_faster(q, q, dropout)
 
 
+@pytest.mark.parametrize("fused", [None, False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_attention_takes_no_clips_and_needs_no_autocast(fused, dtype):
+    for clips in (0, 2):
+        q = torch.randn(clips, 4, 40, 8, dtype=dtype)
+        mask = torch.zeros(clips, 1, 1, 40)
+        out = attend(q, q, q, bias=mask, scale=0.3, dropout=0.0, fused=fused)
+        assert out.shape == q.shape
+        assert out.dtype == dtype
+
+
 @pytest.mark.parametrize("scores", [1, 81, 2 * 81, 3 * 81, 4 * 81, 9 * 81, 10**6])
 @pytest.mark.parametrize("bias", [None, (4, 9, 9), (5, 1, 1, 9), (5, 4, 9, 9)])
 def test_attention_in_pieces_is_attention(monkeypatch, scores, bias):

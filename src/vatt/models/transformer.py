@@ -128,8 +128,8 @@ def attend(
         weights = (scores if added is None else scores + added).float().softmax(-1)
         if dropout:
             weights = F.dropout(weights, dropout)
-        mixed.append((weights @ one_v).flatten(0, 1))
-    return torch.cat(mixed).view(*q.shape[:3], -1)
+        mixed.append((weights.to(v.dtype) @ one_v).flatten(0, 1))
+    return torch.cat(mixed).view(*q.shape[:3], v.shape[-1])
 
 
 def fused_is_faster(q: Tensor, k: Tensor, dropout: float) -> bool:
