@@ -284,10 +284,9 @@ def bundle(name: str, values: Values) -> Values:
         name: "paper" or "official".
         values: settings so far; those of the model say which differences there are.
     """
-    form = {"paper": as_paper, "official": as_official}[name]
+    form, rest = BUNDLES[name]
     model = from_values(ModelConfig, values.get("model", {}), where="model")
-    rest = {"paper": PAPER, "official": OFFICIAL}[name]
     return {"model": to_values(form(model))} | rest
 
 
-BUNDLES = ("paper", "official")
+BUNDLES = {"paper": (as_paper, PAPER), "official": (as_official, OFFICIAL)}

@@ -12,7 +12,6 @@ from typing import Any
 
 import tomli_w
 
-from vatt import distributed
 from vatt.config import CONFIG_FILE, flatten, merge, read_toml
 from vatt.errors import ConfigError, TrainingError
 from vatt.storage import locked, write_atomically
@@ -27,6 +26,8 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         TrainingError: another run is at work there.
     """
+    from vatt import distributed  # brings torch, which `vatt prepare` starts without
+
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
@@ -84,6 +85,8 @@ def claim_folder(
 
 def renew_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Let config.toml hold the settings that a run goes on with: free ones may have changed."""
+    from vatt import distributed
+
     if distributed.is_main():
         write_atomically(folder / CONFIG_FILE, _toml(settings))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -63,15 +63,11 @@ def num_bytes(tensors: Mapping[str, LazyTensor]) -> int:
     return sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, LazyTensor], *, wrote: Callable[[int], object]
-) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, LazyTensor]) -> Iterator[int]:
     """Write a safetensors file: length of the header, header, numbers, one tensor after the other.
 
-    Args:
-        path: the file.
-        tensors: by name.
-        wrote: called with the number of bytes of each tensor, once it is written.
+    Yields:
+        The number of bytes of each tensor, once it is written.
 
     Raises:
         ConversionError: the checkpoint's data is damaged.
@@ -87,7 +83,7 @@ def write_tensors(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for lazy in tensors.values():
-            wrote(file.write(lazy.read().astype("<f4", copy=False).data))
+            yield file.write(lazy.read().astype("<f4", copy=False).data)
 
 
 def model_card(bundle: Bundle, plan: ConversionPlan, *, has_vocabulary: bool) -> str:

@@ -68,7 +68,11 @@ def paper_rows() -> list[PaperRow]:
         (name, drop): _classifier_flops(plans[name], (32, 320), drop)
         for name, drop in [("Base", 0.0), ("Large", 0.0), *(("Medium", d) for d in TABLE_13)]
     }
-    rows = [_parameters_row(name) for name in SIZES]
+    rows = []
+    for name in SIZES:  # the video backbone, its tokens, and a classifier of Kinetics-600
+        plan = _classifier_plan(SIZES[name], CLASSES_OF_TABLE_1)
+        millions = count_parameters(plan.model).all / 1e6
+        rows.append(PaperRow(1, name, "Params (M)", TABLE_1[name], millions, millions))
     for name, paper in TABLE_2.items():
         rows.append(_row(2, f"VATT-{name}", "TFLOPs", paper, high[name, 0.0], VIEWS / 1e12))
     for drop, paper in TABLE_13.items():
@@ -93,13 +97,6 @@ def _model(size: TransformerConfig) -> ModelConfig:
 
 def _classifier_plan(size: TransformerConfig, classes: int = CLASSES) -> Blueprint:
     return blueprint(ClassifierConfig(modality="video", classes=classes, model=_model(size)))
-
-
-def _parameters_row(name: str) -> PaperRow:
-    """Table 1: the video backbone, its tokens, and a classifier of Kinetics-600."""
-    plan = _classifier_plan(SIZES[name], CLASSES_OF_TABLE_1)
-    millions = count_parameters(plan.model).all / 1e6
-    return PaperRow(1, name, "Params (M)", TABLE_1[name], millions, millions)
 
 
 def _row(table: int, row: str, column: str, paper: float, flops: Flops, unit: float) -> PaperRow:

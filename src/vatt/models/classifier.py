@@ -49,9 +49,10 @@ class Classifier(nn.Module):
         super().__init__()
         self.config = config
         video, model = config.modality == "video", config.model
-        width = (model.video if video else model.audio).transformer.width
+        transformer = (model.video if video else model.audio).transformer
+        width = transformer.width
         self.tokens = PatchTokens(model, config.modality)
-        self.backbone = Transformer((model.video if video else model.audio).transformer)
+        self.backbone = Transformer(transformer)
         self.post_projection: nn.Linear | None = None
         if model.post_projection is not None:
             self.post_projection = Dense(width, model.post_projection)

@@ -28,17 +28,18 @@ def resampling_weights(
     n: int, size: int, method: Resampling, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """The matrix [size, n] that resamples any table of n rows; computed on the CPU in float64."""
-    return _resampling_weights(n, size, method).to(dtype).to(device)
-
-
-def _resampling_weights(n: int, size: int, method: Resampling) -> Tensor:
     if n == 1:
-        return torch.ones(size, 1, dtype=torch.float64)
-    unit_tables = torch.eye(n, dtype=torch.float64)
-    if method == "bicubic":
-        image = unit_tables[None, :, :, None]
-        return F.interpolate(image, (size, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
-    # Cubic polyharmonic spline with a linear term through points i/n, read at j/size.
+        weights = torch.ones(size, 1, dtype=torch.float64)
+    elif method == "bicubic":
+        image = torch.eye(n, dtype=torch.float64)[None, :, :, None]
+        weights = F.interpolate(image, (size, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
+    else:
+        weights = polyharmonic_weights(n, size)
+    return weights.to(dtype).to(device)
+
+
+def polyharmonic_weights(n: int, size: int) -> Tensor:
+    """Of a cubic polyharmonic spline with a linear term through points i/n, read at j/size."""
     known = torch.arange(n, dtype=torch.float64) / n
     asked = torch.arange(size, dtype=torch.float64) / size
     linear = torch.stack([known, torch.ones_like(known)], 1)

@@ -13,7 +13,6 @@ from tyro.conf import Positional
 from vatt.convert import names
 from vatt.convert import optimizer_slots as slots
 from vatt.convert.model_folder import (
-    LazyTensor,
     model_tensors,
     num_bytes,
     write_settings,
@@ -99,7 +98,12 @@ def run(config: ConvertConfig) -> ConvertResult:
     if config.out is not None and not config.dry_run:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         with checkpoint_folder(config.out) as folder:
-            _write_with_progress(folder, files)
+            total, done = sum(map(num_bytes, files.values())), 0
+            with ProgressBar("converting, MB", round(total / 1e6)) as bar:
+                for name, tensors in files.items():
+                    for count in write_tensors(folder / name, tensors):
+                        done += count
+                        bar.update(round(done / 1e6))
             write_settings(folder, bundle, found, has_vocabulary=tokenizer is not None)
             if step is not None:
                 write_state(folder, TrainingState(step=step, facts={"failures": []}))
@@ -116,20 +120,6 @@ def run(config: ConvertConfig) -> ConvertResult:
         variables=_variables(bundle, found, optimiser=config.optimizer),
         problem=found.problem,
     )
-
-
-def _write_with_progress(folder: Path, files: Mapping[str, Mapping[str, LazyTensor]]) -> None:
-    total = sum(map(num_bytes, files.values()))
-    done = 0
-    with ProgressBar("converting, MB", round(total / 1e6)) as bar:
-
-        def wrote(count: int) -> None:
-            nonlocal done
-            done += count
-            bar.update(round(done / 1e6))
-
-        for name, tensors in files.items():
-            write_tensors(folder / name, tensors, wrote=wrote)
 
 
 def head_widths(text: str | None) -> dict[str, int]:

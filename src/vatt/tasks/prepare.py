@@ -17,7 +17,7 @@ from vatt.errors import ConfigError
 from vatt.ingest.item import Making
 from vatt.ingest.journal import Share
 from vatt.ingest.run import IngestPlan, ingest, preview
-from vatt.ingest.sources import DUPLICATE, find_items, printable, too_many_skipped
+from vatt.ingest.sources import DUPLICATE, Found, find_items, printable, too_many_skipped
 from vatt.media.captions.choose import CaptionChoice
 from vatt.media.stored_form import StoredForm
 from vatt.shards.index import caption_sources, damage_lost_s, num_sources, totals
@@ -111,6 +111,30 @@ class PrepareConfig:
         fps = None if self.fps == "source" else Fraction(self.fps).limit_denominator(1001)
         return StoredForm(short_side=self.short_side, fps=fps, gop=self.gop)
 
+    def plan(self, found: Found) -> IngestPlan:
+        """What to do with the files that were found."""
+        return IngestPlan(
+            found=found,
+            out=self.out,
+            making=Making(
+                form=self.form,
+                captions=self.choice,
+                copy=self.copy,
+                part_s=self.part_minutes * 60,
+                max_damage=self.max_damage,
+                item_s=self.item_minutes * 60 or None,
+            ),
+            settings=to_values(replace(self, task=None, retry_failed=False, overwrite=False)),
+            free_settings=FREE_SETTINGS,
+            shard_bytes=self.shard_megabytes * 1_000_000,
+            share=Share.parse(self.task) if self.task else None,
+            retry_skipped=self.retry_failed,
+            overwrite=self.overwrite,
+            executor=self.executor,
+            workers=self.workers,
+            limits=Limits(gigabytes=self.worker_gigabytes),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareResult:
@@ -203,68 +227,37 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
     """
     started = time.monotonic()
     found = find_items(config.src, config.manifest, leave_out=config.out)
-    plan = IngestPlan(
-        found=found,
-        out=config.out,
-        making=Making(
-            form=config.form,
-            captions=config.choice,
-            copy=config.copy,
-            part_s=config.part_minutes * 60,
-            max_damage=config.max_damage,
-            item_s=config.item_minutes * 60 or None,
-        ),
-        settings=to_values(replace(config, task=None, retry_failed=False, overwrite=False)),
-        free_settings=FREE_SETTINGS,
-        shard_bytes=config.shard_megabytes * 1_000_000,
-        share=Share.parse(config.task) if config.task else None,
-        retry_skipped=config.retry_failed,
-        overwrite=config.overwrite,
-        executor=config.executor,
-        workers=config.workers,
-        limits=Limits(gigabytes=config.worker_gigabytes),
-    )
-    outcome = preview(plan) if config.dry_run else ingest(plan)
+    outcome = preview(config.plan(found)) if config.dry_run else ingest(config.plan(found))
     seconds = time.monotonic() - started
     info, videos = totals(outcome.table), num_sources(outcome.table)
     damaged = damage_lost_s(outcome.table)
     causes = Counter(one.cause for one in outcome.skipped)
     duplicates = causes.pop(DUPLICATE, 0)
-    sources = len(found.items) + len(found.skipped)
-    lone_captions = [printable(name) for name in found.lone_captions]
+    in_both: dict[str, Any] = {
+        "out": config.out,
+        "sources": len(found.items) + len(found.skipped),
+        "duplicates": duplicates,
+        "changed": outcome.changed,
+        "skipped": dict(sorted(causes.items())),
+        "caption_files": found.caption_files,
+        "other_files": found.other_files,
+        "lone_captions": [printable(name) for name in found.lone_captions],
+    }
     if config.dry_run:
         return PreparePreview(
-            out=config.out,
-            sources=sources,
-            to_prepare=outcome.to_prepare,
-            hours=outcome.seconds / 3600,
-            stored=videos,
-            duplicates=duplicates,
-            changed=outcome.changed,
-            skipped=dict(sorted(causes.items())),
-            caption_files=found.caption_files,
-            other_files=found.other_files,
-            lone_captions=lone_captions,
+            to_prepare=outcome.to_prepare, hours=outcome.seconds / 3600, stored=videos, **in_both
         )
     return PrepareResult(
-        out=config.out,
-        sources=sources,
         videos=videos,
         parts=info["videos"],
         shards=info["shards"],
         hours=info["hours"],
         megabytes=info["bytes"] / 1e6,
-        duplicates=duplicates,
-        changed=outcome.changed,
-        caption_files=found.caption_files,
         captions=caption_sources(outcome.table),
         splits=info["splits"],
         missing=info["missing"],
         damaged={printable(name): round(lost, 3) for name, lost in damaged.items()},
         lost_seconds=round(sum(damaged.values()), 3),
-        skipped=dict(sorted(causes.items())),
-        other_files=found.other_files,
-        lone_captions=lone_captions,
         unread_captions=[
             printable(one)
             for item in found.items
@@ -283,4 +276,5 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
             what="videos were skipped",
             folder=config.out,
         ),
+        **in_both,
     )
