@@ -121,14 +121,10 @@ def attend(
 
     biases = [None] if bias is None else pieces(bias.expand(*q.shape[:2], -1, -1))
     mixed = []
-    for one_q, one_k, one_v, added in zip(
-        pieces(q), pieces(k), pieces(v), cycle(biases), strict=False
-    ):
-        scores = (one_q * scale) @ one_k.transpose(-2, -1)
+    for qs, ks, vs, added in zip(pieces(q), pieces(k), pieces(v), cycle(biases), strict=False):
+        scores = (qs * scale) @ ks.transpose(-2, -1)
         weights = (scores if added is None else scores + added).float().softmax(-1)
-        if dropout:
-            weights = F.dropout(weights, dropout)
-        mixed.append((weights.to(v.dtype) @ one_v).flatten(0, 1))
+        mixed.append((F.dropout(weights, dropout).to(v.dtype) @ vs).flatten(0, 1))
     return torch.cat(mixed).view(*q.shape[:3], v.shape[-1])
 
 
@@ -136,10 +132,8 @@ def fused_is_faster(q: Tensor, k: Tensor, dropout: float) -> bool:
     """On a CPU by dtype, length and whether gradients are wanted; never by the batch or machine."""
     if q.device.type != "cpu":
         return True
-    if dropout or q.dtype == torch.bfloat16:  # with dropout, torch has no fused kernel for CPUs
-        return False
-    if not flash_sdp_enabled():  # type: ignore[no-untyped-call]
-        return False
+    if dropout or q.dtype == torch.bfloat16 or not flash_sdp_enabled():  # type: ignore[no-untyped-call]
+        return False  # with dropout, torch has no fused kernel for CPUs
     return k.shape[2] >= FUSED_FROM or not q.requires_grad
 
 
