@@ -277,8 +277,13 @@ def test_shell_lines_run(block, sandbox, capsys):
 
 
 @pytest.mark.parametrize("block", of("python", run=True))
-def test_python_examples_run(block, sandbox):
-    exec(compile(block.body, block.page.name, "exec"), {"__name__": "example"})
+def test_python_examples_run(block, sandbox, capsys):
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block.body, block.page.name, "exec"), names)
+    made = set(re.findall(r"^(\w+) = ", block.body, flags=re.M))
+    assert made
+    assert made <= names.keys()
+    assert bool(capsys.readouterr().out) == ("print(" in block.body)
 
 
 @pytest.mark.parametrize("block", of("csv"))

@@ -45,6 +45,8 @@ def test_a_folder_takes_the_first_settings_and_refuses_others(tmp_path: Path) ->
 def test_a_path_that_is_no_utf8_can_be_claimed_again(tmp_path: Path) -> None:
     for _ in range(2):
         claim(tmp_path, src=[os.fsdecode(b"films/caf\xe9")])
+    with pytest.raises(ConfigError, match=r"^src: found"):
+        claim(tmp_path, src=[os.fsdecode(b"films/tee")])
 
 
 @pytest.mark.parametrize("hard_links", [True, False])

@@ -81,8 +81,13 @@ def test_no_step_waits_for_the_gpu_but_to_log_and_save(cuda, no_waiting, tmp_pat
             yield batch
 
     run = Run(cuda, name=name)
+    before = run.weights()
     run.config = replace(run.config, train=replace(run.config.train, save_every=STEPS))
-    run.train(after_warming_up(), tmp_path)
+    run.train(after_warming_up(), tmp_path)  # waiting is an error
+    torch.cuda.set_sync_debug_mode("default")
+    assert not list(tmp_path.glob("checkpoints/*"))  # none of these steps logs or saves
+    for weight, value in run.model.named_parameters():
+        assert not torch.equal(value.cpu(), before[weight]), weight
 
 
 @pytest.mark.parametrize("name", ["adam", "momentum"])

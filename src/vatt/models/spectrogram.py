@@ -30,8 +30,7 @@ class SpectrogramConfig:
 
     def __post_init__(self) -> None:
         for name in ("window_s", "step_s", "bands"):
-            if getattr(self, name) <= 0:
-                found = getattr(self, name)
+            if (found := getattr(self, name)) <= 0:
                 raise ConfigError(f"model.audio.spectrogram.{name}: found {found}, expected > 0")
         if not 0 <= self.lowest_hz < self.highest_hz:
             raise ConfigError(

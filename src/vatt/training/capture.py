@@ -20,9 +20,8 @@ def save_batch(batch: Any, folder: Path) -> None:
     tensors = {name: v.contiguous() for name, v in values.items() if isinstance(v, Tensor)}
     plain = {name: v for name, v in values.items() if not isinstance(v, Tensor)}
     save_file(tensors, folder / "batch.safetensors")
-    (folder / "batch.json").write_text(
-        json.dumps(plain, indent=1, default=asdict), encoding="utf-8"
-    )
+    text = json.dumps(plain, indent=1, default=asdict)
+    (folder / "batch.json").write_text(text, encoding="utf-8")
 
 
 def load_batch(kind: type[BatchT], folder: Path) -> BatchT:

@@ -118,9 +118,8 @@ class Optimiser:
         self.config = config
         self.steps = steps
         self._weights: dict[str, Tensor] = {n: w for n, w in parameters if w.requires_grad}
-        self._state: dict[
-            str, dict[str, Tensor]
-        ] = {}  # weight → slot → value, from its first update on
+        # Weight → slot → value, from its first update on.
+        self._state: dict[str, dict[str, Tensor]] = {}
 
     def clip(self) -> Tensor:
         """Scale gradients down to `clip_norm` if it is set; returns their norm before, a scalar."""

@@ -25,7 +25,6 @@ def parallelize(model: nn.Module) -> nn.Module:
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     keep_buffers: dict[str, Any] = {name: False}
     wrapped = DistributedDataParallel(model, **keep_buffers)
-
     wrapped.register_comm_hook(state=None, hook=lambda _, bucket: _sum(bucket.buffer()))
     return wrapped
 
