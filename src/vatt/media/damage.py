@@ -7,6 +7,9 @@ that are missing, as far as a container lets one notice it.
 
 from __future__ import annotations
 
+import mmap
+import re
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -21,13 +24,17 @@ from av.stream import Stream
 from vatt.media.container import past_errors
 
 CUT_OFF = "cut off"  # the cause of a gap at the end of a file that ends too early
-# Frames come at a steady rate in broadcasts (TS, PS): where time jumps, packets were lost. In other
+# Where time jumps in broadcasts (TS, PS) and no other track goes on, packets were lost. In other
 # formats a frame may stay for long; there bytes that belong to no packet say the same.
 STEADY = ("mpegts", "mpeg")
-_HOLES = {"matroska,webm": 256, "flv": 256, "avi": 8192}  # more bytes than lie between packets
+_HOLES = {"matroska,webm": 64, "flv": 32, "avi": 0}  # more bytes than lie between packets
+_LEAST = {"flv": 15}  # fewer than lie between them: reading began anew inside of a packet
+_STRAY_S = 1.0  # a packet that is later than the next one by more has a damaged time
 _JUMP_S, _JUMP_AT_HOLE_S = 0.5, 0.03
-_UNTIMED = "avi"  # its times are counted, they do not jump; what may lie between packets:
-_BETWEEN = (b"JUNK", b"ix", b"idx1", b"RIFF", b"LIST")
+_UNTIMED = "avi"  # its times are counted, they do not jump: its index says when a chunk is due
+_CHUNK = re.compile(rb"\d\d(?:dc|db|wb|tx|pc)|ix\d\d|idx1|JUNK|LIST|RIFF")  # between others
+_OTHER = re.compile(rb"[A-Z][A-Za-z0-9 ]{3}")  # names that programs give to their own chunks
+_CHUNK_HEAD = 8  # bytes: name and size
 _READ_TO_ITS_END = 0.9  # of a file's bytes; an index may follow
 _BEFORE_S, _AFTER_S = 0.25, 0.05  # B-frames are shown before what they are made from; overlaps
 
@@ -105,7 +112,11 @@ class _Decoder:
         self._is_video = stream.type == "video"
         rate = getattr(stream, "average_rate", None) or getattr(stream, "guessed_rate", None)
         self._usual_s = 1 / float(rate or 25) if self._is_video else 0.0
-        self._now = 0.0  # when the last packet of the stream ends, by the order of decoding
+        # Seconds of the packets of each other stream, and what they were at the last few packets.
+        self._others_s = defaultdict[int, float](float)
+        self._recent = deque[tuple[float, dict[int, float]]](maxlen=4)
+        # When the last packet of the stream begins and ends, by the order of decoding.
+        self._before = self._now = 0.0
         self._first: float | None = None  # of the damage at hand; None: all is healthy
         self._last, self._causes = -inf, dict[str, None]()
 
@@ -113,18 +124,21 @@ class _Decoder:
         """The healthy ones."""
         name = self._container.format.name
         begun, untimed, steady = False, name == _UNTIMED, name in STEADY
-        for packet, hole in self._packets():
-            time = packet.dts if packet.dts is not None else packet.pts
-            if packet.size and time is not None:
-                start_s = time * self._tick_s
+        for packet, hole in self._in_order():
+            start_s = self._time_s(packet)
+            if start_s is not None:
                 jump_s = start_s - self._now
                 least_s = max(_JUMP_S, 4 * self._usual_s) if steady else _JUMP_AT_HOLE_S
-                if begun and hole and (untimed or jump_s > max(least_s, self._usual_s / 2)):
-                    self._mark(self._now, "missing")
-                    shown = packet.pts if packet.pts is not None else time
-                    self._last = max(self._last, (shown - 1) * self._tick_s)
+                jumps = jump_s > max(least_s, self._usual_s / 2)
+                if steady and self._others_go_on(start_s, jump_s):
+                    jumps = False
+                if begun and hole and (untimed or jumps):
+                    self._mark(self._now if steady else self._before, "missing")
+                    shown_s = start_s if packet.pts is None else packet.pts * self._tick_s
+                    self._last = max(self._last, shown_s - self._tick_s)
                 if packet.is_corrupt:
                     self._mark(start_s, "incomplete")
+                self._before = start_s  # bytes that are gone may be of this one, too
                 self._now = start_s + ((packet.duration or 0) * self._tick_s or self._usual_s)
                 begun = True
             try:
@@ -140,20 +154,58 @@ class _Decoder:
             yield from filter(self._is_healthy, decoded)
         self._close(max(self._last + self._usual_s, self._now))
 
+    def _others_go_on(self, start_s: float, jump_s: float) -> bool:
+        """Whether other tracks have packets where this one has none: then it is a still, a pause.
+
+        A lone track of a TS file says itself, by its counters, when packets of it are lost.
+        """
+        # A frame of a TS is known to be complete only when later ones have begun.
+        since_s, before = self._recent[0] if self._recent else (start_s, self._others_s)
+        self._recent.append((start_s, dict(self._others_s)))
+        if not self._others_s:
+            return self._container.format.name == "mpegts"
+        read_s = max(now - before.get(track, 0.0) for track, now in self._others_s.items())
+        return read_s > start_s - since_s - jump_s / 2
+
+    def _in_order(self) -> Iterator[tuple[Packet[Any], int]]:
+        """The packets of the stream, but for those with a damaged time."""
+        held: tuple[Packet[Any], int] | None = None
+        before_s = -inf
+        for packet, hole in self._packets():
+            if held is not None:
+                held_s, time_s = self._time_s(held[0]), self._time_s(packet)
+                if held_s is None or time_s is None or not before_s <= time_s < held_s - _STRAY_S:
+                    yield held
+                    before_s = before_s if held_s is None else held_s
+                else:
+                    self._mark(self._now, "incomplete")
+                    hole += held[1]
+            held = packet, hole
+        if held is not None:
+            yield held
+
+    def _time_s(self, packet: Packet[Any]) -> float | None:
+        time = packet.dts if packet.dts is not None else packet.pts
+        return time * self._tick_s if packet.size and time is not None else None
+
     def _packets(self) -> Iterator[tuple[Packet[Any], int]]:
         """Those of the stream, each with the bytes before it that may be lost packets."""
         damage, name, at, holes = self._damage, self._container.format.name, -1, 0
         hole = steady = int(name in STEADY)
         least = _HOLES.get(name, inf)
+        chunks = _Chunks(self._container) if name == _UNTIMED else None
         for packet in past_errors(self._container):
             if packet is None:
                 hole += 1
                 continue
             if packet.size and packet.pos is not None:
                 lost = packet.pos - at if at >= 0 else 0
-                if lost > least and not (name == _UNTIMED and self._is_index(at)):
+                lost = chunks.lost_before(packet) if chunks is not None else lost
+                if lost > least:
                     hole += lost
                     holes += lost
+                elif at >= 0 and lost < _LEAST.get(name, -inf):
+                    hole += 1
                 at = max(packet.pos + packet.size, at)
                 damage.read_bytes = max(damage.read_bytes, at)
                 damage.hole_bytes = max(damage.hole_bytes, holes)
@@ -165,12 +217,10 @@ class _Decoder:
             if packet.stream.index == self._stream.index:
                 yield packet, hole
                 hole = steady
-
-    def _is_index(self, at: int) -> bool:
-        """Whether an index, or another chunk that is no packet, begins at a byte of an AVI file."""
-        with Path(self._container.name.removeprefix("file:")).open("rb") as file:
-            file.seek(at)
-            return file.read(5).lstrip(b"\0").startswith(_BETWEEN)
+            elif packet.size:
+                self._others_s[packet.stream.index] += (packet.duration or 0) * float(
+                    packet.time_base
+                )
 
     def _is_healthy(self, frame: Any) -> bool:
         timestamp = frame.pts if frame.pts is not None else frame.dts
@@ -213,6 +263,55 @@ def what_is_damaged(gaps: Sequence[Gap], end_s: float) -> tuple[float, str]:
     whole_s, seconds = max([end_s, *(gap.end_s for gap in damaged)]), lost_s(damaged)
     share, causes = seconds / whole_s if whole_s else 0.0, dict.fromkeys(g.cause for g in damaged)
     return share, f"{seconds:.1f} of {whole_s:.1f} s: {'; '.join(causes)}"
+
+
+class _Chunks:
+    """The chunks of an AVI file, which has no times: they are counted, unless its index knows."""
+
+    def __init__(self, container: InputContainer) -> None:
+        self._broken = deque(_broken_chunks(container))
+        self._due = {
+            stream.index: {entry.pos: entry.timestamp for entry in stream.index_entries}
+            for stream in (container.streams if self._broken else ())
+        }
+        self._scale = dict[int, int]()  # of the times of a track in its index; 0: not known
+
+    def lost_before(self, packet: Packet[Any]) -> int:
+        """Bytes of chunks that make no sense, up to a packet; it gets the time when it is due."""
+        lost, track, time = 0, packet.stream.index, packet.dts
+        while self._broken and self._broken[0][0] < (packet.pos or 0):
+            first, end = self._broken.popleft()
+            lost += end - first
+        due = self._due.get(track, {}).get((packet.pos or 0) - _CHUNK_HEAD)
+        if due is None or not time:
+            return lost
+        scale = self._scale.setdefault(track, due // time if due % time == 0 else 0)
+        late = due // scale - time if scale else 0
+        packet.dts = time + late
+        packet.pts = packet.pts + late if packet.pts is not None else None
+        return lost
+
+
+def _broken_chunks(container: InputContainer) -> Iterator[tuple[int, int]]:
+    """Where the chunks of an AVI file make no sense: from byte to byte."""
+    path = Path(container.name.removeprefix("file:"))
+    if not path.is_file():
+        return  # a file's content, or a part of a file
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = content.find(b"movi") + 4
+        while at < len(content) - _CHUNK_HEAD:
+            size = int.from_bytes(content[at + 4 : at + _CHUNK_HEAD], "little")
+            if content[at : at + 4] == b"RIFF" or content[at + 8 : at + 12] in (b"movi", b"rec "):
+                at += 12  # what they hold follows
+            elif at + size <= len(content) and (
+                _CHUNK.match(content, at) or _OTHER.match(content, at)
+            ):
+                at += _CHUNK_HEAD + size + size % 2
+            elif found := _CHUNK.search(content, at + 1):
+                yield at, found.start()
+                at = found.start()
+            else:
+                return
 
 
 def lost_s(gaps: Sequence[Gap]) -> float:
