@@ -53,6 +53,8 @@ def test_plain_files_are_found_where_tarfile_finds_them(form: int, tmp_path: Pat
         (member("a/../../b.mp4"), "named to leave its folder"),
         (member("..\\b.mp4"), "named to leave its folder"),
         (member("new\nline.mp4"), "printable"),
+        (member("long/" * 250 + "a.mp4"), "up to 1,024 printable"),
+        (member("é" * 130 + ".mp4"), "by more than 255 bytes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

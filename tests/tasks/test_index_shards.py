@@ -34,6 +34,8 @@ from vatt.workers.process import TimeLimit
 MUTANTS = 300  # tars with changed bytes, some of them cut
 SCENE = Scene(seed=1)
 SILENT = replace(SCENE, sound=None)
+SEGMENTS = [{"start": 0.5, "end": 1.0, "text": "cook it"}]
+CHUNKS = [{"timestamp": [0.5, 1.0], "text": "cook it"}]
 VTT = "WEBVTT\n\n00:00.200 --> 00:01.000\n<c>cut the onions</c>\n"
 
 
@@ -194,6 +196,59 @@ def test_names_may_have_dots(tmp_path: Path) -> None:
     assert findings == []
 
 
+def test_names_may_be_long_deep_and_written_in_either_form_of_unicode(tmp_path: Path) -> None:
+    video, deep = film(SILENT), "/".join(["folder of a long name"] * 20)
+    members = {
+        "e\u0301te\u0301.mp4": video, "\u00e9t\u00e9.txt": b"of two forms",
+        f"{deep}/a.mp4": video, f"{deep}/a.txt": b"far down",
+        f"{'x' * 240}.mp4": video, f"{'x' * 240}.txt": b"long",
+        "\u65e5\u672c.mp4": video, "\u65e5\u672c.txt": b"of other letters",
+    }  # fmt: skip
+    write_tar(tmp_path / "0.tar", members)
+    assert index(tmp_path).skipped == {}
+    data = ShardFolder.open(tmp_path)
+    records = [data.read_record(row) for row in range(len(data))]
+    assert {one.key: [caption.text for caption in one.captions] for one in records} == {
+        "\u00e9t\u00e9": ["of two forms"],
+        f"{deep}/a": ["far down"],
+        "x" * 240: ["long"],
+        "\u65e5\u672c": ["of other letters"],
+    }
+    (shard,) = indexed_shards(open_index(tmp_path))
+    assert list(check_shard(shard, TimeLimit())) == []
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"tsv": "start\tend\ttext\n500\t1000\tcook it\n", "txt": "no"}, [(0.5, 1.0, "cook it")]),
+        ({"json": {"segments": SEGMENTS}, "txt": "no"}, [(0.5, 1.0, "cook it")]),
+        ({"json": SEGMENTS}, [(0.5, 1.0, "cook it")]),
+        ({"json": {"chunks": CHUNKS}}, [(0.5, 1.0, "cook it")]),
+        ({"json": {"segments": 3, "caption": "cook it"}}, [(0.0, None, "cook it")]),
+        ({"0.txt": "cook it", "1.txt": "stir"}, [(0.0, None, "cook it"), (0.0, None, "stir")]),
+        ({"de.txt": "koch es", "en.txt": "cook it"}, [(0.0, None, "cook it")]),
+        ({"txt": b"\xff\xfe" + "cook it".encode("utf-16-le")}, [(0.0, None, "cook it")]),
+    ],
+    ids=["tsv", "whisper", "list of segments", "chunks", "other json", "several", "de", "utf-16"],
+)
+def test_texts_of_a_sample_are_read_as_those_beside_a_file(
+    members: dict[str, Any], expected: list[tuple[float, float | None, str]], tmp_path: Path
+) -> None:
+    def content(value: Any) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        return (value if isinstance(value, str) else json.dumps(value)).encode()
+
+    named = {f"a.{ending}": content(value) for ending, value in members.items()}
+    write_tar(tmp_path / "0.tar", {"a.mp4": film(SILENT), **named})
+    index(tmp_path)
+    record = ShardFolder.open(tmp_path).read_record(0)
+    whole_s = record.facts.duration_s  # of a text without times
+    found = [(one.start_s, one.end_s, one.text) for one in record.captions]
+    assert found == [(start_s, end_s or whole_s, text) for start_s, end_s, text in expected]
+
+
 @pytest.mark.parametrize(
     ("content", "texts", "reason"),
     [
@@ -202,6 +257,9 @@ def test_names_may_have_dots(tmp_path: Path) -> None:
         ({"captions": [{"caption": "cook it"}, {"text": "stir"}]}, ["cook it", "stir"], ""),
         ({"caption": {"de": "koch es", "en": "cook it"}}, ["cook it"], ""),
         (["cook it"], ["cook it"], ""),
+        ("cook it", [], "its .json cannot be read"),
+        (None, [], "its .json is empty"),
+        (42, [], "its .json: found 42, expected a text or a list of texts"),
         ({"caption": None}, [], "caption in its .json is empty"),
         ({"caption": []}, [], "caption in its .json is empty"),
         ({"caption": 7}, [], "caption in its .json: found 7, expected a text or a list of texts"),

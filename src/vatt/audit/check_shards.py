@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow as pa
@@ -162,7 +163,8 @@ def _misplaced(
                 continue  # no headers behind the damage; check_videos compares the bytes
             member = members.get(offset)
             name = PurePosixPath(member.name).name if member else ""
-            named = name.startswith(f"{PurePosixPath(key).name}.")
+            stem = normalize("NFC", PurePosixPath(key).name)  # keys of older versions may not be
+            named = normalize("NFC", name).startswith(f"{stem}.")
             if member is None or member.size != size or not named:
                 found = f"{member.name} of {member.size:,} bytes" if member else "no file"
                 expected = f"its {part} ({ending}) of {size:,} bytes"

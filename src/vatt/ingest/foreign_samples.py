@@ -16,13 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unicodedata import normalize
 
 from vatt.errors import MediaError
 from vatt.ingest.item import limit_s
 from vatt.ingest.sources import Skipped, printable, split_of
 from vatt.media.captions.choose import CaptionChoice, FoundCaptions, captions_beside
 from vatt.media.captions.clean import Caption, clean, on_clock
-from vatt.media.captions.sidecars import CAPTION_SUFFIXES, UNREAD_SUFFIXES
+from vatt.media.captions.files import CaptionError, decoded
+from vatt.media.captions.sidecars import CAPTION_SUFFIXES, UNREAD_SUFFIXES, caption_file
+from vatt.media.captions.transcripts import is_transcript
 from vatt.media.container import VIDEO_SUFFIXES
 from vatt.media.media_file import open_media, probe
 from vatt.media.remux import join
@@ -32,9 +35,9 @@ from vatt.shards.tar import STRANGE, Member, read_members
 from vatt.workers.process import TimeLimit
 
 AUDIO_SUFFIXES = frozenset((".m4a", ".mp3", ".flac", ".wav", ".ogg", ".opus", ".aac"))
-_TIMED_SUFFIXES = frozenset((*CAPTION_SUFFIXES, *UNREAD_SUFFIXES)) - {".json", ".tsv"}
-_TEXT_SUFFIXES = frozenset((".txt", ".json", *_TIMED_SUFFIXES))
-_TEXT_KEYS = ("caption", "captions", "text", "texts")  # of a `.json`: texts for the whole video
+_TEXT_SUFFIXES = frozenset((".txt", *CAPTION_SUFFIXES, *UNREAD_SUFFIXES))
+# Of a `.json`: texts for the whole video; "" is all of it, where that has no keys.
+_TEXT_KEYS = ("caption", "captions", "text", "texts", "")
 _MAX_TEXT_BYTES = 32 * 2**20
 
 
@@ -86,7 +89,7 @@ def list_tar(path: tuple[Path, str], _: TimeLimit) -> Listing:  # noqa: C901 one
     members, videos = dict[str, Member](), dict[str, Member]()  # videos: name without ending
     skipped, other = list[Skipped](), Counter[str]()
     for one in read_members(folder / tar):
-        name = PurePosixPath(one.name)
+        name = PurePosixPath(normalize("NFC", one.name))  # é is one letter or two
         if not isinstance(one, Member):
             skipped.append(Skipped(source=f"{tar}/{one.name}", cause=one.cause, reason=one.reason))
         elif name.name.startswith("."):
@@ -221,7 +224,7 @@ def _json_of(sample: Sample) -> tuple[Mapping[str, Any], str]:
                 said = json.loads(sample.read(member))
             except (ValueError, RecursionError) as error:
                 return {}, f"its .json cannot be read ({error})"
-            return said if isinstance(said, dict) else {"caption": said}, ""
+            return said if isinstance(said, dict) else {"": said}, ""
     return {}, ""
 
 
@@ -236,16 +239,16 @@ def _captions(sample: Sample, said: Mapping[str, Any], problem: str, end_s: floa
             return replace(found, captions=timed, source=f"{name}.json", problem="")
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         problems.append(f"subtitles in its .json cannot be read ({type(error).__name__}: {error})")
-    texts = [
-        (".txt", [sample.read(member).decode("utf-8", "replace")])
-        for ending, member in sample.texts
-        if _suffix(ending) == ".txt" and member.size <= _MAX_TEXT_BYTES
-    ]
+    texts = list[tuple[str, list[str]]]()
+    try:
+        texts.append((".txt", _plain_texts(sample)))
+    except CaptionError as error:
+        problems.append(str(error))
     for key in _TEXT_KEYS:
         try:
             texts.append((".json", list(_texts(said.get(key)))))
         except TypeError as error:
-            problems.append(f"{key} in its .json: {error}")
+            problems.append(f"{_place(key)}: {error}")
     for ending, several in texts:
         if words := list(filter(None, map(clean, several))):
             whole = [Caption(0.0, end_s, one) for one in dict.fromkeys(words)]
@@ -255,13 +258,29 @@ def _captions(sample: Sample, said: Mapping[str, Any], problem: str, end_s: floa
         beside = [ending for ending, _ in sample.texts]
         found = replace(
             found,
-            problem=f"{given[0]} in its .json is empty"
+            problem=f"{_place(given[0])} is empty"
             if given
             else f"no text in {', '.join(beside)}"
             if beside
             else found.problem,
         )
     return replace(found, problem="; ".join(problems) or found.problem)
+
+
+def _place(key: str) -> str:
+    return f"{key} in its .json" if key else "its .json"
+
+
+def _plain_texts(sample: Sample) -> list[str]:
+    """The texts of its `.txt`, of one language: that of no name, else English."""
+    by_language = defaultdict[str, list[str]](list)
+    for ending, member in sample.texts:
+        if _suffix(ending) == ".txt" and member.size <= _MAX_TEXT_BYTES:
+            says = caption_file(f"video{ending.removesuffix('.txt')}.srt", "video")
+            text = decoded(sample.read(member), f"{sample.tar}/{member.name}")
+            by_language[says.language if says else ""].append(text)
+    wanted = min(by_language, key=lambda one: (one != "", one != "en", one), default="")
+    return by_language[wanted]
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -283,13 +302,11 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _timed_captions(sample: Sample, said: Mapping[str, Any]) -> FoundCaptions:
     """Those of caption files, through the reader of caption files."""
-    whole = (".json",) if {"segments", "events", "transcription"} & said.keys() else ()
+    untimed = {".txt"} if is_transcript(said.get("", said)) else {".txt", ".json"}
     name = PurePosixPath(sample.key).name
     with tempfile.TemporaryDirectory() as folder:
         for ending, member in sample.texts:
-            if (
-                _suffix(ending) in _TIMED_SUFFIXES or _suffix(ending) in whole
-            ) and member.size <= _MAX_TEXT_BYTES:
+            if _suffix(ending) not in untimed and member.size <= _MAX_TEXT_BYTES:
                 (Path(folder) / f"video{ending}").write_bytes(sample.read(member))
         found = captions_beside(Path(folder) / "video.mp4", CaptionChoice())
 

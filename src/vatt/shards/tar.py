@@ -16,6 +16,7 @@ from typing import BinaryIO
 STRANGE, DAMAGED, COMPRESSED = "strange member", "damaged tar", "compressed tar"
 
 _BLOCK = tarfile.BLOCKSIZE
+_MAX_NAME, _MAX_PART = 1024, 255  # characters with all folders; bytes of a folder or file
 _MAX_HEADER_BYTES = 2**20  # of an extended header: a name or a few numbers
 _PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -147,8 +148,10 @@ def _judged(
         what = f"changed by extended headers ({', '.join(odd)[:200]})"
     elif name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts:
         what = "named to leave its folder"
-    elif not name.isprintable() or not 0 < len(name.encode(errors="replace")) <= 255:
-        what = "not named by up to 255 printable characters"
+    elif not name.isprintable() or not 0 < len(name) <= _MAX_NAME:
+        what = f"not named by up to {_MAX_NAME:,} printable characters"
+    elif max(len(part.encode(errors="replace")) for part in name.split("/")) > _MAX_PART:
+        what = f"named by more than {_MAX_PART} bytes, which no disk takes"
     else:
         return Member(name, header.offset_data, header.size)
     shown = name[:200].encode(errors="backslashreplace").decode()

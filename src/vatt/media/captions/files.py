@@ -153,6 +153,15 @@ def _read_text(path: Path) -> str:
         raise CaptionError(f"{path}: cannot be read: {error.strerror}") from error
     if len(content) > MAX_BYTES:
         raise CaptionError(f"{path}: larger than {MAX_BYTES:,} bytes, too large for captions")
+    return decoded(content, str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """Bytes as text: UTF-8 or UTF-16, else in the encoding that they seem to have.
+
+    Raises:
+        CaptionError: their encoding cannot be told.
+    """
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding)
@@ -160,6 +169,6 @@ def _read_text(path: Path) -> str:
         guess = charset_normalizer.from_bytes(content[: 2**16]).best()
         if encoding == "utf-16" or guess is None or b"\0" in content:
             raise CaptionError(
-                f"{path}: byte {error.start} is not {encoding}; save the file as UTF-8"
+                f"{where}: byte {error.start} is not {encoding}; save the file as UTF-8"
             ) from error
         return content.decode(guess.encoding, errors="replace")

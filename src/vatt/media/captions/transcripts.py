@@ -16,6 +16,15 @@ from vatt.media.captions.text_formats import Unread, spoken
 _BAD = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError)
 
 
+def is_transcript(values: Any) -> bool:
+    """Whether a value of JSON is what `read_json` reads, and not something else about a video."""
+    if isinstance(values, list):
+        first = values[0] if values else None
+        return isinstance(first, Mapping) and bool({"start", "timestamp"} & first.keys())
+    keys = ("segments", "chunks", "transcription", "events")
+    return isinstance(values, Mapping) and any(isinstance(values.get(key), list) for key in keys)
+
+
 def read_json(text: str) -> tuple[list[Cue | Unread], str | None]:
     """Cues and language of Whisper (segments, chunks, transcription) or YouTube (events)."""
     try:
