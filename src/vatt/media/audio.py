@@ -1,4 +1,4 @@
-"""Reading the audio of a file as one mono waveform on the video clock: whole, in order, in blocks.
+"""Reading the audio of a file as one mono waveform on the video clock: whole, in order, in spans.
 
 Channels are mixed to mono and resampled by libswresample. Sample i is heard at time i / rate on the
 video clock (zero is when the first frame is shown); a gap before or inside the track is zeros, and
@@ -9,18 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
 from itertools import chain, islice
-from math import gcd
 from statistics import fmean, median_low
 from typing import NamedTuple
 
 import numpy as np
-from av.audio.codeccontext import AudioCodecContext
 from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -39,14 +35,9 @@ _SMOOTH_S = 0.002  # containers round times to milliseconds
 _GAP_S = 0.1  # where times are uneven, more is a gap, as for FFmpeg's aresample=async
 _STRETCH = 0.02
 _RESAMPLED_AT_ONCE = 2**16  # samples
-BLOCK_S, WARM_UP_S = 1, 0.1  # of `read_audio_blocks`
 # Formats whose audio has the same times after a seek; after some frames it has the same samples.
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "wav", "flac", "ogg")
 _SEEK_AFTER_S, _SETTLES_S = 10.0, 1.0
-_LONGEST_FRAME = 2048  # samples of an AAC frame
-_MOST_PHASES = (
-    1024  # of libswresample's filter; up to these many each sample has its own, exact one
-)
 
 # ── a whole track ────────────────────────────────────────────────────────────────────────────────
 
@@ -336,7 +327,7 @@ class _Track:
 
     def _resampled(self, frame: AudioFrame | None) -> Iterator[_Piece]:
         assert self._resampler is not None
-        for piece in self._resampler.resample(frame and _finite(frame)):
+        for piece in self._resampler.resample(frame and finite(frame)):
             samples = piece.to_ndarray()[0]
             if self._uneven:
                 samples = self._in_time(samples)
@@ -370,7 +361,7 @@ def _stretched(samples: NDArray[np.int16], count: int) -> NDArray[np.int16]:
     return np.clip(np.rint(curve), -(2**15), 2**15 - 1).astype(np.int16)
 
 
-def _finite(frame: AudioFrame) -> AudioFrame:
+def finite(frame: AudioFrame) -> AudioFrame:
     """The frame; float samples that are no finite numbers are silence."""
     if not frame.format.name.startswith(("flt", "dbl")):
         return frame
@@ -381,111 +372,6 @@ def _finite(frame: AudioFrame) -> AudioFrame:
     silenced = AudioFrame.from_ndarray(finite, frame.format.name, frame.layout.name)
     silenced.sample_rate = frame.sample_rate
     return silenced
-
-
-# ── a few seconds of a stored file, without what lies before them ────────────────────────────────
-
-
-def has_audio_blocks(stream: AudioStream, sample_rate_hz: int) -> bool:
-    """Whether `read_audio_blocks` can read a track: AAC in MP4 whose packets follow each other.
-
-    Where their times are uneven, or pause, only the whole track says what is heard when.
-    """
-    context = stream.codec_context
-    if context.name != "aac" or stream.time_base != Fraction(1, context.sample_rate):
-        return False
-    if sample_rate_hz // gcd(sample_rate_hz, context.sample_rate) > _MOST_PHASES:
-        return False
-    entries = stream.index_entries
-    times = np.fromiter((one.timestamp for one in entries), np.int64, len(entries))
-    if len(times) < 2 or not stream.duration:
-        return False
-    step = times[1] - times[0]
-    reached = times[-1] + step - _first_sample(stream)
-    return bool((np.diff(times) == step).all() and reached > stream.duration - step)
-
-
-def read_audio_blocks(
-    container: InputContainer,
-    stream: AudioStream,
-    first: int,
-    count: int,
-    *,
-    zero_s: float,
-    sample_rate_hz: int,
-) -> NDArray[np.int16]:
-    """Mono samples of a track that `has_audio_blocks`, as they are in its whole waveform.
-
-    It is decoded in blocks of one second, each by a decoder of its own that starts a little
-    earlier. So a sample depends on the file alone, not on where reading began; where
-    decoding has no longer memory than the warm-up, as AAC without noise substitution, it is also
-    the sample that decoding the whole track gives (`read_track`). Resampling begins where a sample
-    of the file and one of the result have the same time.
-
-    Args:
-        container: open; it is left elsewhere than it was.
-        stream: the track.
-        first: number of the first sample wanted on the video clock.
-        count: how many; zeros where there is no audio.
-        zero_s: the container's time of the video clock's zero.
-        sample_rate_hz: of the samples wanted.
-    """
-    rate = stream.codec_context.sample_rate
-    waveform = np.zeros(count, np.int16)
-    begins = _first_sample(stream)
-    wanted = first - round((begins / rate - zero_s) * sample_rate_hz)  # counted from there
-    common = gcd(rate, sample_rate_hz)
-    up, down = sample_rate_hz // common, rate // common  # samples from one such time to the next
-    margin = 0 if up == down else round(WARM_UP_S * rate)  # more than the filter is long
-    start = max(max(wanted, 0) // up - -(-margin // down), 0)
-    end = -(-(wanted + count) * down // up) + margin
-    frame = _decoded_blocks(container, stream, begins + start * down, begins + end)
-    if wanted + count > 0 and frame is not None:
-        resampler = AudioResampler(format="s16", layout="mono", rate=sample_rate_hz)
-        pieces = [*resampler.resample(_finite(frame)), *resampler.resample(None)]
-        samples = np.concatenate([piece.to_ndarray()[0] for piece in pieces])
-        at = start * up - wanted
-        part = samples[max(-at, 0) : count - at]
-        waveform[max(at, 0) : max(at, 0) + len(part)] = part
-    return waveform
-
-
-def _first_sample(stream: AudioStream) -> int:
-    """Container time of the first sample heard: what an encoder needs before it is cut."""
-    return max(stream.index_entries[0].timestamp, stream.start_time or 0)
-
-
-def _decoded_blocks(
-    container: InputContainer, stream: AudioStream, first: int, end: int
-) -> AudioFrame | None:
-    """The audio from a container time up to another in one frame; None where there is none."""
-    context, rate = stream.codec_context, stream.codec_context.sample_rate
-    block, warm_up = round(BLOCK_S * rate), round(WARM_UP_S * rate)
-    start = (first - _LONGEST_FRAME) // block  # of the frame in which the first sample is
-    container.seek(start * block - warm_up, stream=stream, backward=True)
-    packets = []
-    for packet in container.demux(stream):
-        if packet.pts is None or packet.pts >= end:
-            break
-        packets.append((packet.pts, packet))
-    decoded, begins, earliest = AudioFifo(), None, _first_sample(stream)
-    step = stream.index_entries[1].timestamp - stream.index_entries[0].timestamp
-    for begin in range(start * block, end, block):
-        decoder = AudioCodecContext.create(context.codec, "r")
-        assert isinstance(decoder, AudioCodecContext)
-        decoder.extradata = context.extradata
-        near = [packet for pts, packet in packets if begin - warm_up <= pts < begin + block]
-        for frame in (frame for packet in near for frame in decoder.decode(packet)):
-            if frame.pts is not None and frame.pts >= begin:
-                cut = step - frame.samples if frame.pts < earliest else 0  # by the decoder
-                begins = frame.pts + cut if begins is None else begins
-                frame.pts = None
-                decoded.write(frame)
-    if begins is None:
-        return None
-    if (before := min(first - begins, decoded.samples)) > 0:
-        decoded.read(before)  # 0 would be all
-    return decoded.read()
 
 
 def resample(waveform: NDArray[np.float32], *, from_hz: int, to_hz: int) -> NDArray[np.float32]:

@@ -17,7 +17,8 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.audio import has_audio_blocks, read_audio_blocks, read_spans, read_track
+from vatt.media.audio import read_spans, read_track
+from vatt.media.audio_blocks import has_audio_blocks, read_audio_blocks
 from vatt.media.container import (
     MediaSource,
     audio_stream,
