@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import struct
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -152,6 +153,25 @@ def test_an_avi_whose_last_ac3_frame_is_incomplete_is_stored_whole(tmp_path: Pat
     assert record.facts.duration_s == pytest.approx(10.0)
     assert all(gap.start_s > 9.8 for gap in record.gaps)
     assert_right_outside_gaps(record, video, "avi")
+
+
+@pytest.mark.parametrize("container", ["mkv", "avi"])
+def test_a_whole_file_is_not_cut_off_whatever_duration_it_declares(
+    container: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / f"a.{container}", CONTAINERS[container])
+    content = bytearray(path.read_bytes())
+    if container == "avi":
+        struct.pack_into("<I", content, content.index(b"avih") + 24, 1000)  # frames
+        struct.pack_into("<I", content, content.index(b"strh") + 40, 1000)
+    else:
+        struct.pack_into(">d", content, content.index(b"\x44\x89\x88") + 3, 100_000.0)
+    path.write_bytes(content)
+    record, _ = stored(path, tmp_path / "out")
+    assert not record.gaps
+    path.write_bytes(content[: len(content) // 2])
+    record, _ = stored(path, tmp_path / "out")
+    assert record.gaps[-1].cause == CUT_OFF
 
 
 @pytest.mark.parametrize("has_audio", [True, False])

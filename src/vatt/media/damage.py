@@ -35,6 +35,7 @@ _UNTIMED = "avi"  # its times are counted, they do not jump: its index says when
 _CHUNK = re.compile(rb"\d\d(?:dc|db|wb|tx|pc)|ix\d\d|idx1|JUNK|LIST|RIFF")  # between others
 _OTHER = re.compile(rb"[A-Z][A-Za-z0-9 ]{3}")  # names that programs give to their own chunks
 _CHUNK_HEAD = 8  # bytes: name and size
+_SEGMENT, _EBML_HEAD = b"\x18\x53\x80\x67", 4096  # what all of a Matroska file is in
 _READ_TO_ITS_END = 0.9  # of a file's bytes; an index may follow
 _BEFORE_S, _AFTER_S = 0.25, 0.05  # B-frames are shown before what they are made from; overlaps
 
@@ -290,6 +291,25 @@ class _Chunks:
         packet.dts = time + late
         packet.pts = packet.pts + late if packet.pts is not None else None
         return lost
+
+
+def has_all_its_bytes(container: InputContainer) -> bool:
+    """Whether a file says of itself how large it is, and is: only its duration may be wrong."""
+    path, name = Path(container.name.removeprefix("file:")), container.format.name
+    if not path.is_file() or name not in ("matroska,webm", _UNTIMED):
+        return False  # such files do not say
+    end = 0
+    with path.open("rb") as file:
+        if name == _UNTIMED:
+            while file.seek(end) == end and (head := file.read(_CHUNK_HEAD))[:4] == b"RIFF":
+                end += _CHUNK_HEAD + int.from_bytes(head[4:], "little")
+        else:
+            before, found, head = file.read(_EBML_HEAD).partition(_SEGMENT)
+            if found and head and head[0]:
+                length = 9 - head[0].bit_length()  # in bytes, as EBML codes it
+                size = int.from_bytes(head[:length], "big") & ((1 << 7 * length) - 1)
+                end = len(before) + len(found) + length + size
+    return 0 < end <= path.stat().st_size + 1
 
 
 def _broken_chunks(container: InputContainer) -> Iterator[tuple[int, int]]:

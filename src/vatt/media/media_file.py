@@ -27,7 +27,7 @@ from vatt.media.container import (
     open_container,
     video_stream,
 )
-from vatt.media.damage import CUT_OFF, STEADY, Damage, Gap
+from vatt.media.damage import CUT_OFF, STEADY, Damage, Gap, has_all_its_bytes
 from vatt.media.facts import MediaFacts, PacketFacts, declared_s, read_facts, read_packets
 from vatt.media.frame_filters import FrameConverter, RgbConverter
 from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes
@@ -144,7 +144,8 @@ class MediaFile:
             if not whole and (not container.duration or container.format.name in STEADY):
                 declared_s = reached_s * container.size / self.damage.read_bytes
         start_s = max([end_s, *(gap.end_s for gap in gaps)])
-        if max(reached_s, start_s) < declared_s - _LEAST_LOST_S:
+        is_short = max(reached_s, start_s) < declared_s - _LEAST_LOST_S
+        if is_short and not (whole and has_all_its_bytes(container)):
             gaps.append(Gap(start_s, declared_s, CUT_OFF if whole else "missing"))
         return gaps
 
