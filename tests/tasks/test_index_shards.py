@@ -35,6 +35,7 @@ MUTANTS = 300  # tars with changed bytes, some of them cut
 SCENE = Scene(seed=1)
 SILENT = replace(SCENE, sound=None)
 SEGMENTS = [{"start": 0.5, "end": 1.0, "text": "cook it"}]
+CUE = (0.5, 1.0, "cook it")
 CHUNKS = [{"timestamp": [0.5, 1.0], "text": "cook it"}]
 VTT = "WEBVTT\n\n00:00.200 --> 00:01.000\n<c>cut the onions</c>\n"
 
@@ -218,35 +219,35 @@ def test_names_may_be_long_deep_and_written_in_either_form_of_unicode(tmp_path: 
     assert list(check_shard(shard, TimeLimit())) == []
 
 
-@pytest.mark.parametrize(
-    ("members", "expected"),
-    [
-        ({"tsv": "start\tend\ttext\n500\t1000\tcook it\n", "txt": "no"}, [(0.5, 1.0, "cook it")]),
-        ({"json": {"segments": SEGMENTS}, "txt": "no"}, [(0.5, 1.0, "cook it")]),
-        ({"json": SEGMENTS}, [(0.5, 1.0, "cook it")]),
-        ({"json": {"chunks": CHUNKS}}, [(0.5, 1.0, "cook it")]),
-        ({"json": {"segments": 3, "caption": "cook it"}}, [(0.0, None, "cook it")]),
-        ({"0.txt": "cook it", "1.txt": "stir"}, [(0.0, None, "cook it"), (0.0, None, "stir")]),
-        ({"de.txt": "koch es", "en.txt": "cook it"}, [(0.0, None, "cook it")]),
-        ({"txt": b"\xff\xfe" + "cook it".encode("utf-16-le")}, [(0.0, None, "cook it")]),
-    ],
-    ids=["tsv", "whisper", "list of segments", "chunks", "other json", "several", "de", "utf-16"],
-)
-def test_texts_of_a_sample_are_read_as_those_beside_a_file(
-    members: dict[str, Any], expected: list[tuple[float, float | None, str]], tmp_path: Path
-) -> None:
-    def content(value: Any) -> bytes:
-        if isinstance(value, bytes):
-            return value
-        return (value if isinstance(value, str) else json.dumps(value)).encode()
-
-    named = {f"a.{ending}": content(value) for ending, value in members.items()}
-    write_tar(tmp_path / "0.tar", {"a.mp4": film(SILENT), **named})
+def test_texts_of_a_sample_are_read_as_those_beside_a_file(tmp_path: Path) -> None:
+    """Those with times first; without times they are of the whole video."""
+    utf_16 = b"\xff\xfe" + "cook it".encode("utf-16-le")
+    samples: dict[str, tuple[dict[str, Any], list[Any]]] = {
+        "tsv": ({"tsv": b"start\tend\ttext\n500\t1000\tcook it\n", "txt": b"no"}, [CUE]),
+        "whisper": ({"json": {"segments": SEGMENTS}, "txt": b"no"}, [CUE]),
+        "list": ({"json": SEGMENTS}, [CUE]),
+        "chunks": ({"json": {"chunks": CHUNKS}}, [CUE]),
+        "other": ({"json": {"segments": 3, "caption": "cook it"}}, ["cook it"]),
+        "several": ({"0.txt": b"cook it", "1.txt": b"stir"}, ["cook it", "stir"]),
+        "languages": ({"de.txt": b"koch es", "en.txt": b"cook it"}, ["cook it"]),
+        "utf-16": ({"txt": utf_16}, ["cook it"]),
+    }
+    members, video = dict[str, bytes](), film(SILENT)
+    for name, (texts, _) in samples.items():
+        members[f"{name}.mp4"] = video
+        for ending, value in texts.items():
+            content = value if isinstance(value, bytes) else json.dumps(value).encode()
+            members[f"{name}.{ending}"] = content
+    write_tar(tmp_path / "0.tar", members)
     index(tmp_path)
-    record = ShardFolder.open(tmp_path).read_record(0)
-    whole_s = record.facts.duration_s  # of a text without times
-    found = [(one.start_s, one.end_s, one.text) for one in record.captions]
-    assert found == [(start_s, end_s or whole_s, text) for start_s, end_s, text in expected]
+    data = ShardFolder.open(tmp_path)
+    for row in range(len(data)):
+        record = data.read_record(row)
+        found = [
+            one.text if one.end_s == record.facts.duration_s else (one.start_s, one.end_s, one.text)
+            for one in record.captions
+        ]
+        assert found == samples[record.key][1], record.key
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class TrainConfig:
     autocast: AutocastSetting = "auto"
     """bfloat16 matrix products; auto: where the hardware multiplies them faster."""
     threads: int = 0
-    """Threads of one process on a CPU; 0 is one for each core."""
+    """Threads of one process on a CPU; 0: one for each core, shared among the machine's ranks."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "keep", "log_every"):
