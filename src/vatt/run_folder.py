@@ -18,10 +18,16 @@ from vatt.storage import locked, write_atomically
 
 logger = logging.getLogger(__name__)
 
+METRICS_FILE = "metrics.jsonl"  # is there once training has begun
+_FIRST_FILES = (CONFIG_FILE, "tokenizer.json")  # that a run writes before
+
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Make a run folder, and keep other runs out of it while the context lasts.
+
+    A run that ends with an error before its first step claims nothing: the corrected command can
+    have the folder.
 
     Raises:
         TrainingError: another run is at work there.
@@ -38,7 +44,14 @@ def alone_in(folder: Path) -> Iterator[None]:
                 f"{folder}: another `vatt pretrain` is at work there (.lock is locked); wait until "
                 "it has ended, or give another --out"
             ) from None
-        yield
+        new = [path for name in _FIRST_FILES if not (path := folder / name).exists()]
+        try:
+            yield
+        except BaseException:
+            if distributed.is_main() and not (folder / METRICS_FILE).exists():
+                for path in new:
+                    path.unlink(missing_ok=True)
+            raise
 
 
 def claim_folder(

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,7 @@ from tests.e2e.tiny_clips import sentence, write_clips
 from vatt import config as configs
 from vatt.contracts import Batch
 from vatt.data.tokenizer import WordTokenizer
-from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError
+from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError, VattError
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model
 from vatt.presets import tiny
@@ -226,6 +227,20 @@ def test_a_setting_that_an_older_version_did_not_know_is_what_it_did(shards, tmp
     (out / "config.toml").write_text(tomli_w.dumps(values))
     pretrain.run(config(shards, out, train={"steps": 6}))
     assert_same_run(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("wrong", ["no shards", "absent shards", "absent start", "long clips"])
+def test_a_run_that_cannot_begin_claims_no_folder(shards, tmp_path, wrong):
+    out = tmp_path / "run"
+    changes: dict[str, dict[str, Any]] = {
+        "no shards": {"data": {"shards": []}},
+        "absent shards": {"data": {"shards": [str(tmp_path / "absent")]}},
+        "absent start": {"start_from": str(tmp_path / "absent")},
+        "long clips": {"clip": {"frames": 4000}, "data": {"short_clip": "skip"}},
+    }
+    with pytest.raises(VattError):
+        pretrain.run(config(shards, out, **changes[wrong]))
+    assert [path.name for path in out.iterdir()] == [".lock"]
 
 
 def test_a_second_run_in_a_folder_at_work_is_refused(shards, tmp_path):

@@ -47,13 +47,15 @@ def vocabulary(
                 for row in shards.rows(data.split).tolist()
                 for caption in shards.read_record(row).captions
             ]
-            if not texts:
+            if data.shards and not texts:
                 logger.warning(
                     "no captions in split %r: the model learns from frames and audio alone",
                     data.split,
                 )
             tokenizer = WordTokenizer.build(texts, max_words=max_words)
         else:
+            if not start_from.is_dir():
+                raise CheckpointError(f"{start_from}: no such folder; expected a model folder")
             of_model = start_from / "tokenizer.json"
             if not of_model.is_file():
                 raise CheckpointError(

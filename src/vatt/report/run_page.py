@@ -20,6 +20,7 @@ from vatt.media.media_file import decode_frames
 from vatt.report.figures import Curve, Points, Similarities, curves, densities, maps
 from vatt.report.page import Example, Mark, Strip, render
 from vatt.report.result_tables import from_text_table, linear_table, retrieval_table
+from vatt.run_folder import METRICS_FILE
 from vatt.training.log import read_metrics
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
     Raises:
         CheckpointError: a result or the training log is damaged.
     """
-    log = read_metrics(run.folder / "metrics.jsonl")
+    log = read_metrics(run.folder / METRICS_FILE)
     zero_shot = read_result(run.folder, "zero-shot")
     linear_eval = read_result(run.folder, "linear-eval")
     examples, num_searched = _examples(config, run, clips)

@@ -13,6 +13,7 @@ from typing import Self
 from torch.utils.tensorboard import SummaryWriter
 
 from vatt.errors import CheckpointError
+from vatt.run_folder import METRICS_FILE
 from vatt.workers.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class RunLog:
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = self._open.enter_context((folder / "metrics.jsonl").open("a+b"))
+        self._file = self._open.enter_context((folder / METRICS_FILE).open("a+b"))
         self._file.seek(0)
         kept = 0
         for line in self._file:
