@@ -27,8 +27,9 @@ from vatt.media.container import (
     open_container,
     video_stream,
 )
-from vatt.media.damage import CUT_OFF, STEADY, Damage, Gap, has_all_its_bytes
+from vatt.media.damage import CUT_OFF, STEADY, Damage, Gap
 from vatt.media.facts import MediaFacts, PacketFacts, declared_s, read_facts, read_packets
+from vatt.media.file_layout import has_all_its_bytes
 from vatt.media.frame_filters import FrameConverter, RgbConverter
 from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes
 from vatt.media.video import Reached, TimedFrame, VideoReader
