@@ -20,12 +20,12 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from vatt import presets
 from vatt.cli import main as cli
 from vatt.cli import resolve as settings
 from vatt.costs.paper_tables import paper_rows
 from vatt.evaluation.protocols.zero_shot_pool import read_prompts
 from vatt.ingest.manifest import read_manifest
-from vatt.presets import PRESETS, starting_values
 from vatt.tasks.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -219,10 +219,11 @@ def parsed(words: list[str]) -> None:
     name, args = cli.find_command(words)
     command = cli.COMMANDS[name]
     options, rest = cli.split_options(args, presets=command.presets)
-    if options.preset not in PRESETS:  # a folder that the reader has
+    table = getattr(presets, command.presets or "PRESETS")
+    if options.preset not in table:  # a folder that the reader has
         options = replace(options, preset=None)
     config = getattr(import_module(command.module), command.config)
-    start = starting_values(options.preset, options.bundle)
+    start = presets.starting_values(options.preset, options.bundle, table)
     settings.resolve(config, rest, prog=f"vatt {name}", presets=start)
 
 

@@ -1,4 +1,4 @@
-"""The paper as data, and what fits a laptop: named settings for `vatt pretrain --preset NAME`.
+"""The paper as data, and what fits a laptop: named settings for `--preset NAME`.
 
 A preset says only what differs from the defaults, which are the paper's pre-training (§4.3). A
 bundle then sets all options in which paper and official code differ to one side.
@@ -6,8 +6,9 @@ bundle then sets all options in which paper and official code differ to one side
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,108 @@ def tiny() -> Values:
     }
 
 
+def finetune_video() -> Values:
+    """Action recognition (§4.3 Video fine-tuning setup); evaluation: 4 clips × 3 crops."""
+    return {
+        "kind": "video",
+        "source": {"fps": 25.0, "short_side": 320},  # "sampled at 25 fps", crops of 320 × 320
+        "clip": {"frames": 32, "fps": 12.5, "height": 320, "width": 320},  # every 2nd frame: 2.56 s
+        "data": {"batch_size": 64},
+        # "similar video augmentation during pre-training": the defaults, but no noise, no audio.
+        "model": {"drop_token": 0.0},  # "we do not drop any tokens"
+        "targets": {"labels": "one", "smoothing": 0.1},
+        "optim": _sgd(learning_rate=0.005, warmup_steps=2500),
+        "train": {"steps": 100_000, "save_every": 5000},  # official: every 5,000 steps
+        "eval_every": 5000,
+    }
+
+
+def finetune_audio() -> Values:
+    """Audio event classification (§4.3 Audio fine-tuning setup)."""
+    return {
+        "kind": "audio",
+        # 6.4 s at 24 kHz: 153,600 samples. Of the video one frame is read, and not used.
+        "clip": {"frames": 1, "fps": 1 / 6.4, "sample_rate_hz": 24_000},
+        "source": {"fps": 1.0, "short_side": 32},
+        "data": {"batch_size": 1024},
+        "augment": {"audio_noise": 0.0},  # official: none in fine-tuning
+        "model": {"drop_token": 0.0},
+        "targets": {"labels": "several", "mixup": 5.0, "balance": True},  # Beta(5, 5)
+        "optim": _sgd(learning_rate=0.2, warmup_steps=5000),
+        "train": {"steps": 50_000, "save_every": 5000},
+        "eval_every": 5000,
+    }
+
+
+def finetune_image() -> Values:
+    """Image classification (§4.3 Image fine-tuning setup, §4.4.3)."""
+    return {
+        "kind": "image",
+        "source": {"short_side": 384},
+        "clip": {"height": 384, "width": 384},  # frames: the image, 4 times, for one patch in time
+        "data": {"batch_size": 512},
+        "model": {"drop_token": 0.0},
+        "targets": {"labels": "one", "smoothing": 0.1},
+        # "cosine learning rate decay": half-period as for video, without warm-up; no weight decay.
+        "optim": _sgd(learning_rate=8e-2, warmup_steps=0),
+        "epochs": 50.0,
+        "eval_every": 5000,
+    }
+
+
+def _sgd(*, learning_rate: float, warmup_steps: int) -> Values:
+    return to_values(
+        OptimConfig(
+            name="momentum",
+            momentum=0.9,
+            learning_rate=learning_rate,
+            final_learning_rate=0.0,  # "to anneal the learning rate to 0"
+            schedule="half_cosine",
+            warmup_steps=warmup_steps,
+        )
+    )
+
+
+def _finetune_small(kind: str) -> Values:
+    """Minutes on two CPU cores with a model of the demo's size; ours, not the paper's."""
+    adam = OptimConfig(
+        learning_rate=5e-4,
+        final_learning_rate=0.0,
+        schedule="half_cosine",
+        warmup_steps=20,
+        beta2=0.98,
+        weight_decay=0.05,
+        clip_norm=1.0,
+    )
+    augmentation = AugmentConfig(
+        crop_area=(0.6, 1.0),
+        crop_aspect=(0.8, 1.25),
+        flip=False,  # classes may differ by left and right
+        saturation=0.2,
+        contrast=0.2,
+        hue=0.05,
+    )
+    return {
+        "kind": kind,
+        "data": {"batch_size": 32, "workers": 0},
+        "augment": to_values(augmentation),
+        "targets": {"labels": "one", "smoothing": 0.1},
+        "optim": to_values(adam),
+        "train": {"steps": 300, "save_every": 100, "keep": 1, "log_every": 10},
+        "eval_every": 50,
+        "keep": "best",
+    }
+
+
+FINETUNE_PRESETS: dict[str, Callable[[], Values]] = {
+    "finetune-video": finetune_video,
+    "finetune-audio": finetune_audio,
+    "finetune-image": finetune_image,
+    "finetune-small-video": partial(_finetune_small, "video"),
+    "finetune-small-audio": partial(_finetune_small, "audio"),
+    "finetune-small-image": partial(_finetune_small, "image"),
+}
+
 PRESETS: dict[str, Callable[[], Values]] = {
     "bbs": bbs,
     "mbs": mbs,
@@ -176,26 +279,30 @@ PRESETS: dict[str, Callable[[], Values]] = {
 }
 
 
-def starting_values(preset: str | None, bundle_name: str | None) -> list[tuple[str, Values]]:
+def starting_values(
+    preset: str | None,
+    bundle_name: str | None,
+    table: Mapping[str, Callable[[], Values]] = PRESETS,
+) -> list[tuple[str, Values]]:
     """What `--preset` and `--bundle` ask for: a name for messages, and the values.
 
     Args:
-        preset: a name of `PRESETS`, or a folder with a model.
+        preset: a name in the table, or, of pre-training, a folder with a model.
         bundle_name: one of `BUNDLES`; its values are laid over those of the preset.
+        table: the presets of the command.
 
     Raises:
         ConfigError: there is no preset or bundle of that name.
     """
     found: list[tuple[str, Values]] = []
-    if preset in PRESETS:
-        found.append((f"preset {preset}", PRESETS[preset]()))
-    elif preset is not None and (Path(preset) / "config.json").is_file():
+    folders = table is PRESETS
+    if preset is not None and preset in table:
+        found.append((f"preset {preset}", table[preset]()))
+    elif preset is not None and folders and (Path(preset) / "config.json").is_file():
         found.append((f"preset {preset}", of_folder(Path(preset))))
     elif preset is not None:
-        raise ConfigError(
-            f"--preset: found {preset!r}; expected a model folder (with config.json), or one of: "
-            f"{', '.join(PRESETS)}"
-        )
+        expected = "a model folder (with config.json), or one of" if folders else "one of"
+        raise ConfigError(f"--preset: found {preset!r}; expected {expected}: {', '.join(table)}")
     if bundle_name is not None:
         if bundle_name not in BUNDLES:
             raise ConfigError(f"--bundle: found {bundle_name!r}; expected paper or official")

@@ -21,10 +21,25 @@ logger = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"  # is there once training has begun
 _FIRST_FILES = (CONFIG_FILE, "tokenizer.json")  # that a run writes before
 
+# What a continued training may change: none of it changes what is computed, but for rounding.
+FREE_SETTINGS = (
+    "out",
+    "data.shards",  # what is in them is compared, not where they are
+    "data.workers",
+    "data.cache",
+    "data.cache_dir",
+    "data.max_bad_fraction",
+    "train.save_every",
+    "train.keep",
+    "train.log_every",
+    "train.device",
+    "train.threads",
+)
+
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Make a run folder, and keep other runs out of it while the context lasts.
+def alone_in(folder: Path, command: str) -> Iterator[None]:
+    """Make a run folder, and keep other runs of a command out of it while the context lasts.
 
     A run that ends with an error before its first step claims nothing: the corrected command can
     have the folder.
@@ -41,8 +56,8 @@ def alone_in(folder: Path) -> Iterator[None]:
                 stack.enter_context(locked(folder / ".lock"))
         except BlockingIOError:
             raise TrainingError(
-                f"{folder}: another `vatt pretrain` is at work there (.lock is locked); wait until "
-                "it has ended, or give another --out"
+                f"{folder}: another `vatt {command}` is at work there (.lock is locked); wait "
+                "until it has ended, or give another --out"
             ) from None
         new = [path for name in _FIRST_FILES if not (path := folder / name).exists()]
         try:

@@ -155,13 +155,13 @@ def test_printed_settings_are_toml_that_gives_the_same_settings_again(tmp_path, 
 
 def test_options_of_every_command_are_taken_out_wherever_they_stand():
     args = ["--out", "o", "--json", "--config=a.toml", "--print_config", "--preset", "p", "b"]
-    options, rest = cli.split_options(args, presets=True)
+    options, rest = cli.split_options(args, presets="PRESETS")
     assert options == cli.Options(preset="p", config="a.toml", print_config=True, json=True)
     assert rest == ["--out", "o", "b"]
-    without_presets, rest = cli.split_options(["--preset", "p"], presets=False)
+    without_presets, rest = cli.split_options(["--preset", "p"], presets="")
     assert (without_presets, rest) == (cli.Options(), ["--preset", "p"])
     with pytest.raises(ConfigError, match="--config: expected a value"):
-        cli.split_options(["--config"], presets=False)
+        cli.split_options(["--config"], presets="")
 
 
 def test_exit_code_and_error_of_a_process_are_those_of_main(tmp_path):

@@ -31,13 +31,14 @@ class Command:
     """Where a command lives and what it does.
 
     `config` names the dataclass of its settings. `presets`: the command starts from a preset of
-    `vatt.presets`. `resumes`: the same command, given again after an interruption, continues.
+    that table of `vatt.presets`. `resumes`: the same command, given again after an interruption,
+    continues.
     """
 
     module: str
     config: str
     summary: str
-    presets: bool = False
+    presets: str = ""
     resumes: bool = False
 
 
@@ -75,7 +76,14 @@ COMMANDS = {
         "vatt.tasks.pretrain",
         "PretrainConfig",
         "learn video, audio and text representations from shards",
-        presets=True,
+        presets="PRESETS",
+        resumes=True,
+    ),
+    "finetune": Command(
+        "vatt.tasks.finetune",
+        "FinetuneConfig",
+        "train a classifier of video, audio or images from labels",
+        presets="FINETUNE_PRESETS",
         resumes=True,
     ),
     "zero-shot": Command(
@@ -102,7 +110,7 @@ COMMANDS = {
         "vatt.tasks.info",
         "InfoConfig",
         "what a model costs: parameters, tokens, FLOPs, memory; the paper's own numbers",
-        presets=True,
+        presets="PRESETS",
     ),
     "bench loader": Command(
         "vatt.tasks.bench_loader",
@@ -205,13 +213,17 @@ def _run(name: str, args: Sequence[str]) -> int:
         "stdout)."
     )
     if command.presets:
-        from vatt.presets import PRESETS, starting_values
+        import vatt.presets
 
-        presets = starting_values(options.preset, options.bundle)
-        notes = (
-            f"--preset NAME (start from {', '.join(PRESETS)}, or from a model folder), --bundle "
-            f"paper|official (one side of all their differences), {notes}"
-        )
+        table = getattr(vatt.presets, command.presets)
+        presets = vatt.presets.starting_values(options.preset, options.bundle, table)
+        more = "), "
+        if table is vatt.presets.PRESETS:
+            more = (
+                ", or from a model folder), --bundle paper|official (one side of all their "
+                "differences), "
+            )
+        notes = f"--preset NAME (start from {', '.join(table)}{more}{notes}"
     resolved = settings.resolve(
         getattr(module, command.config),
         rest,
@@ -237,14 +249,15 @@ def _prints() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def split_options(args: Sequence[str], *, presets: bool) -> tuple[Options, list[str]]:
+def split_options(args: Sequence[str], *, presets: str) -> tuple[Options, list[str]]:
     """Take the options that every command has out of `args`; the rest are settings.
 
     Raises:
         ConfigError: an option that needs a value has none.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for option in ("--preset", "--bundle", "--config") if presets else ("--config",):
+    own = ["--preset"] * bool(presets) + ["--bundle"] * (presets == "PRESETS")
+    for option in (*own, "--config"):
         parser.add_argument(option)
     parser.add_argument("--print-config", "--print_config", action="store_true")
     parser.add_argument("--json", action="store_true")

@@ -71,35 +71,53 @@ class ClipReader:
     def read(
         self, row: int, start_s: float, end_s: float, augmentation: Augmentation, draw: int = 0
     ) -> Clip:
-        """One clip.
+        """One clip; see `read_several`."""
+        return self.read_several(row, (start_s,), end_s, augmentation, draw)
+
+    def read_several(
+        self,
+        row: int,
+        starts_s: Sequence[float],
+        end_s: float,
+        augmentation: Augmentation,
+        draw: int = 0,
+    ) -> Clip:
+        """Clips of one video, decoded at once and joined to one; texts and labels of the first.
 
         Args:
             row: which video.
-            start_s: when the clip starts.
-            end_s: end of the segment that it may show; a clip that does not fit repeats.
+            starts_s: when each clip starts.
+            end_s: end of the segment that they may show; a clip that does not fit repeats.
             augmentation: handed on with the clip.
             draw: handed on with the clip.
 
         Raises:
-            MediaError: the video cannot be decoded there, or the clip does not fit and
+            MediaError: the video cannot be decoded there, or a clip does not fit and
                 `data.short_clip` is "skip".
             DataError: the shard cannot be read.
         """
         spec, config, fps = self._spec, self._config, float(self._fps[row])
+        start_s = max(starts_s)
         if config.short_clip == "skip" and not fits(spec, start_s, end_s):
             raise MediaError(
                 f"{self.name(row)}: needs {spec.duration_s:.2f} s from {start_s:.2f} s "
                 f"({spec.frames} frames at {spec.fps:g} fps), but the video ends at {end_s:.2f} s; "
                 'start earlier or set data.short_clip = "repeat"'
             )
-        start_s, times_s = frame_times(spec, start_s, end_s, frame_step=config.frame_step, fps=fps)
-        first, length = audio_span(spec, start_s, end_s)
+        places = [
+            frame_times(spec, start_s, end_s, frame_step=config.frame_step, fps=fps)
+            for start_s in starts_s
+        ]
+        start_s, times_s = places[0][0], np.concatenate([times_s for _, times_s in places])
+        spans = [audio_span(spec, start_s, end_s) for start_s, _ in places]
+        audio: list[NDArray[np.int16] | None]
         cut = partial(needed, augmentation.crop, spec)
 
         video = self._caches[row].get(row) if row in self._caches else None
         frames = None if video is None else video.frames_at(times_s, cut)
         if video is not None and frames is not None:
-            audio = None if video.track is None else video.track[first : first + length]
+            track = video.track
+            audio = [None if track is None else track[first : first + n] for first, n in spans]
         else:
             try:
                 with open_media(self.data.source(row), quickly=True) as media:
@@ -109,15 +127,17 @@ class ClipReader:
                         height, width = self._shape[row].tolist()
                         size = covering(config.decode_size, height or 0, width or 0)
                         frames = media.frames(times_s, size=size)
-                    audio = self.decode_audio(row, media, first, length)
+                    audio = [self.decode_audio(row, media, *span) for span in spans]
             except MediaError as error:
                 raise MediaError(f"{self.name(row)}: {error}") from error
 
-        waveform = np.zeros(spec.samples, np.int16)
-        if audio is not None:
-            waveform = fill_waveform(audio, spec, length)
+        waveform = np.zeros(len(spans) * spec.samples, np.int16)
+        for number, (samples, (_, length)) in enumerate(zip(audio, spans, strict=True)):
+            if samples is not None:
+                part = slice(number * spec.samples, (number + 1) * spec.samples)
+                waveform[part] = fill_waveform(samples, spec, length)
         peak = int(np.abs(waveform.astype(np.int32)).max())
-        has_audio = audio is not None and peak >= config.silent_below * 2**15
+        has_audio = audio[0] is not None and peak >= config.silent_below * 2**15
         frames, augmentation, layout = as_clip(frames, augmentation)
         middle_s = (start_s + min(start_s + spec.duration_s, end_s)) / 2  # of what it shows
         word_ids, text_mask = self._annotations.texts(row, middle_s)
@@ -135,6 +155,11 @@ class ClipReader:
             layout=layout,
             labels=self._annotations.labels(row, middle_s),
         )
+
+    def has_label(self, row: int, start_s: float, end_s: float, column: str) -> bool:
+        """Whether a clip has a label in this column; nothing is decoded."""
+        middle_s = (start_s + min(start_s + self._spec.duration_s, end_s)) / 2
+        return column in self._annotations.labels(row, middle_s)
 
     def decode_audio(
         self, row: int, media: MediaFile, first: int, count: int

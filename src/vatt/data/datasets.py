@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, count
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from vatt.shards.read import ShardFolder
 logger = logging.getLogger(__name__)
 
 REPLACEMENTS = 20  # tried for one clip before giving up
+UNLABELLED = 10_000  # clips without a label that are passed over in search of one
 
 
 class ClipDataset:
@@ -42,8 +43,20 @@ class ClipDataset:
         augmentation: AugmentConfig,
         tokenizer: WordTokenizer | None,
         seed: int,
+        *,
+        label: str | None = None,
+        with_audio: bool = False,
     ) -> None:
         """Open the shards, fill the cache if one is asked for, and lay out the order.
+
+        Args:
+            config: which videos, and how they are read.
+            spec: what a clip holds.
+            augmentation: what may be changed.
+            tokenizer: without one, clips have no texts.
+            seed: of all that is drawn.
+            label: only clips with a label in this column; in the place of others come later ones.
+            with_audio: only videos with audio.
 
         Raises:
             DataError: shards are missing or damaged, or no video is long enough for a clip.
@@ -54,9 +67,18 @@ class ClipDataset:
         self._augmentation = augmentation
         self._readers, folders, self.num_videos = list[ClipReader](), [], 0
         self._has_audio = self._has_texts = False
-        self._tokenizer = tokenizer
+        self._tokenizer, self._label = tokenizer, label
         for data in [ShardFolder.open(folder) for folder in config.shards]:
             rows = data.rows(config.split)
+            if label is not None:
+                rows = rows[data.column("labels")[rows] > 0]
+            if with_audio:
+                rows = rows[data.column("has_audio")[rows]]
+            if not len(rows):
+                wanted = " and audio" if with_audio else ""
+                raise DataError(
+                    f"{data.folder}: no video of split {config.split!r} has labels{wanted}"
+                )
             segments = lay_out(
                 rows,
                 data.column("duration_s")[rows],
@@ -144,7 +166,7 @@ class ClipDataset:
             DataError: none of many replacements can be read either.
         """
         unreadable = list[UnreadableClip]()
-        for attempt in range(REPLACEMENTS):
+        for attempt in count():
             place = self._order.place(position, attempt)
             reader, segment = self._readers[place.folder], place.segment
             draw = draw_bits(self.seed, position, attempt)
@@ -152,10 +174,18 @@ class ClipDataset:
             start_s = segment.clip_start(place.clip, rng.random(), self.spec.duration_s)
             changes = augment.draw(self._augmentation, rng, reader.aspect(place.row), self.spec)
             try:
+                if self._label is not None and not reader.has_label(
+                    place.row, start_s, segment.end_s, self._label
+                ):
+                    if attempt < UNLABELLED:
+                        continue
+                    break
                 clip = reader.read(place.row, start_s, segment.end_s, changes, draw)
             except (MediaError, DataError) as error:
                 step = position // self.config.batch_size
                 unreadable.append(UnreadableClip(reader.name(place.row), str(error), step))
+                if len(unreadable) == REPLACEMENTS:
+                    break
                 continue
             if clip.has_audio and self._augmentation.audio_noise:
                 noisy = augment.add_noise(clip.waveform, self._augmentation.audio_noise, rng)
@@ -170,6 +200,11 @@ class ClipDataset:
                 )
                 clip = replace(clip, word_ids=words[clip.word_ids])
             return clip, unreadable
+        if not unreadable:
+            raise DataError(
+                f"{', '.join(map(str, self.config.shards))}: found no label {self._label!r} on "
+                f"{UNLABELLED} clips of split {self.config.split!r} in a row; see `--label`"
+            )
         raise DataError(
             f"{unreadable[-1].reason}\nand so did {REPLACEMENTS - 1} other clips in a row; check "
             "the shards, or prepare them again"

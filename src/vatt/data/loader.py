@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
 
+from vatt import distributed
 from vatt.contracts import Batch, UnreadableClip
 from vatt.data.datasets import ClipDataset, EvalDataset
 from vatt.devices import cpus_of_rank
@@ -121,6 +123,13 @@ class Loader:
                 generator=torch.Generator(),  # else it would draw from everyone's random numbers
             )
 
+    def failures(self) -> list[dict[str, Any]]:
+        """Every clip of any rank that could not be read, with its step and cause; for JSON."""
+        mine = [
+            {"key": clip.key, "cause": clip.reason, "step": clip.step} for clip in self.unreadable
+        ]
+        return list(chain(*distributed.gather_json(mine)))
+
     def __iter__(self) -> Iterator[Batch]:
         """The batches in order, but for those of which no clip can be read (evaluation only).
 
@@ -194,6 +203,28 @@ def make_loader(
         device=device,
         unreadable=unreadable,
         most_unreadable=config.max_bad_fraction * dataset.num_videos,
+    )
+
+
+def training_batches(
+    dataset: ClipDataset,
+    *,
+    steps: int,
+    device: torch.device,
+    start_step: int,
+    facts: Mapping[str, Any],
+) -> Loader:
+    """This rank's share of the batches of training; `facts` are those of its checkpoint."""
+    known = facts.get("failures", []) if distributed.is_main() else []
+    slots = distributed.own_slots(dataset.config.batch_size)
+    return make_loader(
+        dataset,
+        steps=steps,
+        device=device,
+        start_step=start_step,
+        batch_size=len(slots),
+        first_slot=slots.start,
+        unreadable=[UnreadableClip(one["key"], one["cause"], one["step"]) for one in known],
     )
 
 

@@ -1,4 +1,4 @@
-"""What is taken from the training data before training: its words, hash, mean of frames."""
+"""What is taken from the training data before training: words, hash, form, mean of frames."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from vatt import distributed
-from vatt.contracts import Augmentation, Batch
+from vatt.contracts import Augmentation, Batch, FramePath
 from vatt.data import augment
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.tokenizer import WordTokenizer
-from vatt.errors import CheckpointError
+from vatt.devices import AutocastSetting
+from vatt.errors import CheckpointError, DataError
 from vatt.shards.index import ALL_COLUMNS
 from vatt.shards.read import ShardFolder
 from vatt.storage import atomic_file
@@ -78,6 +79,38 @@ def data_hash(data: DataConfig) -> str:
         table = shards.index.select(["key", "sha256", "json_sha256", "duration_s", "cuts"])
         digest.update(json.dumps(table.take(shards.rows(data.split)).to_pydict()).encode())
     return digest.hexdigest()
+
+
+def same_data(data: DataConfig, before: str | None, where: Path | None) -> str:
+    """The hash of the data; `before` is that of the run so far, None where it is not known.
+
+    Raises:
+        DataError: they differ.
+    """
+    now = data_hash(data)
+    if before not in (None, now):
+        raise DataError(
+            f"{', '.join(map(str, data.shards))}: found other videos, captions or cuts in "
+            f"split {data.split!r} than {where} was trained on; give the shards as "
+            "they were, or begin a new run in another --out"
+        )
+    return now
+
+
+def frame_path(data: DataConfig, *, antialias: bool, autocast: AutocastSetting) -> FramePath:
+    """How frames come to a model in training; the form of its shards is that of the first."""
+    made = ShardFolder.load(data.shards[0]).info.get("made", {}).get("settings", {})
+    fps = made.get("fps", "source")
+    return FramePath(
+        decode=data.decode,
+        decode_size=data.decode_size,
+        frame_step=data.frame_step,
+        antialias=antialias,
+        autocast=autocast,
+        short_side=made.get("short_side"),
+        fps=None if fps == "source" else fps,
+        copy=bool(made.get("copy", False)),
+    )
 
 
 def measure_frames(

@@ -69,6 +69,31 @@ def three_crops(frames: Tensor, height: int, width: int) -> Tensor:
     return torch.stack([_box(frames, *place, height, width) for place in places], dim=-5)
 
 
+def crop_boxes(aspects: Tensor, aspect: float, crops: int) -> Tensor:
+    """The boxes of the views of whole frames, as shares of them: top, left, height and width.
+
+    Each is as large as fits and of the model's aspect: one in the middle; or several from the start
+    of the longer side to its end, evenly, as the three of `three_crops`.
+
+    Args:
+        aspects: [B], width / height of each clip's frames.
+        aspect: the model's.
+        crops: how many.
+
+    Returns:
+        [crops, B, 4].
+    """
+    width = (aspect / aspects).clamp(max=1.0)
+    height = (aspects / aspect).clamp(max=1.0)
+    places = torch.linspace(0, 1, crops) if crops > 1 else torch.tensor([0.5])
+    return torch.stack(
+        [
+            torch.stack([(1 - height) * place, (1 - width) * place, height, width], dim=1)
+            for place in places
+        ]
+    )
+
+
 def mean_over_views(logits: Tensor, num_views: int) -> Tensor:
     """Mean logits of each video: [B × views, classes] → [B, classes]; a video's views are together.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from vatt.errors import MediaError
@@ -17,6 +18,7 @@ from vatt.media.captions.choose import CaptionChoice, find_captions
 from vatt.media.captions.clean import of_part, on_clock
 from vatt.media.damage import Gap, what_is_damaged
 from vatt.media.media_file import open_media
+from vatt.media.remux import beside_black
 from vatt.media.stored_form import PART_S, Part, StoredForm, encode_parts, has_stored_form
 from vatt.shards.record import PartOf, SampleRecord
 from vatt.workers.process import TOO_LARGE, TimeLimit
@@ -37,6 +39,7 @@ class Making:
     part_s: longer videos are cut into parts of this many seconds.
     max_damage: a file of which a larger share is damaged is skipped.
     item_s: what one file may take; None goes by what is read of it.
+    lone_audio: store audio files too, beside black frames.
     folder: where encoded files go, each item's in a folder of its own; set by the run.
     """
 
@@ -46,6 +49,7 @@ class Making:
     part_s: float = PART_S
     max_damage: float = 0.1
     item_s: float | None = None
+    lone_audio: bool = False
     folder: Path = Path()
 
 
@@ -107,9 +111,16 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
         state = look_at_source(item)
         patience.allow(_FLOOR_S + state.video.size / _SLOWEST_BYTES_PER_S)
         state = with_checksums(item, state)
-        with open_media(item.path, damaged=True, reached=patience.reached) as media:
-            if not media.has_video:
+        with ExitStack() as files:
+            opened = partial(open_media, damaged=True, reached=patience.reached)
+            media = files.enter_context(opened(item.path))
+            if not media.has_video and not making.lone_audio:
                 return _skipped_audio(item)
+            if not media.has_video:
+                folder.mkdir(exist_ok=True)
+                joined = folder / "beside-black.mkv"
+                joined.write_bytes(beside_black(item.path.read_bytes(), media.facts.duration_s))
+                media = files.enter_context(opened(joined))
             source = media.facts
             patience.allow(_FLOOR_S + _PER_SECOND * min(source.duration_s, _STEP_S))
             cause = "damaged"

@@ -50,6 +50,7 @@ _OTHER_NAMES = {
     "end_s": ("end", "stop", "endtime", "endsec", "endseconds", "tend"),
     "split": ("subset", "partition"),
 }
+_FOREVER_S = 86_400.0  # longer than any video
 _LIKE = 0.8  # how close a misspelled column is, of 1
 # Encodings in which spreadsheet programs save tables, when it is not UTF-8.
 _OFFICE = ("cp1252", "cp1251", "cp1250", "cp932", "gb18030", "cp949", "big5", "mac_roman")
@@ -142,6 +143,47 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
     return tables[best]
 
 
+def read_label_table(path: Path, column: str, separator: str | None) -> dict[str, ManifestEntry]:
+    """As `read_manifest`, of a plain table: file, label, and if given start, end and split.
+
+    A label without times holds all the time; a table with a column `kind` is a manifest.
+
+    Args:
+        path: the table.
+        column: the one with the labels.
+        separator: between several labels of one row; JSON may have a list instead.
+
+    Raises:
+        DataError: the table cannot be read, or has no such column.
+    """
+    try:
+        text = decoded(path.read_bytes())
+        assert text is not None, "another encoding"
+        rows = list(_rows(path, text, ours_by_other_names=True))
+    except (OSError, AssertionError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {_NO_TABLE}: {error}") from error
+    if any("kind" in row for _, row in rows):
+        return read_manifest(path)
+    columns = list(dict.fromkeys(chain.from_iterable(row for _, row in rows)))
+    for needed in ("file", column):
+        if needed not in columns:
+            raise DataError(f"{path}: no column {needed!r}, found {', '.join(columns)}")
+    entries, names = dict[str, ManifestEntry](), dict[str, str]()
+    for line, row in rows:
+        where, written, labels = f"{path}: line {line}", str(row.get("file") or ""), row.get(column)
+        if not written:
+            raise DataError(f"{where}: no file")
+        if not isinstance(labels, list):
+            labels = str(labels or "").split(separator) if separator else [str(labels or "")]
+        name = names.setdefault(written, listed_name(path.parent, written))
+        span = {"start_s": row.get("start_s") or 0.0, "end_s": row.get("end_s") or _FOREVER_S}
+        for label in labels:
+            if plain := str(label).strip():
+                values = {"kind": "label", "split": row.get("split"), **span, column: plain}
+                _add_row(entries.setdefault(name, ManifestEntry()), name, values, where)
+    return entries
+
+
 def _read_table(path: Path, text: str) -> dict[str, ManifestEntry]:
     entries, names = dict[str, ManifestEntry](), dict[str, str]()
     used, unused = set[str](), set[str]()  # other columns with values, in labels and elsewhere
@@ -165,7 +207,9 @@ def _read_table(path: Path, text: str) -> dict[str, ManifestEntry]:
     return entries
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:  # noqa: C901 one story
+def _rows(  # noqa: C901 one story
+    path: Path, text: str, *, ours_by_other_names: bool = False
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each row with its line: our columns under their names, no blanks around names and values."""
     decimal = "."
     rows: list[tuple[int, Any]]
@@ -189,7 +233,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:  # noq
     for line, row in rows:
         if not isinstance(row, Mapping):
             raise DataError(f"{path}: line {line}: {_EXPECTED}")
-    columns = _columns(path, rows)
+    columns = _columns(path, rows, ours_by_other_names)
     for line, row in rows:
         values = dict[str, Any]()
         for name, value in row.items():
@@ -207,7 +251,9 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:  # noq
             yield line, values
 
 
-def _columns(path: Path, rows: Sequence[tuple[int, Mapping[str | None, Any]]]) -> dict[str, str]:
+def _columns(
+    path: Path, rows: Sequence[tuple[int, Mapping[str | None, Any]]], ours_by_other_names: bool
+) -> dict[str, str]:
     """Name of a column in the table → its name for us, which for labels is the same.
 
     Raises:
@@ -218,6 +264,10 @@ def _columns(path: Path, rows: Sequence[tuple[int, Mapping[str | None, Any]]]) -
     for name, plain in columns.items():
         if (ours := re.sub(r"[\s-]+", "_", plain.casefold())) in _COLUMNS:
             columns[name] = ours
+        elif ours_by_other_names:
+            letters = re.sub(r"[\W_]", "", plain.casefold())
+            same = (one for one, others in _OTHER_NAMES.items() if letters in others)
+            columns[name] = next(same, plain)
     given = Counter(columns.values())
     for name, column in columns.items():
         where = f"{path}: column {name!r}"

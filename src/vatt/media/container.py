@@ -40,13 +40,18 @@ VIDEO_SUFFIXES = frozenset((
     ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".ogm", ".mxf", ".vob", ".gif", ".nut",
     ".ivf", ".dv", ".rm", ".rmvb", ".wtv", ".divx", ".y4m",
 ))
+AUDIO_SUFFIXES = frozenset((
+    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".wma", ".aif", ".aiff",
+    ".caf", ".au", ".mka", ".w64",
+))
+IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 # fmt: on
 # What may be opened: containers that hold their own media. Play lists (hls, concat, dash …) are
 # left out on purpose: a file from the internet must not make us read other files or addresses.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,ogg,wav,w64,flac,mp3,"
     "aac,ac3,eac3,dts,amr,aiff,caf,au,gif,mxf,nut,rm,ivf,dv,nsv,wtv,swf,yuv4mpegpipe,wv,tta,ape,"
-    "h264,hevc,m4v,mpegvideo,mjpeg,apng,obu,av1,gxf,voc,webp"
+    "h264,hevc,m4v,mpegvideo,mjpeg,apng,obu,av1,gxf,voc,webp,jpeg_pipe,png_pipe,bmp_pipe,webp_pipe"
 )
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # full, or not writable
 _OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": _FORMATS}

@@ -1,12 +1,14 @@
-"""Joining the video of one file with the audio of another: packets are copied, not decoded."""
+"""Joining the video of one file, or black frames, with the audio of another: packets are copied."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator
 from heapq import merge
 
 import av
+import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -37,6 +39,24 @@ def join(video: bytes, audio: bytes) -> bytes:
             for packet in merge(*parts, key=lambda one: float((one.dts or 0) * one.time_base)):
                 output.mux(packet)
     return file.getvalue()
+
+
+def beside_black(audio: bytes, duration_s: float) -> bytes:
+    """An audio file as a video whose frames are black: what reads videos reads it too.
+
+    Raises:
+        MediaError: the file cannot be read, or has no audio.
+    """
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=10, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        black = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+        for number in range(max(1, math.ceil(duration_s * 10))):
+            black.pts = number
+            output.mux(stream.encode(black))
+        output.mux(stream.encode())
+    return join(file.getvalue(), audio)
 
 
 def _packets(

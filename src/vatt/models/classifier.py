@@ -30,8 +30,19 @@ class ClassifierConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """Settings of the backbone, at the classifier's own input size; what belongs to the other
     modalities and to the heads is not used."""
+    names: tuple[str, ...] = ()
+    """Of the classes, in the order of the logits; empty where they are not known."""
+    labels: Literal["one", "several"] | None = None
+    """How many classes are true at once; left out: one of video, several of audio (official)."""
+
+    @property
+    def several(self) -> bool:
+        """Whether a class's probability is the sigmoid of its logit, and not the softmax."""
+        return self.modality == "audio" if self.labels is None else self.labels == "several"
 
     def __post_init__(self) -> None:
+        if self.names and len(self.names) != self.classes:
+            raise ConfigError(f"classifier.names: found {len(self.names)} of {self.classes}")
         if self.classes < 2:
             raise ConfigError(f"classifier.classes: found {self.classes}, expected >= 2")
         if not 0 <= self.dropout < 1:
@@ -82,6 +93,10 @@ class Classifier(nn.Module):
         """Logits [B, classes]."""
         return self.classify(self.features(signal, draw))
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Of each class, [B, classes]."""
+        return logits.sigmoid() if self.config.several else logits.softmax(-1)
+
     def classify(self, features: Tensor) -> Tensor:
         """Logits [B, classes] of features [B, D]."""
         logits: Tensor = self.linear(F.dropout(features, self.config.dropout, self.training))
@@ -89,8 +104,8 @@ class Classifier(nn.Module):
 
 
 @torch.no_grad()
-def restore(classifier: Classifier, pretrained: Vatt) -> None:
-    """Start a classifier from a pre-trained model: all but its linear layer (§4.2).
+def restore(classifier: Classifier, pretrained: Vatt | Classifier) -> None:
+    """Start a classifier from a pre-trained model, or another classifier: all but the linear layer.
 
     Position tables of another number of rows are resampled as `model.position_resampling` says
     (§4.3): so a model trained at 224² goes on at 320².
@@ -99,12 +114,15 @@ def restore(classifier: Classifier, pretrained: Vatt) -> None:
         ConfigError: the backbones are of different sizes; names a weight.
     """
     modality, found = classifier.config.modality, pretrained.state_dict()
-    backbone = "shared" if pretrained.config.shared else modality
+    shared = isinstance(pretrained, Vatt) and pretrained.config.shared
+    backbone = "shared" if shared else modality
     homes = {
         "tokens.": f"{modality}_tokens.",
         "backbone.": f"backbones.{backbone}.",
         "post_projection.": f"post_projections.{modality}.",
     }
+    if isinstance(pretrained, Classifier):
+        homes = {part: part for part in homes}
     for name, weight in classifier.named_parameters():
         part = f"{name.split('.')[0]}."
         if part not in homes:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,24 +19,22 @@ from vatt.contracts import (
     ClipSpec,
     Embeddings,
     FramePath,
-    UnreadableClip,
     draw_bits,
 )
 from vatt.data import augment
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.loader import make_loader
-from vatt.data.statistics import data_hash, measure_frames, vocabulary
+from vatt.data.loader import training_batches
+from vatt.data.statistics import frame_path, measure_frames, same_data, vocabulary
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import autocast, cpu_threads, pick_device, seeded
-from vatt.errors import ConfigError, DataError
+from vatt.errors import ConfigError
 from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
-from vatt.run_folder import alone_in, claim_folder, renew_settings
-from vatt.shards.read import ShardFolder
+from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
 from vatt.training.checkpoint import TrainingState
@@ -48,25 +45,11 @@ from vatt.training.parallel import parallelize
 logger = logging.getLogger(__name__)
 
 STATISTICS_CLIPS = 256
-# What a continued run may change: none of it changes what is computed, but for rounding.
-FREE_SETTINGS = (
-    "out",
-    "data.shards",  # what is in them is compared, not where they are
-    "data.workers",
-    "data.cache",
-    "data.cache_dir",
-    "data.max_bad_fraction",
-    "train.save_every",
-    "train.keep",
-    "train.log_every",
-    "train.device",
-    "train.threads",
-)
-
 # What a setting was before it was one: the run of a config.toml without it goes on so.
 EARLIER: Mapping[str, Mapping[str, Any]] = {
     "data": {"positives": "nearest", "unknown_words": 0.0},
     "loss": {"duplicates": "negatives"},
+    "optim": {"clip_scope": "all"},
 }
 
 
@@ -182,7 +165,7 @@ def run(config: PretrainConfig) -> PretrainResult:
     with (
         cpu_threads(config.train.threads),
         distributed.joined_ranks(device),
-        alone_in(config.out),
+        alone_in(config.out, "pretrain"),
     ):
         settings = claim_folder(
             config.out,
@@ -203,26 +186,13 @@ def run(config: PretrainConfig) -> PretrainResult:
         model = model_at(state, config, dataset).to(device)
         optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
         optimiser.load_state(state.optimiser)
-        known = state.facts.get("failures", []) if distributed.is_main() else []
-        slots = distributed.own_slots(config.data.batch_size)
-        loader = make_loader(
+        loader = training_batches(
             dataset,
             steps=config.train.steps,
             device=device,
             start_step=state.step,
-            batch_size=len(slots),
-            first_slot=slots.start,
-            unreadable=[UnreadableClip(one["key"], one["cause"], one["step"]) for one in known],
+            facts=state.facts,
         )
-
-        def failures() -> list[dict[str, Any]]:
-            """Every clip of any rank that could not be read, with its step and cause."""
-            mine = [
-                {"key": clip.key, "cause": clip.reason, "step": clip.step}
-                for clip in loader.unreadable
-            ]
-            return list(chain(*distributed.gather_json(mine)))
-
         learner = Learner(
             objective=partial(objective, model=parallelize(model.train()), config=config),
             optimiser=optimiser,
@@ -232,13 +202,17 @@ def run(config: PretrainConfig) -> PretrainResult:
                 model=model,
                 clip=config.clip,
                 tokenizer=tokenizer,
-                frame_path=frame_path(config),
+                frame_path=frame_path(
+                    config.data,
+                    antialias=config.augment.antialias,
+                    autocast=config.train.autocast,
+                ),
             ),
-            facts=lambda: {"failures": failures(), "data": state.facts["data"]},
+            facts=lambda: {"failures": loader.failures(), "data": state.facts["data"]},
             seed=config.seed,
         )
         summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
-        failed_clips, steps = len(failures()), state.step + summary.steps_made
+        failed_clips, steps = len(loader.failures()), state.step + summary.steps_made
         if distributed.is_main() and steps == config.train.steps:
             with checkpoint.checkpoint_folder(config.out / "model") as aside:
                 learner.write_model(aside)
@@ -261,19 +235,14 @@ def resumed(config: PretrainConfig) -> TrainingState:
     Checkpoints of older versions do not say what their data was.
     """
     state = checkpoint.resume(config.out / "checkpoints", config.start_from)
-    data = data_hash(config.data)
     if not state.of_this_run and state.step >= config.train.steps:
         raise ConfigError(
             f"train.steps: found {config.train.steps}, expected more than {state.step}, the "
             f"steps that are made in {config.start_from}; train for more, or start from a "
             "model/ folder, which begins at step 0"
         )
-    if state.of_this_run and state.facts.get("data", data) != data:
-        raise DataError(
-            f"{', '.join(map(str, config.data.shards))}: found other videos, captions or cuts in "
-            f"split {config.data.split!r} than {state.folder} was trained on; give the shards as "
-            "they were, or begin a new run in another --out"
-        )
+    before = state.facts.get("data") if state.of_this_run else None
+    data = same_data(config.data, before, state.folder)
     return replace(state, facts={**state.facts, "data": data})
 
 
@@ -318,22 +287,6 @@ def replay(capture: Path) -> dict[str, float]:
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
         losses = objective(Batch.joined(parts).to(device), model.train(), config)
     return {name: value.item() for name, value in losses.items()}
-
-
-def frame_path(config: PretrainConfig) -> FramePath:
-    """How this run's frames come to the model; the form of its shards is that of the first."""
-    made = ShardFolder.load(config.data.shards[0]).info.get("made", {}).get("settings", {})
-    fps = made.get("fps", "source")
-    return FramePath(
-        decode=config.data.decode,
-        decode_size=config.data.decode_size,
-        frame_step=config.data.frame_step,
-        antialias=config.augment.antialias,
-        autocast=config.train.autocast,
-        short_side=made.get("short_side"),
-        fps=None if fps == "source" else fps,
-        copy=bool(made.get("copy", False)),
-    )
 
 
 def write_model(

@@ -45,7 +45,7 @@ class RunLog:
         self._board = SummaryWriter(str(folder), purge_step=purge)
         self._open.callback(self._board.close)
         self._has_bar = sys.stderr.isatty()
-        bar = ProgressBar("pretrain", steps, done=start_step, shown=self._has_bar)
+        bar = ProgressBar("train", steps, done=start_step, shown=self._has_bar)
         self._bar = self._open.enter_context(bar)
 
     def __enter__(self) -> Self:

@@ -68,6 +68,7 @@ class Learner(Generic[BatchT]):
     facts: what else a continued run should know, kept in checkpoints as JSON; called by all
         ranks together, used on the main one.
     buffers: of the model, which the objective changes (running statistics of batch norm).
+    validate: steps made → values for the log, each `validate_every` steps and after the last.
     """
 
     objective: Callable[[BatchT], Mapping[str, Tensor]]
@@ -76,6 +77,8 @@ class Learner(Generic[BatchT]):
     facts: Callable[[], Mapping[str, Any]]
     seed: int
     buffers: Sequence[Tensor] = ()
+    validate: Callable[[int], Mapping[str, float]] | None = None
+    validate_every: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +127,14 @@ def train(
             clock.count(len(batch) * distributed.world_size())
             log.advance(step + 1)
             last = step + 1 == config.steps
-            if (step + 1) % config.log_every == 0 or last:
+            validate = (
+                learner.validate if last or (step + 1) % learner.validate_every == 0 else None
+            )
+            if (step + 1) % config.log_every == 0 or last or validate:
                 values = check.read() | {"learning_rate": rate} | clock.lap()
+                if validate:
+                    values |= validate(step + 1)
+                    clock.lap()  # its time is none of training
                 log.write(step + 1, values, steps_per_s=clock.steps_per_s)
             stop = asked_to_stop()
             if (step + 1) % config.save_every == 0 or last or stop:

@@ -47,6 +47,8 @@ class OptimConfig:
     """scaled: weights shrink by rate × decay a step (AdamW); plain: by decay (official code)."""
     clip_norm: float | None = None
     """Gradients longer than this, over all weights together, are scaled down to it."""
+    clip_scope: Literal["all", "backbone"] = "all"
+    """backbone: what clip_norm measures and scales leaves a classifier's linear layer out."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epsilon"):
@@ -124,7 +126,9 @@ class Optimiser:
     def clip(self) -> Tensor:
         """Scale gradients down to `clip_norm` if it is set; returns their norm before, a scalar."""
         if self.config.clip_norm is not None:
-            return nn.utils.clip_grad_norm_(self._weights.values(), self.config.clip_norm)
+            left_out = "linear." if self.config.clip_scope == "backbone" else " "
+            clipped = [w for name, w in self._weights.items() if not name.startswith(left_out)]
+            return nn.utils.clip_grad_norm_(clipped, self.config.clip_norm)
         gradients = [w.grad for w in self._weights.values() if w.grad is not None]
         return nn.utils.get_total_norm(gradients)
 

@@ -1,0 +1,580 @@
+"""`vatt finetune`: a classifier of video, audio or images from labels (§4.2, §4.3)."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from functools import partial
+from math import ceil, floor
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from tyro.conf import Positional
+
+from vatt import distributed
+from vatt.config import CONFIG_FILE, from_values, read_toml, to_values
+from vatt.contracts import Batch, ClipSpec, draw_bits
+from vatt.data import augment
+from vatt.data.augment import AugmentConfig
+from vatt.data.data_config import DataConfig
+from vatt.data.datasets import ClipDataset
+from vatt.data.loader import training_batches
+from vatt.data.statistics import frame_path, same_data
+from vatt.devices import autocast, cpu_threads, pick_device, seeded
+from vatt.encoder import model_folder
+from vatt.errors import ConfigError
+from vatt.evaluation.examples import (
+    Example,
+    class_names,
+    find_examples,
+)
+from vatt.evaluation.validation import Validation
+from vatt.ingest.item import Making
+from vatt.ingest.labelled import find_labelled
+from vatt.ingest.run import IngestPlan, ingest
+from vatt.ingest.sources import too_many_skipped
+from vatt.losses import (
+    balanced_sigmoid_cross_entropy,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
+from vatt.media.stored_form import StoredForm
+from vatt.models.classifier import Classifier, ClassifierConfig, restore
+from vatt.models.model_config import AudioConfig, ModelConfig, VideoConfig
+from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL
+from vatt.models.weights import build, load_model, load_weights, read_settings, save_model
+from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
+from vatt.shards.layout import FAILURES_FILE
+from vatt.shards.read import ShardFolder
+from vatt.training import checkpoint
+from vatt.training.capture import load_batch
+from vatt.training.checkpoint import TrainingState
+from vatt.training.loop import Learner, TrainConfig, step_randomness, train
+from vatt.training.optim import OptimConfig, Optimiser
+from vatt.training.parallel import parallelize
+from vatt.training.targets import draw_mixup, k_hot, mix, smooth
+from vatt.workers.process import Limits
+
+logger = logging.getLogger(__name__)
+
+SIZES = {"small": SMALL, "base": BASE, "medium": MEDIUM, "large": LARGE}  # Table 1
+_MIXUP_STREAM = 2  # its draws differ from the others of a seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipChanges:
+    """What a clip holds; each value that is "none" is that of the model to start from."""
+
+    frames: int | None = None
+    """Of audio 1 is enough: only the duration counts. Of images left out: as many as a patch."""
+    fps: float | None = None
+    height: int | None = None
+    width: int | None = None
+    sample_rate_hz: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneChanges:
+    """What differs from the model to start from."""
+
+    drop_token: float = 0.0
+    """Share of tokens dropped in training; §4.3: none, Table 14: up to 0.75."""
+    dropout: float | None = None
+    """Inside the backbone; "none": as in the model to start from."""
+    head_dropout: float = 0.0
+    """Of the features before the linear layer; the official code has 0.5 for video (0.2 of the
+    shared backbone), 0 for audio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetConfig:
+    """What the logits are trained towards (§4.3)."""
+
+    labels: Literal["one", "several"] = "one"
+    """How many are true at once: one (softmax) or several (sigmoid, summed over the classes)."""
+    smoothing: float = 0.0
+    """Label smoothing α."""
+    mixup: float = 0.0
+    """α of Beta(α, α), from which shares of mixup are drawn; 0: no mixup."""
+    balance: bool = True
+    """Of several labels: a clip weighs the inverse of how often its labels are in the batch."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"targets.smoothing: found {self.smoothing}, expected 0 <= … < 1")
+        if self.mixup < 0:
+            raise ConfigError(f"targets.mixup: found {self.mixup}, expected 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """How files that are not prepared yet are."""
+
+    separator: str | None = None
+    """Between several labels in a row of a table."""
+    val_share: float = 0.15
+    """Of each class, when the source has no splits: to choose the model by."""
+    test_share: float = 0.15
+    """The same, for `vatt evaluate`."""
+    fps: float | None = None
+    """Frames per second to store; "none": those of a clip."""
+    short_side: int | None = None
+    """Of the stored frames; "none": the longer side of a clip."""
+    workers: int = 0
+    """Processes; 0 takes one per core."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig:
+    """Train a classifier from labels; the same command continues an interrupted run."""
+
+    src: Positional[tuple[Path, ...]] = ()
+    """A folder with a sub-folder for each class, or a CSV or JSONL table of file and label, to be
+    prepared in OUT/shards; none when --data.shards are given."""
+    out: Path
+    """Run folder: config.toml, metrics.jsonl, checkpoints/ and model/."""
+    start_from: Path | None = None
+    """A run, a checkpoint or a converted model: sizes, clip and weights to begin with."""
+    scratch: bool = False
+    """Fresh weights, of the sizes of `start_from` or else of `size`."""
+    size: Literal["small", "base", "medium", "large"] = "base"
+    """Of the backbone (Table 1), when training from scratch without `start_from`."""
+    kind: Literal["video", "audio", "image"] = "video"
+    """What is classified; an image is a video that stands still (§4.4.3)."""
+    label: str = "label"
+    """The column of the labels."""
+    val_split: str = "val"
+    """What is validated on; without it nothing is, and the last model is kept."""
+    eval_every: int = 1000
+    """Steps between validations."""
+    keep: Literal["best", "last"] = "last"
+    """Which model is in model/: the best of the validations, or the last."""
+    epochs: float | None = None
+    """Passes over the training clips, in place of train.steps."""
+    source: SourceConfig = field(default_factory=SourceConfig)
+    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=64))
+    clip: ClipChanges = field(default_factory=ClipChanges)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: BackboneChanges = field(default_factory=BackboneChanges)
+    targets: TargetConfig = field(default_factory=TargetConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.start_from is None and not self.scratch:
+            raise ConfigError(
+                "start_from: found none; give a run, checkpoint or converted model, or --scratch"
+            )
+        if len(self.src) > 1 or bool(self.src) == bool(self.data.shards):
+            raise ConfigError(
+                f"src: found {len(self.src)} beside {len(self.data.shards)} data.shards, expected "
+                "one folder or table to prepare, or prepared shards"
+            )
+        if self.eval_every < 1:
+            raise ConfigError(f"eval_every: found {self.eval_every}, expected >= 1")
+        if self.epochs is not None and self.epochs <= 0:
+            raise ConfigError(f"epochs: found {self.epochs}, expected > 0")
+
+    @property
+    def modality(self) -> Literal["video", "audio"]:
+        """Of the backbone."""
+        return "audio" if self.kind == "audio" else "video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneResult:
+    """What a fine-tuning made; `model` says which model is in model/."""
+
+    out: Path
+    classes: int
+    parameters: int
+    steps: int
+    loss: float | None
+    validation: Mapping[str, float]
+    model: str
+    skipped_files: Mapping[str, int]
+    failed_clips: int
+    seconds: float
+    clips_per_s: float | None
+    waiting_share: float | None
+
+
+def objective(
+    batch: Batch, model: nn.Module, config: FinetuneConfig, spec: ClipSpec, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """From a batch to this rank's share of the loss.
+
+    Args:
+        batch: this rank's B clips; their labels stand in the column `config.label`.
+        model: a `Classifier` in training mode, as `parallelize` gives it.
+        config: targets, resizing, and what is computed in bfloat16.
+        spec: what a clip holds.
+        names: of the classes.
+    """
+    inputs = augment.apply(batch, spec, antialias=config.augment.antialias)
+    signal = inputs.audio if config.modality == "audio" else inputs.frames
+    number = {name: at for at, name in enumerate(names)}
+    classes = [[number[name] for name in one.get(config.label, ())] for one in batch.labels]
+    targets = k_hot(classes, len(names)).to(signal.device, non_blocking=True)
+    return class_losses(
+        model, signal, targets, config, draw=inputs.draw, position=batch.positions[0]
+    )
+
+
+def class_losses(
+    model: nn.Module,
+    signal: Tensor,
+    targets: Tensor,
+    config: FinetuneConfig,
+    *,
+    draw: Tensor | None = None,
+    position: int = 0,
+) -> dict[str, Tensor]:
+    """This rank's share of the mean cross-entropy over the whole batch (§4.3).
+
+    Args:
+        model: a classifier.
+        signal: [B, …], as it takes it.
+        targets: float [B, classes], k-hot.
+        config: smoothing, mixup, and which loss.
+        draw: int64 [B], what DropToken's choice comes from.
+        position: of the first clip; mixup, among this rank's clips, is a function of it.
+    """
+    how = config.targets
+    targets = smooth(targets, how.smoothing) if how.smoothing else targets
+    if how.mixup:
+        mixup = draw_mixup(len(signal), how.mixup, config.seed, position, _MIXUP_STREAM)
+        signal, targets = mix(signal, mixup), mix(targets, mixup)
+    with autocast(config.train.autocast, signal.device):
+        logits = model(signal, draw)
+    if how.labels == "one":
+        losses = softmax_cross_entropy(logits, targets)
+    elif how.balance:
+        losses = balanced_sigmoid_cross_entropy(logits, targets, distributed.gather(targets))
+    else:
+        losses = sigmoid_cross_entropy(logits, targets)
+    return {"loss": losses.sum() / (len(signal) * distributed.world_size())}
+
+
+def run(config: FinetuneConfig) -> FinetuneResult:
+    """Prepare what is not prepared; fine-tune, or continue from the newest checkpoint.
+
+    Raises:
+        ConfigError: the run folder is of other settings, or the model to start from does not fit.
+        DataError: labels are missing, of one class alone, or shards are other ones than before.
+        TrainingError: a loss or gradient is not finite; another process trains in this folder.
+        CheckpointError: a checkpoint cannot be written or read.
+    """
+    shards = config.data.shards or (config.out / "shards",)
+    data = replace(config.data, shards=tuple(folder.absolute() for folder in shards))
+    device = pick_device(config.train.device, distributed.local_rank())
+    with (
+        cpu_threads(config.train.threads),
+        distributed.joined_ranks(device),
+        alone_in(config.out, "finetune"),
+    ):
+        settings = claim_folder(
+            config.out,
+            to_values(config),
+            free=(*FREE_SETTINGS, "src", "source.workers"),
+            advice="give the settings of that run to continue it, or another --out",
+        )
+        sizes, clip = starting_settings(config)
+        spec = clip_spec(config, sizes, clip)
+        skipped = prepare_source(config, spec)
+        train_examples = examples_of(data, data.split, config)
+        names = class_names(
+            [one for _, part in train_examples for one in part],
+            several=config.targets.labels == "several",
+        )
+        dataset = ClipDataset(
+            data, spec, config.augment, None, config.seed,
+            label=config.label, with_audio=config.kind == "audio",
+        )  # fmt: skip
+        steps = config.train.steps
+        if config.epochs is not None:
+            steps = max(1, round(config.epochs * dataset.num_clips / data.batch_size))
+        state = resumed(config, data, names, steps)
+        renew_settings(config.out, settings)
+        model = model_at(state, config, sizes, spec, names).to(device)
+        optimiser = Optimiser(config.optim, model.named_parameters(), steps=steps)
+        optimiser.load_state(state.optimiser)
+        loader = training_batches(
+            dataset, steps=steps, device=device, start_step=state.step, facts=state.facts
+        )
+        path = frame_path(data, antialias=config.augment.antialias, autocast=config.train.autocast)
+
+        def write(folder: Path, **extra: Any) -> None:
+            save_model(folder, model, spec, {"label": config.label, **extra}, frame_path=path)
+
+        def keep(best: Mapping[str, Any]) -> None:
+            if distributed.is_main():
+                with checkpoint.checkpoint_folder(config.out / "model") as aside:
+                    write(aside, **best)
+
+        found = examples_of(data, config.val_split, config)
+        if not found:
+            logger.warning("no split %r: nothing is validated", config.val_split)
+        keeps_best = config.keep == "best" and bool(found)
+        validation = Validation(
+            model, found, data, spec, path,
+            best=state.facts.get("best", {}), keep=keep if keeps_best else None,
+        )  # fmt: skip
+        learner = Learner(
+            objective=partial(
+                objective,
+                model=parallelize(model.train()),
+                config=config,
+                spec=spec,
+                names=names,
+            ),
+            optimiser=optimiser,
+            write_model=write,
+            facts=lambda: {
+                "failures": loader.failures(),
+                "data": state.facts["data"],
+                "classes": list(names),
+                "best": validation.best,
+            },
+            seed=config.seed,
+            validate=validation if found else None,
+            validate_every=config.eval_every,
+        )
+        made = replace(config.train, steps=steps)
+        summary = train(made, learner, loader, folder=config.out, start_step=state.step)
+        steps_made, failed_clips = state.step + summary.steps_made, len(loader.failures())
+        if distributed.is_main() and steps_made == steps and not keeps_best:
+            with checkpoint.checkpoint_folder(config.out / "model") as aside:
+                write(aside, step=steps_made)
+        distributed.barrier()
+    return FinetuneResult(
+        out=config.out,
+        classes=len(names),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        steps=steps_made,
+        loss=summary.loss,
+        validation=validation.latest,
+        model=kept(validation.best if keeps_best else {}, steps_made, steps),
+        skipped_files=skipped,
+        failed_clips=failed_clips,
+        seconds=summary.seconds,
+        clips_per_s=summary.clips_per_s,
+        waiting_share=summary.waiting_share,
+    )
+
+
+# ── what it starts from ──────────────────────────────────────────────────────────────────────────
+
+
+def starting_settings(config: FinetuneConfig) -> tuple[ModelConfig, ClipSpec]:
+    """Sizes of the backbones and the clip of the model to start from; a run's own, if it has any.
+
+    Raises:
+        CheckpointError: there is no model in `start_from`.
+    """
+    own = checkpoint.all_saved(config.out / "checkpoints")
+    if own or config.start_from is not None:
+        settings, clip, _ = read_settings(own[-1] if own else model_folder(config.start_from or ""))
+        return (settings.model if isinstance(settings, ClassifierConfig) else settings), clip
+    backbone = SIZES[config.size]
+    sizes = ModelConfig(
+        video=VideoConfig(transformer=backbone), audio=AudioConfig(transformer=backbone)
+    )
+    return sizes, ClipSpec()
+
+
+def clip_spec(config: FinetuneConfig, sizes: ModelConfig, clip: ClipSpec) -> ClipSpec:
+    """What a clip holds: as in the model to start from, but for what is set."""
+    if config.kind == "image":
+        clip = replace(clip, frames=sizes.video.patch[0])
+    given = {one.name: getattr(config.clip, one.name) for one in fields(config.clip)}
+    return replace(clip, **{name: value for name, value in given.items() if value is not None})
+
+
+def at_input_size(sizes: ModelConfig, spec: ClipSpec, changes: BackboneChanges) -> ModelConfig:
+    """The same backbones with a position for each patch of such clips (§4.3), and with changes."""
+    whole = ceil if sizes.edges == "pad" else floor
+    video, audio = sizes.video, sizes.audio
+    t, h, w = video.patch
+    rows = whole(spec.frames / t), whole(spec.height / h), whole(spec.width / w)
+    video = replace(video, buckets=(max(1, rows[0]), max(1, rows[1]), max(1, rows[2])))
+    audio = replace(audio, buckets=max(1, whole(spec.samples / audio.patch)))
+    if audio.kind == "spectrogram":
+        audio = replace(audio, sample_rate_hz=spec.sample_rate_hz)
+    if changes.dropout is not None:
+        dropout = changes.dropout
+        video = replace(video, transformer=replace(video.transformer, dropout=dropout))
+        audio = replace(audio, transformer=replace(audio.transformer, dropout=dropout))
+        text = replace(sizes.text, transformer=replace(sizes.text.transformer, dropout=dropout))
+        sizes = replace(sizes, text=text, video=video, audio=audio)
+    return replace(sizes, video=video, audio=audio, drop_token=changes.drop_token)
+
+
+def resumed(
+    config: FinetuneConfig, data: DataConfig, names: Sequence[str], steps: int
+) -> TrainingState:
+    """The state that training goes on from; refuses other data than before, or no step to make.
+
+    A classifier of as many classes, such as a converted one, goes on with its optimiser's state.
+    """
+    start = None
+    if config.start_from is not None and not config.scratch:
+        folder = config.out / "checkpoints"
+        start = None if checkpoint.all_saved(folder) else model_folder(config.start_from)
+        if start is not None and not continues(read_settings(start)[0], names):
+            start = None
+    state = checkpoint.resume(config.out / "checkpoints", start)
+    if not state.of_this_run and state.step >= steps:
+        raise ConfigError(
+            f"train.steps: found {steps}, expected more than {state.step}, the steps that are made "
+            f"in {config.start_from}"
+        )
+    hash_before = state.facts.get("data") if state.of_this_run else None
+    return replace(state, facts={**state.facts, "data": same_data(data, hash_before, state.folder)})
+
+
+def continues(settings: ModelConfig | ClassifierConfig, names: Sequence[str]) -> bool:
+    """Whether a model is a classifier of these classes, as far as it knows their names."""
+    if not isinstance(settings, ClassifierConfig) or settings.classes != len(names):
+        return False
+    return settings.names in ((), tuple(names))
+
+
+def model_at(
+    state: TrainingState,
+    config: FinetuneConfig,
+    sizes: ModelConfig,
+    spec: ClipSpec,
+    names: Sequence[str],
+) -> Classifier:
+    """The classifier that training goes on with; fresh weights are a function of the seed.
+
+    Raises:
+        CheckpointError, ConfigError: the model to start from is of other sizes.
+    """
+    with seeded(draw_bits(config.seed, -1)):
+        model = Classifier(
+            ClassifierConfig(
+                modality=config.modality,
+                classes=len(names),
+                dropout=config.model.head_dropout,
+                model=at_input_size(sizes, spec, config.model),
+                names=tuple(names),
+                labels=config.targets.labels,
+            )
+        )
+    if state.folder is not None and state.of_this_run:
+        load_weights(model, state.folder)
+    elif config.start_from is not None and not config.scratch:
+        folder = model_folder(config.start_from)
+        settings = read_settings(folder)[0]
+        start = build(settings)
+        load_weights(start, folder)
+        if isinstance(settings, ClassifierConfig) and settings.modality != config.modality:
+            raise ConfigError(
+                f"start_from: {folder} is a classifier of {settings.modality}, expected of "
+                f"{config.modality}"
+            )
+        restore(model, start)
+        if isinstance(start, Classifier) and continues(settings, names):
+            model.linear.load_state_dict(start.linear.state_dict())
+    return model
+
+
+# ── what it is trained and validated on ──────────────────────────────────────────────────────────
+
+
+def prepare_source(config: FinetuneConfig, spec: ClipSpec) -> dict[str, int]:
+    """Prepare the files of `src` in OUT/shards, if that is not done; returns cause → skipped."""
+    if not config.src:
+        return {}
+    counts: dict[str, int] = {}
+    if distributed.is_main():
+        how, out = config.source, config.out / "shards"
+        found = find_labelled(
+            config.src[0],
+            config.label,
+            separator=how.separator,
+            shares={"val": how.val_share, "test": how.test_share},
+            leave_out=config.out,
+        )
+        fps = how.fps or (25.0 if config.kind == "image" else max(spec.fps, 1.0))
+        short_side = how.short_side or max(16, spec.height, spec.width)
+        form = StoredForm(short_side=short_side, fps=Fraction(fps).limit_denominator(1001), gop=16)
+        shard_megabytes = 256
+        plan = IngestPlan(
+            found=found,
+            out=out,
+            making=Making(form=form, part_s=3600.0, lone_audio=True),
+            settings={
+                "command": "finetune", "label": config.label, "fps": float(fps),
+                "short_side": short_side, "gop": form.gop, "shard_megabytes": shard_megabytes,
+            },
+            free_settings=(),
+            shard_bytes=shard_megabytes * 1_000_000,
+            executor="processes",
+            workers=how.workers,
+            limits=Limits(),
+        )  # fmt: skip
+        outcome = ingest(plan)
+        counts = dict(Counter(one.cause for one in outcome.skipped))
+        problem = too_many_skipped(
+            outcome.skipped, stored=len(outcome.table), most=0.0, what="files were skipped",
+            folder=out,
+        )  # fmt: skip
+        if problem is not None:
+            logger.warning("%s", problem.partition(", expected at most")[0])
+            logger.warning("each with its reason: %s", out / FAILURES_FILE)
+    distributed.barrier()
+    return counts
+
+
+def examples_of(
+    data: DataConfig, split: str, config: FinetuneConfig
+) -> list[tuple[ShardFolder, list[Example]]]:
+    """The labelled examples of a split, by the shard folders that have it.
+
+    Raises:
+        DataError: a folder has the split and no such label in it.
+    """
+    folders = [ShardFolder.open(folder) for folder in data.shards]
+    with_audio = config.kind == "audio"
+    return [
+        (folder, find_examples(folder, split, config.label, with_audio=with_audio))
+        for folder in folders
+        if split in folder.info["splits"]
+    ]
+
+
+def kept(best: Mapping[str, Any], steps_made: int, steps: int) -> str:
+    """Which model is in model/, for people."""
+    last = f"the last, after {steps_made} of {steps} steps"
+    if best:
+        return (
+            f"the best of the validations: {best['measure']} {best['value']:.3f} after "
+            f"{best['step']} steps; {last}, is in checkpoints/step-{steps_made:06d}"
+        )
+    return last if steps_made == steps else f"none yet: {steps_made} of {steps} steps are made"
+
+
+def replay(capture: Path) -> dict[str, float]:
+    """Compute again the loss of a step that was stopped because it was not finite.
+
+    Args:
+        capture: `<run>/failures/step-…`; the batches of several ranks are joined.
+    """
+    run_folder, step = capture.parents[1], int(capture.name.removeprefix("step-"))
+    where = run_folder / CONFIG_FILE
+    config = from_values(FinetuneConfig, read_toml(where), where=str(where))
+    device = pick_device(config.train.device)
+    parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
+    model, spec = load_model(Classifier, capture / "rank-0", device)
+    with cpu_threads(config.train.threads), step_randomness(config.seed, step):
+        batch, names = Batch.joined(parts).to(device), model.config.names
+        losses = objective(batch, model.train(), config, spec, names)
+    return {name: value.item() for name, value in losses.items()}
