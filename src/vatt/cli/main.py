@@ -86,6 +86,16 @@ COMMANDS = {
         presets="FINETUNE_PRESETS",
         resumes=True,
     ),
+    "evaluate": Command(
+        "vatt.tasks.evaluate",
+        "EvaluateConfig",
+        "judge a fine-tuned classifier: accuracy, or mAP and AUC, over several views",
+    ),
+    "predict": Command(
+        "vatt.tasks.predict",
+        "PredictConfig",
+        "the likeliest classes of files, by a fine-tuned classifier",
+    ),
     "zero-shot": Command(
         "vatt.tasks.zero_shot",
         "ZeroShotConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -47,6 +47,7 @@ def score(
     crops: int = 1,
     average: Average = "logits",
     workers: int | None = 0,
+    scored: Callable[[int], None] = lambda _: None,
 ) -> Scores:
     """Scores of all examples; each is decoded once for all its views.
 
@@ -57,6 +58,7 @@ def score(
         crops: of each clip; of audio there is one view a clip.
         average: over views, of what.
         workers: processes that read.
+        scored: is told how many examples are.
     """
     device = next(model.parameters()).device
     size = max(1, CLIPS_AT_ONCE // source.num_clips)
@@ -71,6 +73,7 @@ def score(
         views = rows.shape[1] * rows.shape[2]
         parts.append(mean_over_views(rows.flatten(0, 2), views).cpu())
         positions += batch.positions
+        scored(len(positions))
     values = torch.cat(parts).numpy() if parts else np.zeros((0, model.config.classes), np.float32)
     return Scores(np.array(positions, np.int64), values, loader.unreadable)
 

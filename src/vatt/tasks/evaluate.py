@@ -1,0 +1,233 @@
+"""`vatt evaluate`: how good a fine-tuned classifier is, over several views of each video (§4.3)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tyro.conf import Positional
+
+from vatt.config import CONFIG_FILE, from_values, read_toml
+from vatt.data.data_config import DataConfig
+from vatt.encoder import ClipClassifier, load_classifier
+from vatt.errors import ConfigError, DataError
+from vatt.evaluation.examples import (
+    ExampleClips,
+    find_examples,
+    k_hot_of,
+    refuse_other_classes,
+    refuse_several,
+)
+from vatt.evaluation.protocols import multi_view
+from vatt.evaluation.protocols.multi_view import Average, distinct_starts, judge, score
+from vatt.evaluation.results import file_hash, ids_hash, write_result
+from vatt.evaluation.score_files import ScoreFile
+from vatt.models.weights import read_settings
+from vatt.shards.layout import FAILURES_FILE
+from vatt.shards.read import ShardFolder
+from vatt.workers.progress import ProgressBar
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluate a classifier on labelled videos, audio or images."""
+
+    run: Positional[Path | None] = None
+    """Run folder (or model folder) of a classifier; results/evaluate.json is written into it."""
+    shards: tuple[Path, ...] = ()
+    """Prepared folders with labels; those of the run when left out."""
+    split: str | None = None
+    """When left out: test if the shards have it, else val."""
+    label: str | None = None
+    """Column of the labels; that of the run when left out."""
+    classes: Path | None = None
+    """The names of the classes, one a line in the order of the logits: of a model without them,
+    such as a converted one."""
+    clips: int = 4
+    """Of each example, evenly spread (§4.3)."""
+    crops: int = 3
+    """Of each clip, along the longer side (§4.3); audio has none."""
+    average: Average = "logits"
+    """What is averaged over the views (§4.3: logits)."""
+    save_scores: Path | None = None
+    """A file for ids, labels and scores (.npz)."""
+    from_scores: Path | None = None
+    """Take the measures of such a file, without a model."""
+    max_bad_fraction: float = 0.05
+    """More examples that cannot be read than this share are an error."""
+    workers: int | None = 0
+    """Processes that read; none: one per core."""
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.from_scores is None):
+            raise ConfigError("run: expected a run folder, or --from_scores FILE")
+        for name in ("clips", "crops"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: found {getattr(self, name)}, expected >= 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateResult:
+    """Where the numbers are, and the numbers; of how many examples, of how many expected."""
+
+    path: Path | None
+    split: str
+    n_evaluated: int
+    n_expected: int
+    views: str
+    measures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run(config: EvaluateConfig) -> EvaluateResult:
+    """Measure, and write results/evaluate.json.
+
+    Raises:
+        CheckpointError: there is no classifier.
+        ConfigError: the labels' column or the names of the classes are not known.
+        DataError: the labels are of other classes, or too many examples cannot be read.
+    """
+    if config.from_scores is not None:
+        found, path = ScoreFile.load(config.from_scores), None
+    else:
+        found = scores_of_run(config)
+        if config.save_scores is not None:
+            found.save(config.save_scores)
+    several = found.about["labels"] == "several"
+    measures = judge(found.scores, found.true, found.names, several=several)
+    if config.run is not None:
+        path = write_result(config.run, "evaluate", {**found.about, "measures": measures})
+    about = found.about
+    return EvaluateResult(
+        path=path,
+        split=about["split"],
+        n_evaluated=about["n_evaluated"],
+        n_expected=about["n_expected"],
+        views=f"{about['clips']} clips x {about['crops']} crops; {about['fewer_starts']} examples "
+        "have fewer different clips",
+        measures=measures,
+    )
+
+
+def scores_of_run(config: EvaluateConfig) -> ScoreFile:
+    """Scores of all labelled examples of the split that can be read, and what is said of them."""
+    assert config.run is not None
+    classifier = load_classifier(config.run, config.device)
+    sizes = classifier.module.config
+    shards, data = data_of(config, classifier)
+    split = config.split or ("test" if "test" in shards.info["splits"] else "val")
+    label = config.label or read_settings(classifier.folder)[2].get("label")
+    if label is None:
+        raise ConfigError(f"{classifier.folder}: does not say what its labels are; give --label")
+    examples = find_examples(shards, split, label)
+    names = names_of(config, classifier)
+    labelled = sorted({name for one in examples for name in one.labels})
+    refuse_other_classes(names, labelled, f"{shards.folder}, split {split!r}, label {label!r}")
+    if not sizes.several:
+        refuse_several(examples)
+    expected = len(examples)
+    if sizes.modality == "audio":
+        examples = find_examples(shards, split, label, with_audio=True)
+    crops = 1 if sizes.modality == "audio" else config.crops
+    source = ExampleClips(shards, examples, classifier.spec, data, clips=config.clips)
+    with ProgressBar("evaluate", len(examples)) as bar:
+        found = score(
+            classifier.module,
+            source,
+            classifier.frame_path,
+            crops=crops,
+            average=config.average,
+            workers=config.workers,
+            scored=bar.update,
+        )
+    evaluated = [examples[position] for position in found.positions.tolist()]
+    missing = expected - len(evaluated)
+    if missing:
+        logger.warning("%d of %d examples are not evaluated", missing, expected)
+    if len(found.unreadable) > config.max_bad_fraction * expected:
+        raise DataError(
+            f"{shards.folder}: {expected - len(evaluated)} of {expected} examples of split "
+            f"{split!r} cannot be read, expected at most {config.max_bad_fraction:.0%}; first: "
+            f"{found.unreadable[0].cause}"
+        )
+    starts = distinct_starts(evaluated, source)
+    failures = shards.folder / FAILURES_FILE
+    skipped = len(failures.read_text().splitlines()) if failures.is_file() else 0
+    ids = tuple(one.id for one in evaluated)
+    about = {
+        "protocol": multi_view.PROTOCOL,
+        "shards": str(shards.folder),
+        "split": split,
+        "label": label,
+        "labels": "several" if sizes.several else "one",
+        "clips": config.clips,
+        "crops": crops,
+        "average": config.average,
+        "n_evaluated": len(evaluated),
+        "n_expected": expected,
+        "fewer_starts": sum(number < config.clips for number in starts),
+        "mean_starts": float(np.mean(starts)) if starts else 0.0,
+        "skipped_in_preparation": skipped,
+        "classes": len(names),
+        "ids_hash": ids_hash(ids),
+        "model_hash": file_hash(classifier.folder / "model.safetensors"),
+    }
+    return ScoreFile(ids, names, found.values, k_hot_of(evaluated, names), about)
+
+
+def data_of(config: EvaluateConfig, classifier: ClipClassifier) -> tuple[ShardFolder, DataConfig]:
+    """The first of the shard folders that has the split, and how its clips are read."""
+    assert config.run is not None
+    path, settings = classifier.frame_path, config.run / CONFIG_FILE
+    data = DataConfig(decode=path.decode, decode_size=path.decode_size, frame_step=path.frame_step)
+    if settings.is_file():
+        table = read_toml(settings)
+        data = from_values(DataConfig, table.get("data", {}), where=str(settings))
+        if not data.shards:
+            data = replace(data, shards=(config.run / "shards",))
+    shards = config.shards or data.shards
+    if not shards:
+        raise ConfigError(f"{config.run}: no config.toml that names shards; give --shards FOLDER")
+    folders = [ShardFolder.open(folder) for folder in shards]
+    for wanted in (config.split,) if config.split else ("test", "val"):
+        for folder in folders:
+            if wanted in folder.info["splits"]:
+                return folder, data
+    there = {str(folder.folder): sorted(folder.info["splits"]) for folder in folders}
+    raise DataError(
+        f"no videos in split {config.split or 'test or val'}; the shards have {there}; "
+        "choose one with --split"
+    )
+
+
+def names_of(config: EvaluateConfig, classifier: ClipClassifier) -> tuple[str, ...]:
+    """The names of the classes in the order of the logits.
+
+    Raises:
+        ConfigError: they are not known, or too few or many are given.
+    """
+    sizes = classifier.module.config
+    if config.classes is None:
+        if not sizes.names:
+            raise ConfigError(
+                f"{classifier.folder}: has no names of its {sizes.classes} classes; give them in "
+                "their order with --classes FILE"
+            )
+        return sizes.names
+    try:
+        names = tuple(config.classes.read_text(encoding="utf-8").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config.classes}: cannot be read: {error}") from error
+    names = tuple(name.strip() for name in names if name.strip())
+    if len(names) != sizes.classes or (sizes.names and names != sizes.names):
+        raise ConfigError(
+            f"{config.classes}: found {len(names)} names, expected the {sizes.classes} classes of "
+            f"{classifier.folder} in their order"
+        )
+    return names
