@@ -25,7 +25,8 @@ from vatt.cli import main as cli
 from vatt.cli import resolve as settings
 from vatt.costs.paper_tables import paper_rows
 from vatt.evaluation.protocols.zero_shot_pool import read_prompts
-from vatt.ingest.manifest import read_manifest
+from vatt.ingest.manifest import read_label_table, read_manifest
+from vatt.tasks.finetune import FinetuneConfig
 from vatt.tasks.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -159,7 +160,11 @@ def dotted(cls: Any, before: str = "") -> Iterator[str]:
 
 
 def test_settings_named_in_the_text_exist():
-    known = {*dotted(PretrainConfig), "model.module"}  # an attribute of `model = vatt.load(…)`
+    known = {
+        *dotted(PretrainConfig),
+        *dotted(FinetuneConfig),
+        "model.module",
+    }  # an attribute of `model = vatt.load(…)`
     groups = "|".join(sorted({name.split(".")[0] for name in known if "." in name}))
     for page in PAGES:
         named = re.findall(rf"`(?:--)?((?:{groups})\.[a-z_.]+)\b(?!\.)", prose(page))
@@ -289,8 +294,10 @@ def test_python_examples_run(block, sandbox, capsys):
 
 @pytest.mark.parametrize("block", of("csv"))
 def test_tables_are_manifests(block, tmp_path):
-    (tmp_path / "labels.csv").write_text(block.body)
-    assert read_manifest(tmp_path / "labels.csv")
+    path = tmp_path / "labels.csv"
+    path.write_text(block.body)
+    of_finetune = block.page.stem == "finetune"
+    assert read_label_table(path, "label", None) if of_finetune else read_manifest(path)
 
 
 @pytest.mark.parametrize("block", of("json"))

@@ -19,7 +19,7 @@ from vatt.shards.read import ShardFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class LabelledSpan:
     """What is classified: a labelled span of a video, mostly the whole of it.
 
     row: of the index; cuts_s: of the video, its start and end among them; gaps_s: start and end of
@@ -71,7 +71,7 @@ class Example:
 
 def find_examples(
     shards: ShardFolder, split: str, column: str, *, with_audio: bool = False
-) -> list[Example]:
+) -> list[LabelledSpan]:
     """Every labelled span of a split, in the order of the index.
 
     Args:
@@ -83,7 +83,7 @@ def find_examples(
     Raises:
         DataError: the split has no videos, or none of them has a label there.
     """
-    found, columns = list[Example](), set[str]()
+    found, columns = list[LabelledSpan](), set[str]()
     rows = shards.rows(split)
     rows = rows[shards.column("labels")[rows] > 0]
     for row in rows[shards.column("has_audio")[rows] | (not with_audio)].tolist():
@@ -98,7 +98,7 @@ def find_examples(
             if span[1] - span[0] < TOLERANCE_S:
                 continue
             names = _holding(labels, column, sum(span) / 2)
-            found.append(Example(row, record.key, *span, names, cuts_s, gaps_s))
+            found.append(LabelledSpan(row, record.key, *span, names, cuts_s, gaps_s))
     if not found:
         there = sorted(columns - {"start_s", "end_s"}) or "no labels"
         raise DataError(
@@ -113,7 +113,7 @@ def _holding(labels: Sequence[Mapping[str, Any]], column: str, time_s: float) ->
     return tuple(dict.fromkeys(str(one[column]) for one in hold))
 
 
-def class_names(examples: Sequence[Example], *, several: bool) -> tuple[str, ...]:
+def class_names(examples: Sequence[LabelledSpan], *, several: bool) -> tuple[str, ...]:
     """The classes that examples name, by name.
 
     Raises:
@@ -127,7 +127,7 @@ def class_names(examples: Sequence[Example], *, several: bool) -> tuple[str, ...
     return tuple(names)
 
 
-def refuse_several(examples: Sequence[Example]) -> None:
+def refuse_several(examples: Sequence[LabelledSpan]) -> None:
     """Stop where an example has several labels.
 
     Raises:
@@ -141,7 +141,7 @@ def refuse_several(examples: Sequence[Example]) -> None:
             )
 
 
-def k_hot_of(examples: Sequence[Example], names: Sequence[str]) -> NDArray[np.bool_]:
+def k_hot_of(examples: Sequence[LabelledSpan], names: Sequence[str]) -> NDArray[np.bool_]:
     """Bool [N, classes], which classes each example is of; others than `names` are of none."""
     number = {name: at for at, name in enumerate(names)}
     true = np.zeros((len(examples), len(names)), np.bool_)
@@ -177,7 +177,7 @@ class ExampleClips:
     def __init__(
         self,
         data: ShardFolder,
-        examples: Sequence[Example],
+        examples: Sequence[LabelledSpan],
         spec: ClipSpec,
         config: DataConfig,
         *,

@@ -14,8 +14,8 @@ from vatt import distributed
 from vatt.contracts import ClipSpec, FramePath
 from vatt.data.data_config import DataConfig
 from vatt.evaluation.examples import (
-    Example,
     ExampleClips,
+    LabelledSpan,
     k_hot_of,
     refuse_other_classes,
     refuse_several,
@@ -25,7 +25,7 @@ from vatt.losses import sigmoid_cross_entropy, softmax_cross_entropy
 from vatt.models.classifier import Classifier
 from vatt.shards.read import ShardFolder
 
-Found = Sequence[tuple[ShardFolder, Sequence[Example]]]
+Found = Sequence[tuple[ShardFolder, Sequence[LabelledSpan]]]
 
 
 class Validation:

@@ -28,7 +28,7 @@ from vatt.devices import autocast, cpu_threads, pick_device, seeded
 from vatt.encoder import model_folder
 from vatt.errors import ConfigError
 from vatt.evaluation.examples import (
-    Example,
+    LabelledSpan,
     class_names,
     find_examples,
 )
@@ -536,7 +536,7 @@ def prepare_source(config: FinetuneConfig, spec: ClipSpec) -> dict[str, int]:
 
 def examples_of(
     data: DataConfig, split: str, config: FinetuneConfig
-) -> list[tuple[ShardFolder, list[Example]]]:
+) -> list[tuple[ShardFolder, list[LabelledSpan]]]:
     """The labelled examples of a split, by the shard folders that have it.
 
     Raises:

@@ -16,7 +16,7 @@ from vatt.data.augment import apply
 from vatt.data.loader import Loader
 from vatt.devices import autocast
 from vatt.errors import DataError
-from vatt.evaluation.examples import Example, ExampleClips
+from vatt.evaluation.examples import ExampleClips, LabelledSpan
 from vatt.evaluation.metrics import judge_labels, top_k_accuracy
 from vatt.evaluation.views import crop_boxes, mean_over_views
 from vatt.models.classifier import Classifier
@@ -126,6 +126,6 @@ def judge(
     return numbers | {"per_class": per_class}
 
 
-def distinct_starts(examples: Sequence[Example], source: ExampleClips) -> list[int]:
+def distinct_starts(examples: Sequence[LabelledSpan], source: ExampleClips) -> list[int]:
     """How many different clips judge each example: fewer where a video is short."""
     return [len(set(one.clips(source.spec, source.num_clips)[0])) for one in examples]
