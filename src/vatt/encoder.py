@@ -84,7 +84,8 @@ class Classified:
     """N videos or audio tracks.
 
     features: float [N, D], output of the backbone.
-    logits: float [N, classes]; `ClipClassifier.predict` makes probabilities of them.
+    logits: float [N, classes]; of video take the softmax (one class is true), of audio the sigmoid
+        (several can be), or `ClipClassifier.predict`.
     """
 
     features: Tensor
@@ -268,22 +269,13 @@ class ClipClassifier:
             inputs = _read_audio(clips, self.spec, config.model.audio.kind, sample_rate_hz)
         return Classified(*_run(network, inputs, self.frame_path, self.device))
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the classes; their numbers where the model folder has no names."""
-        return self.module.config.names or tuple(map(str, range(self.module.config.classes)))
-
     def predict(self, clips: Signal, topk: int = 5, **rate: int) -> list[dict[str, float]]:
-        """The likeliest classes of each video or audio track: name → probability, highest first.
-
-        The arguments are those of `classify`, and how many classes to name.
-        """
+        """The likeliest classes, as name (else number) → probability, of what `classify` takes."""
+        names = self.module.config.names or [str(n) for n in range(self.module.config.classes)]
         shares = self.module.probabilities(self.classify(clips, **rate).logits)
-        found = shares.topk(min(topk, shares.shape[1]))
-        return [
-            {self.names[number]: share for number, share in zip(*row, strict=True)}
-            for row in zip(found.indices.tolist(), found.values.tolist(), strict=True)
-        ]
+        values, numbers = shares.topk(min(topk, len(names)))
+        rows = zip(numbers.tolist(), values.tolist(), strict=True)
+        return [{names[n]: share for n, share in zip(*row, strict=True)} for row in rows]
 
 
 def load(

@@ -285,22 +285,8 @@ def softmax_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         return -(targets.float() * logits.float().log_softmax(-1)).sum(-1)
 
 
-def sigmoid_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of each clip [B] where several classes can be true, summed over the classes.
-
-    Args:
-        logits: [B, classes].
-        targets: float [B, classes] in [0, 1]; rows may be mixed.
-    """
-    with torch.autocast(logits.device.type, enabled=False):
-        losses = F.binary_cross_entropy_with_logits(
-            logits.float(), targets.float(), reduction="none"
-        )
-        return losses.sum(-1)
-
-
 def balanced_sigmoid_cross_entropy(logits: Tensor, targets: Tensor, all_targets: Tensor) -> Tensor:
-    """As `sigmoid_cross_entropy`, weighted so that frequent labels do not count more.
+    """Cross-entropy of each clip [B] where several classes can be true, summed over the classes.
 
     A clip weighs the mean, over its labels, of 1 / how often the label occurs in the batch: "the
     inverse of the per-batch number of repetitive labels it carries". Of mixed clips all of this is
@@ -311,8 +297,10 @@ def balanced_sigmoid_cross_entropy(logits: Tensor, targets: Tensor, all_targets:
         targets: float [B, classes] in [0, 1]; rows may be mixed.
         all_targets: [G, classes], those of all ranks, `targets` among them; the same when alone.
     """
-    balance = label_balance(targets.float(), all_targets.float())
-    return balance * sigmoid_cross_entropy(logits, targets)
+    with torch.autocast(logits.device.type, enabled=False):
+        targets = targets.float()
+        losses = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none")
+        return label_balance(targets, all_targets.float()) * losses.sum(-1)
 
 
 def label_balance(targets: Tensor, all_targets: Tensor) -> Tensor:

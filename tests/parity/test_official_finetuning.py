@@ -15,6 +15,7 @@ from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
 from tests.parity.test_official_classifiers import CLIPPED_AT, GradientNorms, signal
 from vatt.contracts import ClipSpec
 from vatt.models.classifier import Classifier
+from vatt.report.training_curve import read_metrics
 from vatt.tasks.finetune import (
     BackboneChanges,
     FinetuneConfig,
@@ -25,7 +26,6 @@ from vatt.tasks.finetune import (
     starting_settings,
 )
 from vatt.training.checkpoint import TrainingState
-from vatt.training.log import read_metrics
 from vatt.training.loop import Learner, TrainConfig, train
 from vatt.training.optim import OptimConfig, Optimiser
 

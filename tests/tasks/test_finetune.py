@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
@@ -22,11 +23,11 @@ from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError
 from vatt.models.classifier import Classifier
 from vatt.models.weights import load_model, read_settings
 from vatt.presets import FINETUNE_PRESETS
+from vatt.report.training_curve import read_metrics
 from vatt.storage import locked
 from vatt.tasks import finetune
 from vatt.tasks.finetune import FinetuneConfig
 from vatt.training import checkpoint
-from vatt.training.log import read_metrics
 
 ROOT = Path(__file__).parents[2]
 TIMELESS = ("step", "loss", "learning_rate", "gradient_norm", "val_top1", "val_loss", "val_mean_ap")
@@ -54,7 +55,10 @@ def config(tiny, out: Path, kind: str = "video", **changes) -> FinetuneConfig:
 def finished(tiny, tmp_path_factory):
     """With mixup, DropToken and the best model kept: all that could spoil a resume."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    hard = {"targets": {"mixup": 5.0}, "model": {"drop_token": 0.5, "head_dropout": 0.2}}
+    hard: dict[str, Any] = {
+        "targets": {"mixup": 5.0},
+        "model": {"drop_token": 0.5, "head_dropout": 0.2},
+    }
     return config(tiny, out, **hard), finetune.run(config(tiny, out, **hard))
 
 
@@ -85,7 +89,7 @@ def test_the_classes_travel_with_the_model_in_the_order_of_their_names(finished)
     assert model.config.labels == "one"
     _, _, extra = read_settings(settings.out / "model")
     assert extra["label"] == "action"
-    assert vatt.load_classifier(settings.out).names == ("left", "right")
+    assert vatt.load_classifier(settings.out).module.config.names == ("left", "right")
     assert (clip.frames, clip.height) == (4, 24)  # of the model that it starts from
 
 
@@ -150,7 +154,7 @@ def test_a_killed_run_goes_on_and_sigterm_ends_one_well(finished, tmp_path):
 @pytest.mark.distributed
 @pytest.mark.parametrize("kind", ["video", "audio"])
 def test_two_ranks_fine_tune_as_one_process_does(tiny, tmp_path, kind):
-    changes = {
+    changes: dict[str, Any] = {
         "model": {"dropout": 0.0},
         "optim": {"name": "momentum", "learning_rate": 0.01},
     }

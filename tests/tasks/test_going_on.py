@@ -16,9 +16,9 @@ from vatt.errors import CheckpointError
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model
 from vatt.presets import bundle, tiny
+from vatt.report.training_curve import read_metrics
 from vatt.tasks import pretrain
 from vatt.tasks.pretrain import PretrainConfig
-from vatt.training.log import read_metrics
 
 STEPS, STOP = 8, 4
 SAME = ("loss", "video_audio", "video_text", "learning_rate", "gradient_norm")

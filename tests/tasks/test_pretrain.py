@@ -27,6 +27,7 @@ from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError, 
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model
 from vatt.presets import tiny
+from vatt.report.training_curve import read_metrics
 from vatt.shards.read import ShardFolder
 from vatt.storage import locked
 from vatt.tasks import pretrain
@@ -35,7 +36,6 @@ from vatt.tasks.prepare import run as prepare
 from vatt.tasks.pretrain import PretrainConfig
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
-from vatt.training.log import read_metrics
 
 ROOT = Path(__file__).parents[2]
 TIMELESS = ("step", "loss", "video_audio", "video_text", "learning_rate", "gradient_norm")

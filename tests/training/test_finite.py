@@ -9,9 +9,9 @@ import torch
 from tests.training.reads import count_reads
 from tests.training.toy import Pairs, Toy, batches, pairs
 from vatt.errors import TrainingError
+from vatt.report.training_curve import read_metrics
 from vatt.training import checkpoint, finite
 from vatt.training.capture import load_batch
-from vatt.training.log import read_metrics
 from vatt.training.loop import TrainConfig, train
 
 CONFIG = TrainConfig(steps=12, save_every=5, log_every=4, device="cpu")

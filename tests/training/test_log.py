@@ -6,7 +6,8 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 )
 
 from vatt.errors import CheckpointError
-from vatt.training.log import RunLog, duration, read_metrics
+from vatt.report.training_curve import read_metrics
+from vatt.training.log import RunLog, duration
 
 
 def test_records_reach_the_file_and_tensorboard(tmp_path):

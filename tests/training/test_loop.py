@@ -10,9 +10,9 @@ import torch
 from tests.training.toy import Pairs, Toy, batches, pairs
 from vatt.devices import cpu_threads
 from vatt.errors import ConfigError, TrainingError
+from vatt.report.training_curve import read_metrics
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
-from vatt.training.log import read_metrics
 from vatt.training.loop import Stopwatch, TrainConfig, step_randomness, train
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from vatt import distributed
 from vatt.contracts import ClipSpec, FramePath
@@ -21,7 +22,7 @@ from vatt.evaluation.examples import (
     refuse_several,
 )
 from vatt.evaluation.protocols.multi_view import judge, score
-from vatt.losses import sigmoid_cross_entropy, softmax_cross_entropy
+from vatt.losses import softmax_cross_entropy
 from vatt.models.classifier import Classifier
 from vatt.shards.read import ShardFolder
 
@@ -85,11 +86,12 @@ class Validation:
         read = ~np.isnan(logits).any(1)
         several = self._model.config.several
         measures = judge(logits[read], self._true[read], self._model.config.names, several=several)
-        losses = sigmoid_cross_entropy if several else softmax_cross_entropy
-        targets = torch.from_numpy(self._true[read]).float()
         numbers = {name: value for name, value in measures.items() if isinstance(value, float)}
-        loss = losses(torch.from_numpy(logits[read]), targets).mean().item()
-        self.latest = {**numbers, "loss": loss, "examples": int(read.sum())}
+        found, targets = torch.from_numpy(logits[read]), torch.from_numpy(self._true[read]).float()
+        losses = softmax_cross_entropy(found, targets)
+        if several:
+            losses = binary_cross_entropy_with_logits(found, targets, reduction="none").sum(-1)
+        self.latest = {**numbers, "loss": losses.mean().item(), "examples": int(read.sum())}
         measure, value = next(iter(numbers.items()))  # top1, or mean_ap
         if not self.best or value > self.best["value"]:
             self.best = {"measure": measure, "value": value, "step": step}

@@ -94,7 +94,7 @@ class Classifier(nn.Module):
         return self.classify(self.features(signal, draw))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Of each class, [B, classes]."""
+        """Of each class."""
         return logits.sigmoid() if self.config.several else logits.softmax(-1)
 
     def classify(self, features: Tensor) -> Tensor:
@@ -114,13 +114,9 @@ def restore(classifier: Classifier, pretrained: Vatt | Classifier) -> None:
         ConfigError: the backbones are of different sizes; names a weight.
     """
     modality, found = classifier.config.modality, pretrained.state_dict()
-    shared = isinstance(pretrained, Vatt) and pretrained.config.shared
-    backbone = "shared" if shared else modality
-    homes = {
-        "tokens.": f"{modality}_tokens.",
-        "backbone.": f"backbones.{backbone}.",
-        "post_projection.": f"post_projections.{modality}.",
-    }
+    backbone = "shared" if getattr(pretrained.config, "shared", False) else modality
+    homes = {"tokens.": f"{modality}_tokens.", "backbone.": f"backbones.{backbone}."}
+    homes["post_projection."] = f"post_projections.{modality}."
     if isinstance(pretrained, Classifier):
         homes = {part: part for part in homes}
     for name, weight in classifier.named_parameters():

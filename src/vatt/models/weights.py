@@ -115,8 +115,7 @@ def load_model(
     settings, clip, _ = read_settings(folder)
     model = build(settings)
     if not isinstance(model, kind):
-        found = "a pre-trained model, expected a classifier"
-        advice = "open it with vatt.load, or train its head with `vatt finetune`"
+        found, advice = "a pre-trained model, expected a classifier", "see `vatt finetune`"
         if isinstance(model, Classifier):
             found = (
                 f"a classifier of {model.config.modality}, expected a model with both common spaces"

@@ -20,8 +20,8 @@ from vatt.media.media_file import decode_frames
 from vatt.report.figures import Curve, Points, Similarities, curves, densities, maps
 from vatt.report.page import Example, Mark, Strip, render
 from vatt.report.result_tables import from_text_table, linear_table, retrieval_table
+from vatt.report.training_curve import read_metrics
 from vatt.run_folder import METRICS_FILE
-from vatt.training.log import read_metrics
 
 logger = logging.getLogger(__name__)
 

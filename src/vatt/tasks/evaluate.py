@@ -154,7 +154,7 @@ def scores_of_run(config: EvaluateConfig) -> ScoreFile:
         raise DataError(
             f"{shards.folder}: {expected - len(evaluated)} of {expected} examples of split "
             f"{split!r} cannot be read, expected at most {config.max_bad_fraction:.0%}; first: "
-            f"{found.unreadable[0].cause}"
+            f"{found.unreadable[0].reason}"
         )
     starts = distinct_starts(evaluated, source)
     failures = shards.folder / FAILURES_FILE

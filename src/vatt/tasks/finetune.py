@@ -39,7 +39,6 @@ from vatt.ingest.run import IngestPlan, ingest
 from vatt.ingest.sources import too_many_skipped
 from vatt.losses import (
     balanced_sigmoid_cross_entropy,
-    sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
 from vatt.media.stored_form import StoredForm
@@ -95,13 +94,12 @@ class TargetConfig:
     """What the logits are trained towards (§4.3)."""
 
     labels: Literal["one", "several"] = "one"
-    """How many are true at once: one (softmax) or several (sigmoid, summed over the classes)."""
+    """How many are true at once: one (softmax), or several (sigmoid, summed over the classes; a
+    clip weighs the inverse of how often its labels are in the batch)."""
     smoothing: float = 0.0
     """Label smoothing α."""
     mixup: float = 0.0
     """α of Beta(α, α), from which shares of mixup are drawn; 0: no mixup."""
-    balance: bool = True
-    """Of several labels: a clip weighs the inverse of how often its labels are in the batch."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
@@ -254,10 +252,8 @@ def class_losses(
         logits = model(signal, draw)
     if how.labels == "one":
         losses = softmax_cross_entropy(logits, targets)
-    elif how.balance:
-        losses = balanced_sigmoid_cross_entropy(logits, targets, distributed.gather(targets))
     else:
-        losses = sigmoid_cross_entropy(logits, targets)
+        losses = balanced_sigmoid_cross_entropy(logits, targets, distributed.gather(targets))
     return {"loss": losses.sum() / (len(signal) * distributed.world_size())}
 
 
@@ -342,7 +338,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
                 "best": validation.best,
             },
             seed=config.seed,
-            validate=validation if found else None,
+            validate=validation if found else (lambda _: {}),
             validate_every=config.eval_every,
         )
         made = replace(config.train, steps=steps)

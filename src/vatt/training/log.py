@@ -12,7 +12,6 @@ from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from vatt.errors import CheckpointError
 from vatt.run_folder import METRICS_FILE
 from vatt.workers.progress import ProgressBar
 
@@ -84,28 +83,3 @@ def duration(seconds: float) -> str:
     """Seconds as h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The entries of a metrics.jsonl by step, of a step that stands there twice the last one.
-
-    A last line that was cut off while being written is left out; without a file there are none.
-
-    Raises:
-        CheckpointError: another line is damaged; says which.
-    """
-    if not path.is_file():
-        return []
-    by_step: dict[float, dict[str, float]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line)
-            by_step[entry["step"]] = entry
-        except (ValueError, KeyError, TypeError) as error:
-            if not line.endswith("\n"):
-                break
-            raise CheckpointError(
-                f"{path}: line {number} is no entry of a training log: {error}; remove this line"
-            ) from error
-    return [by_step[step] for step in sorted(by_step)]

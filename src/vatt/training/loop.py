@@ -77,8 +77,8 @@ class Learner(Generic[BatchT]):
     facts: Callable[[], Mapping[str, Any]]
     seed: int
     buffers: Sequence[Tensor] = ()
-    validate: Callable[[int], Mapping[str, float]] | None = None
-    validate_every: int = 1
+    validate: Callable[[int], Mapping[str, float]] = lambda _: {}
+    validate_every: int = 2**63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,13 +127,11 @@ def train(
             clock.count(len(batch) * distributed.world_size())
             log.advance(step + 1)
             last = step + 1 == config.steps
-            validate = (
-                learner.validate if last or (step + 1) % learner.validate_every == 0 else None
-            )
-            if (step + 1) % config.log_every == 0 or last or validate:
+            validates = last or (step + 1) % learner.validate_every == 0
+            if (step + 1) % config.log_every == 0 or validates:
                 values = check.read() | {"learning_rate": rate} | clock.lap()
-                if validate:
-                    values |= validate(step + 1)
+                if validates:
+                    values |= learner.validate(step + 1)
                     clock.lap()  # its time is none of training
                 log.write(step + 1, values, steps_per_s=clock.steps_per_s)
             stop = asked_to_stop()
