@@ -164,6 +164,7 @@ def test_settings_named_in_the_text_exist():
         *dotted(PretrainConfig),
         *dotted(FinetuneConfig),
         "model.module",
+        "model.classify",
     }  # an attribute of `model = vatt.load(…)`
     groups = "|".join(sorted({name.split(".")[0] for name in known if "." in name}))
     for page in PAGES:

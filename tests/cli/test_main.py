@@ -92,7 +92,10 @@ def test_every_setting_that_may_have_none_takes_that_word(name):
         return found
 
     names = {"out": "x", "folder": "x", "prefix": "x", "run": "x", "src": ["x"], "folders": ["x"]}
-    presets = [("test", names | {"dry_run": True})]
+    more: dict[str, object] = {"dry_run": True, "scratch": True, "files": ["x"]}
+    if name == "predict":  # elsewhere a group of settings
+        more["model"] = "x"
+    presets = [("test", names | more)]
     keys = sorted(set(optional(cls)) - {"run"})  # that one has no name on the command line
     for word in ("none", "None"):
         given = [part for key in keys for part in (f"--{key}", word)]
