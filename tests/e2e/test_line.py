@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 
+import av
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.e2e.tiny_clips import ACTIONS, GROUNDS, TONES, write_video
 from vatt.cli.main import main
 
 
@@ -126,3 +130,90 @@ def test_the_demo_runs_from_nothing_to_a_table_and_continues_when_done(tmp_path,
     assert time.monotonic() - started < 0.2 * took
     assert main([*args, "--seed", "1"]) == 2
     assert "seed = 0" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def sorted_files(tmp_path_factory):
+    """Files sorted into classes, as people have them: odd ones among them, one class of one."""
+    folder = tmp_path_factory.mktemp("sorted")
+    for action in ACTIONS:
+        (folder / action).mkdir()
+        for number, ground in enumerate([*GROUNDS, *GROUNDS]):
+            tone = list(TONES)[number % 2]
+            write_video(folder / action / f"{action} {number}.mp4", [(action, tone, ground)])
+    (folder / "alone").mkdir()
+    write_video(folder / "alone" / "one.mp4", [("left", "low", "blue")])
+    (folder / "left" / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"junk" * 200)
+    (folder / "left" / "notes.txt").write_text("not a video")
+    without_audio(folder / "right" / "right 0.mp4", folder / "right" / "silent.mp4")
+    return folder
+
+
+def without_audio(source, path) -> None:
+    with av.open(str(source)) as video, av.open(str(path), "w") as output:
+        copy = output.add_stream_from_template(video.streams.video[0])
+        for packet in video.demux(video.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copy
+                output.mux(packet)
+
+
+def test_a_sorted_folder_becomes_a_classifier_that_is_judged_and_used(
+    tiny, sorted_files, tmp_path, capsys, caplog
+):
+    run = str(tmp_path / "classes")
+    args = [str(sorted_files), "--preset", "finetune-small-video", "--start-from", str(tiny.run)]
+    args += ["--train.steps", "8", "--train.threads", "1", "--eval-every", "4", "--out", run]
+    args += ["--optim.warmup-steps", "2", "--data.batch-size", "8", "--source.workers", "1"]
+    made = vatt_json(capsys, "finetune", *args)
+    assert (made["classes"], made["steps"], made["failed_clips"]) == (3, 8, 0)
+    assert made["skipped_files"] == {"unreadable": 1}
+    assert "broken.mp4: cannot be opened" in caplog.text
+    assert "the best of the validations: top1" in made["model"]
+    again = vatt_json(capsys, "finetune", *args)
+    assert (again["steps"], again["loss"]) == (8, None)
+    judged = vatt_json(capsys, "evaluate", run)
+    assert judged["split"] == "test"
+    assert judged["n_evaluated"] == judged["n_expected"] >= 2
+    assert set(judged["measures"]["per_class"]) <= {"alone", "left", "right"}
+    out = tmp_path / "found.csv"
+    used = vatt_json(capsys, "predict", str(sorted_files), "--model", run, "--out", str(out))
+    assert (used["predicted"], len(used["failed"])) == (14, 1)
+    with out.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["rank"] == "1"]
+    assert {row["class"] for row in rows} <= {"alone", "left", "right"}
+
+
+@pytest.mark.parametrize("kind", ["audio", "image"])
+def test_audio_files_and_images_become_classifiers(tiny, tmp_path, capsys, kind):
+    for name, level in (("low", 40), ("high", 200)):
+        (tmp_path / "files" / name).mkdir(parents=True)
+        for number in range(4):
+            write = write_tone if kind == "audio" else write_image
+            write(tmp_path / "files" / name / str(number), level + number)
+    run = str(tmp_path / "run")
+    args = [str(tmp_path / "files"), "--preset", f"finetune-small-{kind}", "--out", run]
+    args += ["--train.steps", "4", "--train.threads", "1", "--eval-every", "4"]
+    args += ["--optim.warmup-steps", "2", "--data.batch-size", "4", "--source.workers", "1"]
+    made = vatt_json(capsys, "finetune", *args, "--start-from", str(tiny.run))
+    assert (made["classes"], made["skipped_files"]) == (2, {})
+    assert vatt_json(capsys, "evaluate", run)["n_evaluated"] == 2
+    used = vatt_json(capsys, "predict", str(tmp_path / "files"), "--model", run, "--topk", "1")
+    assert used["predicted"] == 8
+
+
+def write_tone(path, hz: int) -> None:
+    with wave.open(f"{path}.wav", "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        times = np.arange(16_000) / 16_000
+        file.writeframes((8000 * np.sin(2 * np.pi * 10 * hz * times)).astype(np.int16).tobytes())
+
+
+def write_image(path, level: int) -> None:
+    frame = av.VideoFrame.from_ndarray(np.full((40, 64, 3), level, np.uint8), format="rgb24")
+    with av.open(f"{path}.png", "w", format="image2", options={"update": "1"}) as file:
+        stream = file.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 40, "rgb24"
+        file.mux([*stream.encode(frame), *stream.encode()])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +10,22 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.parity.converted import CLASSIFIERS, folder, having, trainable_classifier
+from tests.parity.converted import (
+    CLASSIFIERS,
+    classifier,
+    encoder,
+    folder,
+    having,
+    trainable_classifier,
+)
 from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
 from tests.parity.test_official_classifiers import CLIPPED_AT, GradientNorms, signal
 from vatt.contracts import ClipSpec
-from vatt.models.classifier import Classifier
+from vatt.models.classifier import Classifier, restore
 from vatt.report.training_curve import read_metrics
 from vatt.tasks.finetune import (
     BackboneChanges,
+    ClipChanges,
     FinetuneConfig,
     TargetConfig,
     class_losses,
@@ -126,3 +134,25 @@ def test_the_loop_takes_the_official_course_to_the_official_weights(name, clippi
         assert_near(model.state_dict()[key], value, key, atol=atol, rtol=0)
     saved = load_file(tmp_path / "checkpoints" / "step-000004" / "optimiser.safetensors")
     assert saved.keys() == {f"{key}/momentum_buffer" for key, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", having("restore_position_buckets.npz", CLASSIFIERS))
+def test_it_starts_from_the_pretrained_model_as_the_official_code_does(name, tmp_path):
+    """The backbone is the model's own or the shared one, of waveforms or spectrograms."""
+    facts = json.loads((FOLDER / name / "config.json").read_text())
+    source, step = facts["restore_from"].split("/ckpt-")
+    official = trainable_classifier(name)
+    spec = ClipChanges(**{
+        one: getattr(classifier(name, 0).spec, one)
+        for one in ("frames", "fps", "height", "width", "sample_rate_hz")
+    })  # fmt: skip
+    config = settings(name, tmp_path)
+    config = replace(config, start_from=folder(source, int(step)), clip=spec)
+    ours, _ = started(config, arrays(f"{name}/train_trajectory.npz"))
+    expected = Classifier(official.config)
+    restore(expected, encoder(source, int(step)).module)
+    found = ours.state_dict()
+    other_bands = "tokens.positions.tables.1" if "spectrogram" in name else ""  # no setting here
+    for key, value in expected.state_dict().items():
+        if not key.startswith("linear.") and key != other_bands:
+            assert torch.equal(found[key], value), key

@@ -126,7 +126,7 @@ def test_clips_read_together_are_those_read_alone(tiny):
 
 
 def test_a_model_without_a_trained_head_is_refused(tiny):
-    with pytest.raises(CheckpointError, match=r"expected a classifier; see `vatt finetune`"):
+    with pytest.raises(CheckpointError, match=r"without a trained head, .*`vatt finetune`"):
         evaluate.run(EvaluateConfig(run=tiny.run))
 
 

@@ -115,7 +115,7 @@ def load_model(
     settings, clip, _ = read_settings(folder)
     model = build(settings)
     if not isinstance(model, kind):
-        found, advice = "a pre-trained model, expected a classifier", "see `vatt finetune`"
+        found, advice = "a pre-trained model, expected a classifier", "open it with vatt.load"
         if isinstance(model, Classifier):
             found = (
                 f"a classifier of {model.config.modality}, expected a model with both common spaces"

@@ -13,8 +13,8 @@ from tyro.conf import Positional
 
 from vatt.config import CONFIG_FILE, from_values, read_toml
 from vatt.data.data_config import DataConfig
-from vatt.encoder import ClipClassifier, load_classifier
-from vatt.errors import ConfigError, DataError
+from vatt.encoder import ClipClassifier, load_classifier, model_folder
+from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.examples import (
     ExampleClips,
     find_examples,
@@ -26,6 +26,7 @@ from vatt.evaluation.protocols import multi_view
 from vatt.evaluation.protocols.multi_view import Average, distinct_starts, judge, score
 from vatt.evaluation.results import file_hash, ids_hash, write_result
 from vatt.evaluation.score_files import ScoreFile
+from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
 from vatt.shards.layout import FAILURES_FILE
 from vatt.shards.read import ShardFolder
@@ -118,6 +119,11 @@ def run(config: EvaluateConfig) -> EvaluateResult:
 def scores_of_run(config: EvaluateConfig) -> ScoreFile:
     """Scores of all labelled examples of the split that can be read, and what is said of them."""
     assert config.run is not None
+    if not isinstance(read_settings(model_folder(config.run))[0], ClassifierConfig):
+        raise CheckpointError(
+            f"{config.run}: is a pre-trained model without a trained head, expected a classifier; "
+            "make one with `vatt finetune`"
+        )
     classifier = load_classifier(config.run, config.device)
     sizes = classifier.module.config
     shards, data = data_of(config, classifier)

@@ -401,7 +401,11 @@ def at_input_size(sizes: ModelConfig, spec: ClipSpec, changes: BackboneChanges) 
     video = replace(video, buckets=(max(1, rows[0]), max(1, rows[1]), max(1, rows[2])))
     audio = replace(audio, buckets=max(1, whole(spec.samples / audio.patch)))
     if audio.kind == "spectrogram":
-        audio = replace(audio, sample_rate_hz=spec.sample_rate_hz)
+        mel = audio.spectrogram
+        frames = ceil(spec.samples / int(spec.sample_rate_hz * mel.step_s))
+        parts = whole(frames / mel.patch[0]), whole(mel.bands / mel.patch[1])
+        mel = replace(mel, buckets=(max(1, parts[0]), max(1, parts[1])))
+        audio = replace(audio, spectrogram=mel, sample_rate_hz=spec.sample_rate_hz)
     if changes.dropout is not None:
         dropout = changes.dropout
         video = replace(video, transformer=replace(video.transformer, dropout=dropout))
