@@ -117,8 +117,7 @@ def restore(classifier: Classifier, pretrained: Vatt | Classifier) -> None:
     backbone = "shared" if getattr(pretrained.config, "shared", False) else modality
     homes = {"tokens.": f"{modality}_tokens.", "backbone.": f"backbones.{backbone}."}
     homes["post_projection."] = f"post_projections.{modality}."
-    if isinstance(pretrained, Classifier):
-        homes = {part: part for part in homes}
+    homes = {part: part for part in homes} if isinstance(pretrained, Classifier) else homes
     for name, weight in classifier.named_parameters():
         part = f"{name.split('.')[0]}."
         if part not in homes:
