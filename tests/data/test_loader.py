@@ -1,3 +1,4 @@
+import multiprocessing
 import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
@@ -176,13 +177,14 @@ def test_failures_of_an_earlier_part_of_the_run_count(tmp_path):
         list(make_loader(dataset, steps=10, device=CPU, unreadable=earlier))
 
 
-def test_an_error_in_a_worker_is_told_without_its_traceback(tmp_path):
+def test_an_error_in_a_worker_is_told_without_its_traceback_and_ends_the_workers(tmp_path):
     data = write_shards(tmp_path, [Video()])
     damage(data, 0)
     dataset = dataset_of(data, max_bad_fraction=1.0, workers=1)
     with pytest.raises(DataError, match="other clips in a row") as error:
         list(make_loader(dataset, steps=1, device=CPU))
     assert "Traceback" not in str(error.value)
+    assert multiprocessing.active_children() == []
 
 
 def test_clips_of_a_list_come_in_order_without_those_that_cannot_be_read(data):

@@ -118,7 +118,6 @@ class Loader:
                 batch_size=None,  # items are batches already
                 num_workers=count,
                 worker_init_fn=_outlive_stops,
-                persistent_workers=count > 0,
                 pin_memory=device.type == "cuda",  # by Batch.pin_memory: copies need not wait
                 generator=torch.Generator(),  # else it would draw from everyone's random numbers
             )
@@ -138,31 +137,34 @@ class Loader:
                 them.
         """
         parts = iter(self._loader)
-        for first in self._firsts:
-            batch = self._joined(parts, min(self._size, self._firsts.stop - first))
-            self.num_unreadable += len(batch.unreadable)
-            for clip in batch.unreadable:
-                if clip.key not in {known.key for known in self.unreadable}:
-                    logger.warning("skipped: %s", clip.reason)
-                    self.unreadable.append(clip)
-            if len(self.unreadable) > self._most_unreadable:
-                raise DataError(
-                    f"{len(self.unreadable)} videos cannot be read, more than "
-                    "data.max_bad_fraction allows; the last: "
-                    + "; ".join(clip.reason for clip in self.unreadable[-3:])
-                )
-            if len(batch):
-                yield batch
+        try:
+            for first in self._firsts:
+                size = min(self._size, self._firsts.stop - first)
+                found = list[Batch]()
+                for _ in range(0, size, self._part):
+                    part = next(parts)
+                    if isinstance(part, VattError):
+                        raise part
+                    found.append(part.to(self._device))
+                batch = Batch.joined(found)
+                self._count(batch.unreadable)
+                if len(batch):
+                    yield batch
+        finally:
+            del parts  # ends the processes: the garbage collector would tell them too late
 
-    def _joined(self, parts: Iterator[Batch | VattError], size: int) -> Batch:
-        """The next batch, of so many clips, on the device."""
-        found = list[Batch]()
-        for _ in range(0, size, self._part):
-            part = next(parts)
-            if isinstance(part, VattError):
-                raise part
-            found.append(part.to(self._device))
-        return Batch.joined(found)
+    def _count(self, unreadable: Sequence[UnreadableClip]) -> None:
+        self.num_unreadable += len(unreadable)
+        for clip in unreadable:
+            if clip.key not in {known.key for known in self.unreadable}:
+                logger.warning("skipped: %s", clip.reason)
+                self.unreadable.append(clip)
+        if len(self.unreadable) > self._most_unreadable:
+            raise DataError(
+                f"{len(self.unreadable)} videos cannot be read, more than "
+                "data.max_bad_fraction allows; the last: "
+                + "; ".join(clip.reason for clip in self.unreadable[-3:])
+            )
 
 
 def make_loader(
