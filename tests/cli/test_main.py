@@ -59,9 +59,11 @@ def test_help_lists_every_command_without_importing_what_takes_long():
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
-def test_what_makes_and_checks_shards_starts_without_torch():
-    tasks = ", ".join(f"vatt.tasks.{name}" for name in ("prepare", "index_shards", "audit"))
-    script = f"import sys, {tasks}; print('torch' in sys.modules)"
+def test_what_makes_and_checks_shards_starts_without_torch_and_so_do_its_processes():
+    names = ("tasks.prepare", "tasks.index_shards", "tasks.audit", "data.cache")
+    script = (
+        f"import sys, {', '.join(f'vatt.{name}' for name in names)}; print('torch' in sys.modules)"
+    )
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

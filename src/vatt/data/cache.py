@@ -30,11 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vatt.contracts import Layout
-from vatt.data.resize import covering
 from vatt.devices import free_memory
 from vatt.errors import DataError, MediaError
 from vatt.media.media_file import open_media
-from vatt.media.planes import Box, Planes, at_most_largest, frame_bytes
+from vatt.media.planes import Box, Planes, at_most_largest, covering, frame_bytes
 from vatt.media.video import EPSILON_S
 from vatt.shards.read import ShardFolder
 from vatt.storage import atomic_folder

@@ -13,10 +13,11 @@ from vatt.data.annotations import AnnotationReader
 from vatt.data.cache import CacheSettings, VideoCache, open_cache
 from vatt.data.clip_timing import audio_span, fill_waveform, fits, frame_times
 from vatt.data.data_config import DataConfig
-from vatt.data.resize import as_clip, covering, needed
+from vatt.data.resize import as_clip, needed
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import MediaError
 from vatt.media.media_file import MediaFile, open_media
+from vatt.media.planes import covering
 from vatt.shards.read import ShardFolder
 
 

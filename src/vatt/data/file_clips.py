@@ -26,12 +26,12 @@ from vatt.data.clip_timing import (
     frame_times,
     spread_places,
 )
-from vatt.data.resize import as_clip, covering, needed
+from vatt.data.resize import as_clip, needed
 from vatt.errors import MediaError
 from vatt.media.container import MediaSource, audio_stream, describe, media_errors
 from vatt.media.damage import CUT_OFF, decode, what_is_damaged
 from vatt.media.media_file import MediaFile, open_media
-from vatt.media.planes import LARGEST_SHORT_SIDE
+from vatt.media.planes import LARGEST_SHORT_SIDE, covering
 from vatt.media.stored_form import StoredForm, stored_fps, stored_size
 from vatt.media.video import EPSILON_S
 

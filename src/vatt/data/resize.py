@@ -130,15 +130,6 @@ def resize_weights(
     return weights / weights.sum(dim=2, keepdim=True)
 
 
-def covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """The smallest (H, W) of the aspect of a frame of height × width that covers `size`."""
-    if not (height and width):
-        return size
-    if width * size[0] >= height * size[1]:
-        return size[0], max(size[1], round(size[0] * width / height))
-    return max(size[0], round(size[1] * height / width)), size[1]
-
-
 def needed(crop: Crop, spec: ClipSpec, height: int, width: int) -> Box:
     """The pixels that have weight when this crop of a frame is resized, and a few more.
 

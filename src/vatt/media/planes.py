@@ -63,6 +63,15 @@ def frame_bytes(height: int, width: int) -> int:
     return height * width + 2 * half(height) * half(width)
 
 
+def covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """The smallest (H, W) of the aspect of a frame of height × width that covers `size`."""
+    if not (height and width):
+        return size
+    if width * size[0] >= height * size[1]:
+        return size[0], max(size[1], round(size[0] * width / height))
+    return max(size[0], round(size[1] * height / width)), size[1]
+
+
 def at_most_largest(height: int, width: int) -> tuple[int, int]:
     """The size at which the planes of a frame of this size are kept: (H, W)."""
     scale = min(1.0, LARGEST_SHORT_SIDE / min(height, width))
