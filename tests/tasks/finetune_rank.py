@@ -6,6 +6,10 @@ from pathlib import Path
 from vatt import config as configs
 from vatt.tasks.finetune import FinetuneConfig, run
 
+
+def main(file: str) -> None:
+    run(configs.from_values(FinetuneConfig, configs.read_toml(Path(file)), where=file))
+
+
 if __name__ == "__main__":
-    values = configs.read_toml(Path(sys.argv[1]))
-    run(configs.from_values(FinetuneConfig, values, where=sys.argv[1]))
+    main(sys.argv[1])
