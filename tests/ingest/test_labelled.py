@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from vatt.errors import DataError
-from vatt.ingest.labelled import find_labelled
+from vatt.ingest.labelled import SUFFIXES, find_labelled
 from vatt.ingest.manifest import read_label_table
 from vatt.ingest.sources import Found, Item
 
+ALL = SUFFIXES["audio"] | SUFFIXES["image"]
 SHARES = {"val": 0.2, "test": 0.2}
 
 
 def found_in(source: Path, leave_out: Path = Path("o")) -> Found:
-    return find_labelled(source, "label", shares=SHARES, leave_out=leave_out)
+    return find_labelled(source, "label", shares=SHARES, leave_out=leave_out, suffixes=ALL)
 
 
 def touch(folder: Path, *names: str) -> Path:

@@ -213,6 +213,26 @@ def test_a_finetuned_model_is_a_start_for_other_and_for_the_same_classes(finishe
         finetune.model_at(state, replace(same, kind="audio"), sizes, spec, ("low", "high"))
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(tiny, tmp_path, at_once):
+    draws = torch.tensor([11, 12, 13, 14])
+    frames = torch.rand(4, 4, 24, 32, 3) * 2 - 1
+    targets = torch.eye(2)[[0, 1, 1, 0]]
+    found = []
+    for size in (None, at_once):
+        settings = config(
+            tiny, tmp_path, clips_at_once=size or "none", model={"drop_token": 0.5, "dropout": 0.0}
+        )
+        sizes, clip = finetune.starting_settings(settings)
+        state, spec = checkpoint.TrainingState(), finetune.clip_spec(settings, sizes, clip)
+        model = finetune.model_at(state, settings, sizes, spec, ("left", "right")).train()
+        losses = finetune.class_losses(model, frames, targets, settings, draw=draws)
+        losses["loss"].backward()
+        found.append({name: weight.grad for name, weight in model.named_parameters()})
+    for name, gradient in found[0].items():
+        assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6)  # float32
+
+
 def test_epochs_stand_in_place_of_steps(tiny, tmp_path):
     result = finetune.run(config(tiny, tmp_path, epochs=0.5, optim={"warmup_steps": 0}))
     entries = read_metrics(tmp_path / "metrics.jsonl")
@@ -247,6 +267,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tiny, tmp_p
         ({"targets": {"smoothing": 1.0}}, r"targets\.smoothing: found 1\.0"),
         ({"eval_every": 0}, "eval_every: found 0"),
         ({"epochs": 0.0}, r"epochs: found 0\.0"),
+        ({"clips_at_once": 0}, "clips_at_once: found 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tiny, tmp_path, changes, message):

@@ -1,19 +1,32 @@
-"""Finding labelled files: a folder with a sub-folder for each class, or a table of labels."""
+"""Labelled files: found in a folder with a sub-folder for each class, or in a table; prepared."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vatt.errors import DataError
+from vatt.ingest.item import Making
 from vatt.ingest.manifest import SPLITS, ManifestEntry, read_label_table
-from vatt.ingest.sources import TABLE_SUFFIXES, Found, Item, Skipped
+from vatt.ingest.run import IngestPlan, ingest
+from vatt.ingest.sources import TABLE_SUFFIXES, Found, Item, Skipped, too_many_skipped
 from vatt.media.container import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from vatt.media.stored_form import StoredForm
+from vatt.shards.layout import FAILURES_FILE
+from vatt.workers.process import Limits
 
-MEDIA_SUFFIXES = VIDEO_SUFFIXES | AUDIO_SUFFIXES | IMAGE_SUFFIXES
+_logger = logging.getLogger(__name__)
+
+SUFFIXES = {  # of files that can be videos, audio or images
+    "video": VIDEO_SUFFIXES,
+    "audio": AUDIO_SUFFIXES | VIDEO_SUFFIXES,
+    "image": IMAGE_SUFFIXES,
+}
+_SHARD_MEGABYTES, _PART_S = 256, 3600.0
 _FOREVER_S = 86_400.0  # longer than any video
 
 
@@ -22,6 +35,7 @@ def find_labelled(
     column: str,
     *,
     separator: str | None = None,
+    suffixes: Collection[str],
     shares: Mapping[str, float],
     leave_out: Path,
 ) -> Found:
@@ -35,6 +49,7 @@ def find_labelled(
             classes; if all are named like splits, those of each of these are.
         column: what the labels are called in the records, and in the table.
         separator: between several labels in a row of the table.
+        suffixes: of the files that are wanted of a folder; others are counted.
         shares: split → share of each class.
         leave_out: a folder that is not searched.
 
@@ -43,7 +58,7 @@ def find_labelled(
     """
     skipped, others = list[Skipped](), Counter[str]()
     if source.is_dir():
-        items = list(_in_folders(source, column, leave_out, others))
+        items = list(_in_folders(source, column, leave_out, suffixes, others))
     elif source.suffix.lower() in TABLE_SUFFIXES and source.is_file():
         items = []
         for file, entry in read_label_table(source, column, separator).items():
@@ -61,8 +76,8 @@ def find_labelled(
         )
     if not items and not skipped:
         raise DataError(
-            f"{source}: found no labelled file; expected a sub-folder for each class, with videos, "
-            "audio or images in it"
+            f"{source}: found no labelled file (others: {dict(others)}); expected a sub-folder for "
+            f"each class, with files in it that end in {' '.join(sorted(suffixes))}"
         )
     items.sort(key=lambda item: os.fsencode(item.name))
     if not any(item.split for item in items):
@@ -71,7 +86,60 @@ def find_labelled(
     return Found(items=items, skipped=skipped, other_files=dict(sorted(others.items())))
 
 
-def _in_folders(root: Path, column: str, leave_out: Path, others: Counter[str]) -> Iterator[Item]:
+def store_labelled(
+    found: Found, out: Path, form: StoredForm, *, column: str, lone_audio: bool, workers: int
+) -> dict[str, int]:
+    """Prepare labelled files as `vatt prepare` does, as far as that is not done.
+
+    Args:
+        found: the files.
+        out: where the shards go.
+        form: in which they are stored.
+        column: what their labels are called.
+        lone_audio: store audio files too.
+        workers: processes; 0 takes one per core.
+
+    Returns:
+        Cause → how many were skipped; the log names the first, and classes that have none left.
+    """
+    settings = {
+        "command": "finetune", "label": column, "fps": float(form.fps or 0),
+        "short_side": form.short_side, "gop": form.gop, "shard_megabytes": _SHARD_MEGABYTES,
+    }  # fmt: skip
+    plan = IngestPlan(
+        found=found,
+        out=out,
+        making=Making(form=form, part_s=_PART_S, lone_audio=lone_audio),
+        settings=settings,
+        free_settings=(),
+        shard_bytes=_SHARD_MEGABYTES * 1_000_000,
+        executor="processes",
+        workers=workers,
+        limits=Limits(),
+    )
+    if found.other_files:
+        _logger.info("files of other kinds, not taken: %s", found.other_files)
+    outcome = ingest(plan)
+    lost = {one.source for one in outcome.skipped}
+    stored = [item for item in found.items if item.name not in lost]
+    for name in sorted(_classes(found.items, column) - _classes(stored, column)):
+        _logger.warning("class %r: none of its files could be prepared; it is left out", name)
+    number, what = len(outcome.table), "files were skipped"
+    problem = too_many_skipped(outcome.skipped, stored=number, most=0.0, what=what, folder=out)
+    if problem is not None:
+        _logger.warning("%s", problem.partition(", expected at most")[0])
+        _logger.warning("each with its reason: %s", out / FAILURES_FILE)
+    return dict(Counter(one.cause for one in outcome.skipped))
+
+
+def _classes(items: Sequence[Item], column: str) -> set[str]:
+    entries = [item.entry for item in items if item.entry is not None]
+    return {str(label.get(column, "")) for entry in entries for label in entry.labels}
+
+
+def _in_folders(
+    root: Path, column: str, leave_out: Path, suffixes: Collection[str], others: Counter[str]
+) -> Iterator[Item]:
     def folders(parent: Path) -> list[Path]:
         found = [path for path in parent.iterdir() if path.is_dir() and path.name[0] != "."]
         return sorted(path for path in found if path.resolve() != leave_out.resolve())
@@ -85,7 +153,7 @@ def _in_folders(root: Path, column: str, leave_out: Path, others: Counter[str]) 
         for path in sorted(folder.rglob("*")):
             if not path.is_file() or leave_out.resolve() in path.resolve().parents:
                 continue
-            if path.suffix.lower() not in MEDIA_SUFFIXES or path.name.startswith("."):
+            if path.suffix.lower() not in suffixes or path.name.startswith("."):
                 others[path.suffix.lower() or "(none)"] += 1
                 continue
             label = {"start_s": 0.0, "end_s": _FOREVER_S, column: folder.name}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import partial
+from itertools import repeat
 from math import ceil, floor
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 from tyro.conf import Positional
 
 from vatt import distributed
@@ -33,10 +35,7 @@ from vatt.evaluation.examples import (
     find_examples,
 )
 from vatt.evaluation.validation import Validation
-from vatt.ingest.item import Making
-from vatt.ingest.labelled import find_labelled
-from vatt.ingest.run import IngestPlan, ingest
-from vatt.ingest.sources import too_many_skipped
+from vatt.ingest.labelled import SUFFIXES, find_labelled, store_labelled
 from vatt.losses import (
     balanced_sigmoid_cross_entropy,
     softmax_cross_entropy,
@@ -47,7 +46,6 @@ from vatt.models.model_config import AudioConfig, ModelConfig, VideoConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL
 from vatt.models.weights import build, load_model, load_weights, read_settings, save_model
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
-from vatt.shards.layout import FAILURES_FILE
 from vatt.shards.read import ShardFolder
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
@@ -56,11 +54,14 @@ from vatt.training.loop import Learner, TrainConfig, step_randomness, train
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize
 from vatt.training.targets import draw_mixup, k_hot, mix, smooth
-from vatt.workers.process import Limits
 
 logger = logging.getLogger(__name__)
 
 SIZES = {"small": SMALL, "base": BASE, "medium": MEDIUM, "large": LARGE}  # Table 1
+SGD = OptimConfig(  # §4.3 Video fine-tuning
+    name="momentum", momentum=0.9, learning_rate=0.005, final_learning_rate=0.0,
+    schedule="half_cosine", warmup_steps=2500,
+)  # fmt: skip
 _MIXUP_STREAM = 2  # its draws differ from the others of a seed
 
 
@@ -147,20 +148,23 @@ class FinetuneConfig:
     """The column of the labels."""
     val_split: str = "val"
     """What is validated on; without it nothing is, and the last model is kept."""
-    eval_every: int = 1000
+    clips_at_once: int | None = None
+    """Clips of a process whose intermediate values are in memory at once, at the cost of one more
+    forward pass; the gradients are those of the whole batch. "none": all."""
+    eval_every: int = 5000
     """Steps between validations."""
     keep: Literal["best", "last"] = "last"
     """Which model is in model/: the best of the validations, or the last."""
     epochs: float | None = None
     """Passes over the training clips, in place of train.steps."""
     source: SourceConfig = field(default_factory=SourceConfig)
-    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=64))
+    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=64))  # §4.3 Video
     clip: ClipChanges = field(default_factory=ClipChanges)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: BackboneChanges = field(default_factory=BackboneChanges)
     targets: TargetConfig = field(default_factory=TargetConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=lambda: SGD)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=100_000, save_every=5000))
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -175,6 +179,8 @@ class FinetuneConfig:
             )
         if self.eval_every < 1:
             raise ConfigError(f"eval_every: found {self.eval_every}, expected >= 1")
+        if self.clips_at_once is not None and self.clips_at_once < 1:
+            raise ConfigError(f"clips_at_once: found {self.clips_at_once}, expected >= 1")
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(f"epochs: found {self.epochs}, expected > 0")
 
@@ -248,8 +254,14 @@ def class_losses(
     if how.mixup:
         mixup = draw_mixup(len(signal), how.mixup, config.seed, position, _MIXUP_STREAM)
         signal, targets = mix(signal, mixup), mix(targets, mixup)
+    size = config.clips_at_once or len(signal)
+    draws = repeat(None) if draw is None else torch.split(draw, size)
     with autocast(config.train.autocast, signal.device):
-        logits = model(signal, draw)
+        if size >= len(signal):
+            logits = model(signal, draw)
+        else:
+            parts = zip(torch.split(signal, size), draws, strict=False)
+            logits = torch.cat([recomputed(model, *one, use_reentrant=False) for one in parts])
     if how.labels == "one":
         losses = softmax_cross_entropy(logits, targets)
     else:
@@ -491,45 +503,27 @@ def model_at(
 
 def prepare_source(config: FinetuneConfig, spec: ClipSpec) -> dict[str, int]:
     """Prepare the files of `src` in OUT/shards, if that is not done; returns cause → skipped."""
-    if not config.src:
-        return {}
     counts: dict[str, int] = {}
-    if distributed.is_main():
-        how, out = config.source, config.out / "shards"
+    if config.src and distributed.is_main():
+        how = config.source
         found = find_labelled(
             config.src[0],
             config.label,
             separator=how.separator,
+            suffixes=SUFFIXES[config.kind],
             shares={"val": how.val_share, "test": how.test_share},
             leave_out=config.out,
         )
         fps = how.fps or (25.0 if config.kind == "image" else max(spec.fps, 1.0))
-        short_side = how.short_side or max(16, spec.height, spec.width)
-        form = StoredForm(short_side=short_side, fps=Fraction(fps).limit_denominator(1001), gop=16)
-        shard_megabytes = 256
-        plan = IngestPlan(
-            found=found,
-            out=out,
-            making=Making(form=form, part_s=3600.0, lone_audio=True),
-            settings={
-                "command": "finetune", "label": config.label, "fps": float(fps),
-                "short_side": short_side, "gop": form.gop, "shard_megabytes": shard_megabytes,
-            },
-            free_settings=(),
-            shard_bytes=shard_megabytes * 1_000_000,
-            executor="processes",
-            workers=how.workers,
-            limits=Limits(),
+        form = StoredForm(
+            short_side=how.short_side or max(16, spec.height, spec.width),
+            fps=Fraction(fps).limit_denominator(1001),
+            gop=16,
+        )
+        counts = store_labelled(
+            found, config.out / "shards", form,
+            column=config.label, lone_audio=config.kind == "audio", workers=how.workers,
         )  # fmt: skip
-        outcome = ingest(plan)
-        counts = dict(Counter(one.cause for one in outcome.skipped))
-        problem = too_many_skipped(
-            outcome.skipped, stored=len(outcome.table), most=0.0, what="files were skipped",
-            folder=out,
-        )  # fmt: skip
-        if problem is not None:
-            logger.warning("%s", problem.partition(", expected at most")[0])
-            logger.warning("each with its reason: %s", out / FAILURES_FILE)
     distributed.barrier()
     return counts
 

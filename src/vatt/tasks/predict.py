@@ -18,7 +18,7 @@ from tyro.conf import Positional
 from vatt.devices import cpus_of_rank
 from vatt.encoder import ClipClassifier, load_classifier
 from vatt.errors import ConfigError, MediaError
-from vatt.ingest.labelled import MEDIA_SUFFIXES
+from vatt.ingest.labelled import SUFFIXES
 from vatt.ingest.sources import printable
 from vatt.storage import write_atomically
 from vatt.workers.progress import ProgressBar
@@ -114,7 +114,7 @@ def _files(source: Path) -> list[Path]:
     if not source.is_dir():
         return [source]
     found = (path for path in sorted(source.rglob("*")) if path.is_file())
-    return [path for path in found if path.suffix.lower() in MEDIA_SUFFIXES]
+    return [path for path in found if path.suffix.lower() in chain(*SUFFIXES.values())]
 
 
 def _predict(classifier: ClipClassifier, file: Path, *, topk: int) -> dict[str, float] | str:
