@@ -381,7 +381,7 @@ def _read_video(
         yield from map(_Input, torch.split(frames, CLIPS_AT_ONCE))
         return
     for name in _paths(videos):
-        with open_media(name, damaged=True) as media:
+        with open_media(name, damaged=True, sparsely=True) as media:
             if media.facts.video is None:
                 raise MediaError(f"{name}: has no video; encode_audio reads its audio")
             frames = spread_frames(media, spec, path, device)
@@ -401,7 +401,7 @@ def _read_audio(
         yield from map(_Input, torch.split(values, CLIPS_AT_ONCE))
         return
     for path in _paths(audio):
-        with open_media(path, damaged=True) as media:
+        with open_media(path, damaged=True, sparsely=True) as media:
             clips = spread_waveforms(media, spec)
         if clips is None:
             raise MediaError(f"{path}: has no audio")

@@ -87,6 +87,8 @@ def test_a_video_lasts_as_long_as_its_frames_are_shown(name: str, tmp_path: Path
     path = odd_duration(name, tmp_path)
     with open_media(path) as media:
         assert media.facts.duration_s == pytest.approx(2.0, abs=0.01)
+        with open_media(path, sparsely=True) as unread:
+            assert unread.facts == media.facts
         (part,) = encode_parts(media, tmp_path, FORM)
     assert part.facts.duration_s == pytest.approx(2.0, abs=0.01)
     times_s = np.arange(20) / 10
@@ -118,7 +120,9 @@ def test_the_rate_asked_for_is_there_where_the_frames_are(
     fps = Fraction(8) if "even rate" in name else Fraction(5) if "dropped" in name else Fraction(25)
     fps = Fraction(1, 2) if "lapse" in name else fps
     recipe = Recipe(frames=len(times_s), fps=fps, times_s=times_s, audio_codec=None)
-    with open_media(write(tmp_path / f"a.{suffix}", recipe)) as media:
+    path = write(tmp_path / f"a.{suffix}", recipe)
+    with open_media(path) as media, open_media(path, sparsely=True) as unread:
+        assert unread.facts == media.facts
         video = media.facts.video
         assert video is not None
         assert float(stored_fps(video, FORM)) == pytest.approx(float(expected), rel=0.01)

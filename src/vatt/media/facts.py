@@ -7,12 +7,15 @@ may be of the audio, of another recording, or nothing. Times are seconds on the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.stream import Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -27,6 +30,7 @@ from vatt.media.container import (
 from vatt.media.frame_filters import orientation
 from vatt.media.video import Reached, VideoReader, usual_frame_s
 
+_ROUNDING_S = 1e-7  # of times as binary fractions
 _UNEVEN_S = 0.0015  # some containers round times to milliseconds
 _DECIMALS = 9  # seconds are kept to: what lies beyond comes of counting in binary fractions
 _DENSER = 1.25  # a second with so many times the frames of others is more than jitter
@@ -158,11 +162,22 @@ class PacketFacts:
     audio_s: tuple[float, float] | None
 
 
+class _Stored(NamedTuple):
+    """A packet: its stream, its container time and how long it lasts, in seconds."""
+
+    stream: int
+    start_s: float
+    lasts_s: float
+    is_keyframe: bool
+
+
 def read_packets(
     container: InputContainer,
     source: MediaSource,
     zero_s: float | None,
     reached: Reached = lambda _: None,
+    *,
+    by_table: bool = False,
 ) -> PacketFacts:
     """Read all packets of a container from its start.
 
@@ -171,24 +186,22 @@ def read_packets(
         source: what errors call it.
         zero_s: the container's time of the first frame; None without video.
         reached: told how far reading is.
+        by_table: where an MP4 file has a table of all its packets, only that is read: times are
+            then those of decoding, and what lies beyond the end of the file counts as absent.
 
     Raises:
         MediaError: it has no frames with times.
     """
     times, keys, lasts, audio_s = [], [], [], list[tuple[float, float]]()
     video, track = video_stream(container), audio_stream(container)
-    for packet in past_errors(container, *filter(None, (video, track))):
-        if packet is None or packet.is_discard or not packet.size:
-            continue
-        time = packet.pts if packet.pts is not None else packet.dts
-        if time is None:
-            continue
-        tick_s = float(packet.time_base)
-        start_s, lasts_s = time * tick_s - (zero_s or 0.0), (packet.duration or 0) * tick_s
+    streams = list(filter(None, (video, track)))
+    packets = _in_table(container, streams, zero_s) if by_table else None
+    for packet in _in_file(container, streams) if packets is None else packets:
+        start_s, lasts_s = packet.start_s - (zero_s or 0.0), packet.lasts_s
         reached(start_s)
-        if video is None or packet.stream.index != video.index:
+        if video is None or packet.stream != video.index:
             audio_s.append((start_s, start_s + lasts_s))
-        elif start_s > -tick_s / 2:  # frames before the first one lack what they are made from
+        elif start_s > -_ROUNDING_S:  # frames before the first one lack what they are made from
             times.append(start_s)
             lasts.append(lasts_s)
             keys.append(packet.is_keyframe)
@@ -215,6 +228,45 @@ def read_packets(
         reordered=bool((np.diff(stored) < 0).any()),
         audio_s=heard_s,
     )
+
+
+def _in_file(container: InputContainer, streams: Sequence[Stream]) -> Iterator[_Stored]:
+    for packet in past_errors(container, *streams):
+        if packet is None or packet.is_discard or not packet.size:
+            continue
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is not None:
+            tick_s = float(packet.time_base)
+            lasts_s = (packet.duration or 0) * tick_s
+            yield _Stored(packet.stream.index, time * tick_s, lasts_s, packet.is_keyframe)
+
+
+def _in_table(
+    container: InputContainer, streams: Sequence[Stream], zero_s: float | None
+) -> list[_Stored] | None:
+    """As `_in_file`, by the table of an MP4 file; None where it has none that says all."""
+    if "mp4" not in container.format.name.split(","):
+        return None
+    found = list[_Stored]()
+    for stream in streams:
+        entries = [one for one in stream.index_entries if not one.is_discard]
+        if not entries or len(stream.index_entries) != stream.frames or stream.time_base is None:
+            return None
+        tick_s = float(stream.time_base)
+        steps = np.diff([one.timestamp for one in entries]) * tick_s
+        usual_s = float(np.median(steps)) if len(steps) else 0.0
+        # A frame is shown some time after it is decoded: the first one at zero.
+        late_s = 0.0
+        if len(steps) and steps.max() > 2 * usual_s:
+            return None  # frames may be shown long after they are decoded
+        if stream.type == "video" and zero_s is not None:
+            late_s = zero_s - entries[0].timestamp * tick_s
+        found += [
+            _Stored(stream.index, one.timestamp * tick_s + late_s, lasts_s, one.is_keyframe)
+            for one, lasts_s in zip(entries, [*steps, usual_s], strict=True)
+            if one.pos + one.size <= container.size
+        ]
+    return found
 
 
 def _rate(video: VideoStream, shown_s: NDArray[np.float64]) -> tuple[Fraction | None, bool]:

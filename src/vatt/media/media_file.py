@@ -44,6 +44,7 @@ def open_media(
     *,
     quickly: bool = False,
     damaged: bool = False,
+    sparsely: bool = False,
     reached: Reached = lambda _: None,
 ) -> Iterator[MediaFile]:
     """Open a file to read it.
@@ -54,6 +55,8 @@ def open_media(
             first frame not decoded, where it is an MP4 file that allows it. Not for `facts`.
         damaged: the file may be: what is damaged is left out and noted (`MediaFile.gaps`) by
             `facts` and `video`, and by others who are given `MediaFile.damage`.
+        sparsely: for a few seconds of a file that may be long: `facts` and `packets` go by the
+            table of an MP4 file and do not read all of it.
         reached: told, often, how many seconds of the file were read, in each reading of it.
 
     Raises:
@@ -61,7 +64,9 @@ def open_media(
     """
     with ExitStack() as handles:
         damage = Damage() if damaged else None
-        yield MediaFile(source, handles, quickly=quickly, damage=damage, reached=reached)
+        yield MediaFile(
+            source, handles, quickly=quickly, damage=damage, sparsely=sparsely, reached=reached
+        )
 
 
 class MediaFile:
@@ -78,9 +83,11 @@ class MediaFile:
         *,
         quickly: bool,
         damage: Damage | None,
+        sparsely: bool,
         reached: Reached,
     ) -> None:
         self.source, self.damage, self._reached = source, damage, reached
+        self._sparsely = sparsely
         self.container = handles.enter_context(open_container(source, quickly=quickly))
         self._handles, self._quickly = handles, quickly
         self._unread = None if quickly else self.container
@@ -122,7 +129,9 @@ class MediaFile:
         assert not self._quickly, "the handle is for a few frames and samples"
         with media_errors(self.source):
             zero_s = self._reader.zero_s if self.has_video else None
-            return read_packets(self.handle(), self.source, zero_s, self._reached)
+            return read_packets(
+                self.handle(), self.source, zero_s, self._reached, by_table=self._sparsely
+            )
 
     def gaps(self, end_s: float) -> list[Gap]:
         """What is damaged of a file opened as `damaged`, in order, once it has been read.
