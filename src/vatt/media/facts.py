@@ -186,8 +186,8 @@ def read_packets(
         source: what errors call it.
         zero_s: the container's time of the first frame; None without video.
         reached: told how far reading is.
-        by_table: where an MP4 file has a table of all its packets, only that is read: times are
-            then those of decoding, and what lies beyond the end of the file counts as absent.
+        by_table: where an MP4 file of an even rate has a table of all its packets, only that is
+            read; what lies beyond the end of the file counts as absent.
 
     Raises:
         MediaError: it has no frames with times.
@@ -257,8 +257,8 @@ def _in_table(
         usual_s = float(np.median(steps)) if len(steps) else 0.0
         # A frame is shown some time after it is decoded: the first one at zero.
         late_s = 0.0
-        if len(steps) and steps.max() > 2 * usual_s:
-            return None  # frames may be shown long after they are decoded
+        if stream.type == "video" and len(steps) and np.ptp(steps) > 2 * _UNEVEN_S:
+            return None  # frames may be shown at other times than they are decoded
         if stream.type == "video" and zero_s is not None:
             late_s = zero_s - entries[0].timestamp * tick_s
         found += [
