@@ -111,30 +111,6 @@ class PrepareConfig:
         fps = None if self.fps == "source" else Fraction(self.fps).limit_denominator(1001)
         return StoredForm(short_side=self.short_side, fps=fps, gop=self.gop)
 
-    def plan(self, found: Found) -> IngestPlan:
-        """What to do with the files that were found."""
-        return IngestPlan(
-            found=found,
-            out=self.out,
-            making=Making(
-                form=self.form,
-                captions=self.choice,
-                copy=self.copy,
-                part_s=self.part_minutes * 60,
-                max_damage=self.max_damage,
-                item_s=self.item_minutes * 60 or None,
-            ),
-            settings=to_values(replace(self, task=None, retry_failed=False, overwrite=False)),
-            free_settings=FREE_SETTINGS,
-            shard_bytes=self.shard_megabytes * 1_000_000,
-            share=Share.parse(self.task) if self.task else None,
-            retry_skipped=self.retry_failed,
-            overwrite=self.overwrite,
-            executor=self.executor,
-            workers=self.workers,
-            limits=Limits(gigabytes=self.worker_gigabytes),
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareResult:
@@ -218,6 +194,31 @@ class PreparePreview:
     lone_captions: Sequence[str]
 
 
+def plan_of(config: PrepareConfig, found: Found) -> IngestPlan:
+    """What to do with the files that were found."""
+    return IngestPlan(
+        found=found,
+        out=config.out,
+        making=Making(
+            form=config.form,
+            captions=config.choice,
+            copy=config.copy,
+            part_s=config.part_minutes * 60,
+            max_damage=config.max_damage,
+            item_s=config.item_minutes * 60 or None,
+        ),
+        settings=to_values(replace(config, task=None, retry_failed=False, overwrite=False)),
+        free_settings=FREE_SETTINGS,
+        shard_bytes=config.shard_megabytes * 1_000_000,
+        share=Share.parse(config.task) if config.task else None,
+        retry_skipped=config.retry_failed,
+        overwrite=config.overwrite,
+        executor=config.executor,
+        workers=config.workers,
+        limits=Limits(gigabytes=config.worker_gigabytes),
+    )
+
+
 def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
     """Prepare all videos that are not stored yet, then write the index.
 
@@ -227,7 +228,8 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
     """
     started = time.monotonic()
     found = find_items(config.src, config.manifest, leave_out=config.out)
-    outcome = preview(config.plan(found)) if config.dry_run else ingest(config.plan(found))
+    plan = plan_of(config, found)
+    outcome = preview(plan) if config.dry_run else ingest(plan)
     seconds = time.monotonic() - started
     info, videos = totals(outcome.table), num_sources(outcome.table)
     damaged = damage_lost_s(outcome.table)
