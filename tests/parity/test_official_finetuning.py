@@ -21,8 +21,12 @@ from tests.parity.converted import (
 from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
 from tests.parity.test_official_classifiers import CLIPPED_AT, GradientNorms, signal
 from vatt.contracts import ClipSpec
+from vatt.data.data_config import DataConfig
+from vatt.errors import ConfigError
 from vatt.models.classifier import Classifier, restore
 from vatt.report.training_curve import read_metrics
+from vatt.tasks.convert import ConvertConfig
+from vatt.tasks.convert import run as convert
 from vatt.tasks.finetune import (
     BackboneChanges,
     ClipChanges,
@@ -31,6 +35,7 @@ from vatt.tasks.finetune import (
     class_losses,
     clip_spec,
     model_at,
+    resumed,
     starting_settings,
 )
 from vatt.training.checkpoint import TrainingState
@@ -156,3 +161,21 @@ def test_it_starts_from_the_pretrained_model_as_the_official_code_does(name, tmp
     for key, value in expected.state_dict().items():
         if not key.startswith("linear.") and key != other_bands:
             assert torch.equal(found[key], value), key
+
+
+@pytest.mark.parametrize("name", having("ckpt-4.index", CLASSIFIERS)[:1])
+def test_a_converted_classifier_with_the_state_of_its_optimiser_goes_on(name, tiny, tmp_path):
+    out = tmp_path / "converted"
+    prefix, width = FOLDER / name / "ckpt-4", CLASSIFIERS[name]
+    convert(ConvertConfig(prefix=prefix, out=out, head_width=width, optimizer=True))
+    config = replace(settings(name, tmp_path / "run"), start_from=out)
+    data = DataConfig(shards=(tiny.shards,))
+    names = [f"{n:02}" for n in range(trainable_classifier(name).config.classes)]
+    state = resumed(config, data, names, steps=9)
+    assert (state.step, state.of_this_run) == (4, False)
+    model, _ = started(config, arrays(f"{name}/train_trajectory.npz"))
+    Optimiser(config.optim, model.named_parameters(), steps=9).load_state(state.optimiser)
+    assert len(state.optimiser) == len(list(model.parameters()))
+    assert resumed(config, data, names[1:], steps=9).step == 0  # other classes: from the start
+    with pytest.raises(ConfigError, match=r"train\.steps: found 4, expected more than 4"):
+        resumed(config, data, names, steps=4)

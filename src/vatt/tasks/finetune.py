@@ -170,7 +170,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if self.start_from is None and not self.scratch:
             raise ConfigError(
-                "start_from: found none; give a run, checkpoint or converted model, or --scratch"
+                "start_from: found none; give a run, checkpoint or converted model (--preset "
+                "finetune-small-video --start-from runs/demo), or --scratch"
             )
         if len(self.src) > 1 or bool(self.src) == bool(self.data.shards):
             raise ConfigError(
