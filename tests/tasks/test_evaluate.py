@@ -17,6 +17,7 @@ from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.examples import ExampleClips, find_examples
 from vatt.evaluation.protocols.multi_view import judge, score
 from vatt.evaluation.results import read_result
+from vatt.report.training_curve import read_metrics
 from vatt.shards.read import ShardFolder
 from vatt.tasks import evaluate, finetune
 from vatt.tasks.evaluate import EvaluateConfig
@@ -180,3 +181,23 @@ def test_one_right_class_gives_accuracies_and_several_give_map_and_auc():
     assert many["not_evaluated"] == ("c",)
     assert {"mean_ap", "mean_auc", "d_prime_of_mean_auc", "mean_of_d_primes"} <= many.keys()
     assert torch.isfinite(torch.tensor(many["mean_of_d_primes"]))
+
+
+def test_several_labels_are_trained_with_mixup_and_judged_by_map_and_auc(tiny, tmp_path, caplog):
+    changes = {
+        "targets": {"labels": "several", "smoothing": 0.0, "mixup": 5.0},
+        "train": {"steps": 3},
+        "eval_every": 3,
+    }
+    finetune.run(finetune_config(tiny, tmp_path, "audio", **changes))
+    classifier = vatt.load_classifier(tmp_path, "cpu")
+    assert (classifier.module.config.labels, classifier.module.config.modality) == (
+        "several", "audio",
+    )  # fmt: skip
+    (found,) = classifier.predict([next(tiny.clips.glob("test/*.mp4"))])
+    logits = classifier.classify([next(tiny.clips.glob("test/*.mp4"))]).logits
+    assert sorted(found.values()) == pytest.approx(sorted(logits.sigmoid()[0].tolist()))
+    result = evaluate.run(EvaluateConfig(run=tmp_path, clips=2))
+    assert 0 < result.measures["mean_ap"] <= 1
+    assert {"mean_auc", "d_prime_of_mean_auc", "mean_of_d_primes"} <= result.measures.keys()
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["val_mean_ap"] > 0
