@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vatt.report.figures import Curve, Points, Similarities, curves, densities, maps
+from vatt.report.figures import Curve, Points, Similarities, confusion, curves, densities, maps
 
 RNG = np.random.default_rng(0)
 CURVE = Curve("loss", [0, 10, 20], {"whole": [5.0, 4.0, 3.0], "video-audio": [3.0, 2.0, 1.0]})
@@ -28,6 +28,7 @@ DRAWINGS = {
     "curves": lambda: curves([CURVE]),
     "maps": lambda: maps([POINTS], seed=0),
     "densities": lambda: densities([SIMILARITIES]),
+    "confusion": lambda: confusion(np.array([[3, 1], [0, 2]]), ["left", "right"]),
 }
 
 

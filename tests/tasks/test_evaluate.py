@@ -19,14 +19,17 @@ from vatt.evaluation.protocols.multi_view import judge, score
 from vatt.evaluation.results import read_result
 from vatt.report.training_curve import read_metrics
 from vatt.shards.read import ShardFolder
-from vatt.tasks import evaluate, finetune
+from vatt.tasks import evaluate, finetune, report
 from vatt.tasks.evaluate import EvaluateConfig
+from vatt.tasks.report import ReportConfig
 
 
 @pytest.fixture(scope="module")
 def model(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("classifier")
-    finetune.run(finetune_config(tiny, out, train={"steps": 2}, optim={"warmup_steps": 1}))
+    finetune.run(
+        finetune_config(tiny, out, train={"steps": 2}, optim={"warmup_steps": 1}, eval_every=1)
+    )
     return out
 
 
@@ -53,6 +56,18 @@ def test_every_measure_is_taken_again_from_the_kept_scores_without_the_model(eva
     again = evaluate.run(EvaluateConfig(from_scores=kept))
     assert again.measures == result.measures
     assert (again.n_evaluated, again.n_expected) == (result.n_evaluated, result.n_expected)
+
+
+def test_the_report_of_a_classifier_names_measures_classes_and_confusions(evaluated, model):
+    page = report.run(ReportConfig(run=model)).path.read_text()
+    assert "9 of 9 examples of split test" in page
+    for words in ("top1", "share found", "taken for", "training loss", "validation loss"):
+        assert words in page
+    result = read_result(model, "evaluate")
+    assert result is not None
+    assert np.array(result["confusion"]).sum() == 9
+    hits = np.trace(result["confusion"]) / 9
+    assert result["measures"]["top1"] == pytest.approx(hits)
 
 
 def test_what_is_no_file_of_scores_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Figures of the report as SVG, ready for a page: curves, maps of a space, densities.
+"""Figures of the report as SVG, ready for a page: curves, maps of a space, densities, confusions.
 
 They take the page's text colour (`currentColor`) and no background, so that they suit a light
 and a dark page alike, and the same numbers always give the same bytes.
@@ -123,6 +123,33 @@ def densities(panels: Sequence[Similarities]) -> Markup:
             axis.spines["left"].set_visible(False)
         names = axes[0].get_legend_handles_labels()
         figure.legend(*names, loc="outside lower center", ncols=2)
+        return _svg(figure)
+
+
+def confusion(counts: NDArray[np.integer], names: Sequence[str]) -> Markup:
+    """Which class (rows) is taken for which (columns): shares of each row, the darker the more.
+
+    Args:
+        counts: [classes, classes], examples of each true and each found class.
+        names: of the classes.
+    """
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = min(9.0, 1.5 + 0.3 * len(names))
+    with _style("confusion"):
+        figure = Figure(figsize=(side, side), layout="constrained")
+        axis, places = figure.subplots(), np.arange(len(names))
+        for row, column in np.argwhere(shares > 0).tolist():
+            box = [column - 0.5, column + 0.5], row - 0.5, row + 0.5
+            share = float(shares[row, column])
+            axis.fill_between(*box, color=COLOURS[0], alpha=share, linewidth=0)
+            if len(names) <= 12:
+                axis.text(column, row, str(counts[row, column]), ha="center", va="center")
+        axis.set(
+            xticks=places, yticks=places, xlabel="taken for", ylabel="true",
+            xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal",
+        )  # fmt: skip
+        axis.set_xticklabels(names, rotation=90)
+        axis.set_yticklabels(names)
         return _svg(figure)
 
 

@@ -33,7 +33,7 @@ class RunPageConfig:
     """What the page shows."""
 
     split: str = "test"
-    title: str = "A VATT pre-training run"
+    title: str = "A VATT training run"
     notes: tuple[str, ...] = ()
     """Paragraphs for "What these numbers do not show"."""
     examples: int = 8

@@ -23,7 +23,7 @@ from vatt.evaluation.examples import (
     refuse_several,
 )
 from vatt.evaluation.protocols import multi_view
-from vatt.evaluation.protocols.multi_view import Average, distinct_starts, judge, score
+from vatt.evaluation.protocols.multi_view import Average, confusions, distinct_starts, judge, score
 from vatt.evaluation.results import file_hash, ids_hash, write_result
 from vatt.evaluation.score_files import ScoreFile
 from vatt.models.classifier import ClassifierConfig
@@ -33,6 +33,8 @@ from vatt.shards.read import ShardFolder
 from vatt.workers.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
+
+MOST_CONFUSED = 200  # classes of which results/evaluate.json holds how often each is taken for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,10 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     several = found.about["labels"] == "several"
     measures = judge(found.scores, found.true, found.names, several=several)
     if config.run is not None:
-        path = write_result(config.run, "evaluate", {**found.about, "measures": measures})
+        result = {**found.about, "measures": measures}
+        if not several and len(found.names) <= MOST_CONFUSED:
+            result["confusion"] = confusions(found.scores, found.true).tolist()
+        path = write_result(config.run, "evaluate", result)
     about = found.about
     return EvaluateResult(
         path=path,

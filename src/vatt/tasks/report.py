@@ -7,8 +7,12 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from vatt.encoder import model_folder
 from vatt.evaluation.features import split_features
 from vatt.evaluation.trained_run import open_run
+from vatt.models.classifier import ClassifierConfig
+from vatt.models.weights import read_settings
+from vatt.report.classifier_page import classifier_page
 from vatt.report.run_page import RunPageConfig, run_page
 from vatt.storage import write_atomically
 
@@ -39,8 +43,11 @@ def run(config: ReportConfig) -> ReportResult:
         CheckpointError: there is no model in the run, or a result is damaged.
         DataError: the split has no clips.
     """
+    path, model = config.run / "report.html", model_folder(config.run)
+    if isinstance(read_settings(model)[0], ClassifierConfig):
+        write_atomically(path, classifier_page(config.run, model, config.title))
+        return ReportResult(path=path, megabytes=path.stat().st_size / 1e6)
     trained = open_run(config.run, shards=config.shards, device=config.device)
     clips = split_features(trained, config.split, seed=config.seed)
-    path = config.run / "report.html"
     write_atomically(path, run_page(config, trained, clips))
     return ReportResult(path=path, megabytes=path.stat().st_size / 1e6)

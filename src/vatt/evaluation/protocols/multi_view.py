@@ -126,6 +126,13 @@ def judge(
     return numbers | {"per_class": per_class}
 
 
+def confusions(scores: NDArray[np.floating], true: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many examples of each class (rows) were given each class (columns)."""
+    counts = np.zeros((true.shape[1], true.shape[1]), np.int64)
+    np.add.at(counts, (true.argmax(1), scores.argmax(1)), 1)
+    return counts
+
+
 def distinct_starts(examples: Sequence[LabelledSpan], source: ExampleClips) -> list[int]:
     """How many different clips judge each example: fewer where a video is short."""
     return [len(set(one.clips(source.spec, source.num_clips)[0])) for one in examples]
