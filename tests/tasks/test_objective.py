@@ -20,10 +20,12 @@ from vatt.config import from_values
 from vatt.contracts import Augmentation, Batch, Layout
 from vatt.data.augment import apply
 from vatt.losses import LossConfig
+from vatt.models.classifier import ClassifierConfig
 from vatt.models.model_config import ModelConfig
 from vatt.models.variants import as_official
 from vatt.models.weights import build_empty
 from vatt.presets import tiny
+from vatt.tasks import finetune
 from vatt.tasks.pretrain import PretrainConfig, objective
 from vatt.training.optim import OptimConfig, Optimiser
 
@@ -68,6 +70,30 @@ def test_a_step_reads_nothing_from_the_device_and_mixes_none(sizes, chunk):
     assert {value.device for value in shares.values()} == {AWAY}
     for name, weight in model.named_parameters():
         assert not weight.requires_grad or weight.grad is not None, name
+
+
+@pytest.mark.parametrize("labels", ["one", "several"])
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_a_step_of_fine_tuning_reads_nothing_from_the_device_and_mixes_none(kind, labels):
+    sizes = from_values(ModelConfig, tiny()["model"], where="tiny")
+    model = build_empty(ClassifierConfig(modality=kind, classes=2, labels=labels, model=sizes))
+    config = finetune.FinetuneConfig(
+        out=Path("unused"),
+        src=(Path("unused"),),
+        scratch=True,
+        kind=kind,
+        targets=finetune.TargetConfig(labels=labels, smoothing=0.1, mixup=5.0),
+        clips_at_once=5,
+    )
+    clips = whole("uneven")
+    named = tuple({"label": (("a", "b")[number % 2],)} for number in range(len(clips)))
+    batch = replace(clips, labels=named, positions=tuple(range(len(clips))))
+    with NoCopiesThatWait():
+        shares = finetune.objective(batch.to(AWAY), model.train(), config, CLIP, ("a", "b"))
+        torch.autograd.backward(shares["loss"])
+    assert shares["loss"].device == AWAY
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
 
 
 @pytest.mark.parametrize("antialias", [True, False])

@@ -41,8 +41,7 @@ class ClassifierConfig:
         return self.modality == "audio" if self.labels is None else self.labels == "several"
 
     def __post_init__(self) -> None:
-        if self.names and len(self.names) != self.classes:
-            raise ConfigError(f"classifier.names: found {len(self.names)} of {self.classes}")
+        assert len(self.names) in (0, self.classes), "a name for each class, or none"
         if self.classes < 2:
             raise ConfigError(f"classifier.classes: found {self.classes}, expected >= 2")
         if not 0 <= self.dropout < 1:

@@ -73,5 +73,6 @@ def mix(rows: Tensor, mixup: Mixup) -> Tensor:
         rows: float [B, …], on any device.
         mixup: of the same B.
     """
-    share = mixup.share.to(rows.device).view(-1, *[1] * (rows.ndim - 1))
-    return share * rows + (1.0 - share) * rows[mixup.partner.to(rows.device)]
+    share = mixup.share.to(rows.device, non_blocking=True).view(-1, *[1] * (rows.ndim - 1))
+    others = rows[mixup.partner.to(rows.device, non_blocking=True)]
+    return share * rows + (1.0 - share) * others
