@@ -78,12 +78,16 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateResult:
-    """Where the numbers are, and the numbers; of how many examples, of how many expected."""
+    """Where the numbers are, and the numbers; of how many examples, of how many expected.
+
+    skipped_in_preparation: files of any split that are not in the shards.
+    """
 
     path: Path | None
     split: str
     n_evaluated: int
     n_expected: int
+    skipped_in_preparation: int
     views: str
     measures: Mapping[str, Any] = field(default_factory=dict)
 
@@ -115,6 +119,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         split=about["split"],
         n_evaluated=about["n_evaluated"],
         n_expected=about["n_expected"],
+        skipped_in_preparation=about["skipped_in_preparation"],
         views=f"{about['clips']} clips x {about['crops']} crops; {about['fewer_starts']} examples "
         "have fewer different clips",
         measures=measures,
