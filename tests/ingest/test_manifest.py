@@ -152,7 +152,14 @@ def test_columns_beside_ours_are_labels_and_named_where_nothing_reads_them(
     ]
     assert not caplog.records
     read_manifest(save(tmp_path / "b.csv", "file,split,title,action\na,train,Soup,cook\n"))
-    assert "b.csv: not read: action, title (no row with it has the kind label)" in caplog.text
+    assert "b.csv: not read: action, title; labels are in rows of the kind label" in caplog.text
+
+
+def test_a_table_whose_first_line_is_a_file_is_told_to_name_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "clip 1.mp4").touch()
+    path = save(tmp_path / "a.csv", "clip 1.mp4,test\nclip 2.mp4,train\n")
+    with pytest.raises(DataError, match=r"a\.csv: line 1: found the file 'clip 1\.mp4', expected"):
+        read_manifest(path)
 
 
 def test_files_of_a_list_are_found_as_the_disk_has_them(tmp_path: Path) -> None:

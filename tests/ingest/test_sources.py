@@ -154,6 +154,16 @@ def test_equal_content_is_found_and_the_listed_copy_kept(tmp_path: Path) -> None
     assert ([one.name for one in kept], repeat.source) == (["b", "c", "d", "e"], "a")
 
 
+def test_of_equal_files_the_one_with_captions_is_kept(tmp_path: Path) -> None:
+    for name in ("a copy.mp4", "talk.mp4", "z.mp4"):
+        (tmp_path / name).write_bytes(b"same")
+    (tmp_path / "talk.en.vtt").write_text("WEBVTT")
+    items = find_items([tmp_path], None).items
+    kept, repeats = without_duplicates(items, {})
+    assert [one.name for one in kept] == ["talk.mp4"]
+    assert [one.source for one in repeats] == ["a copy.mp4", "z.mp4"]
+
+
 def test_content_that_is_stored_already_is_found(tmp_path: Path) -> None:
     (tmp_path / "renamed").write_bytes(b"same")
     known = {(4, hashlib.sha256(b"same").hexdigest()): "before"}

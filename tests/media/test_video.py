@@ -15,6 +15,7 @@ from tests.media.clips import HEIGHT, WIDTH, Recipe, numbers, picture, starts_s,
 from tests.media.reading import decode_all_frames
 from vatt.errors import MediaError
 from vatt.media import media_file
+from vatt.media.container import FilePart
 from vatt.media.media_file import decode_frames, probe
 
 SIZE = (HEIGHT, WIDTH)
@@ -131,6 +132,21 @@ def test_files_that_are_no_video_are_refused_by_name(tmp_path: Path) -> None:
             probe(path)
     with pytest.raises(MediaError, match=r"absent\.mp4"):
         probe(tmp_path / "absent.mp4")
+
+
+def test_what_cannot_be_opened_says_so_where_its_first_bytes_tell_more(tmp_path: Path) -> None:
+    movie = write(tmp_path / "a.mp4", LONG).read_bytes()
+    path = tmp_path / "b.mp4"
+    for content, found in (
+        (b"", "no content"),
+        (bytes(4096), "no content"),
+        (movie.replace(b"moov", b"xxxx"), r"MP4 whose index \(moov\)"),
+        (b"not a video at all" * 100, "Invalid data"),
+    ):
+        path.write_bytes(content)
+        for source in (path, content, FilePart(path, 0, len(content))):
+            with pytest.raises(MediaError, match=f"cannot be opened: (found )?{found}"):
+                probe(source)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])

@@ -283,6 +283,18 @@ def test_caption_files_that_were_not_read_are_named_in_every_run(
         assert other == "c.en.srt: found no timed text, expected captions in a known format"
 
 
+def test_captions_of_a_duplicate_are_named_when_the_copy_without_them_is_stored(
+    second: tuple[Path, PrepareConfig],
+) -> None:
+    source, settings = second
+    (source / "z.mp4").write_bytes((source / "a.mp4").read_bytes())
+    assert run(settings).unread_captions == []
+    (source / "z.srt").write_text(SRT)
+    for _ in range(2):
+        result = run(settings)
+        assert result.unread_captions == ["z.srt: of a duplicate: not read"]
+
+
 def test_new_times_of_the_same_bytes_change_nothing(second: tuple[Path, PrepareConfig]) -> None:
     source, settings = second
     before = contents(settings.out)

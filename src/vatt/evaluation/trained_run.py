@@ -49,10 +49,8 @@ class TrainedRun:
         for shards in folders:
             if split in shards.info["splits"]:
                 return shards
-        found = {str(shards.folder): sorted(shards.info["splits"]) for shards in folders}
-        raise DataError(
-            f"no video in split {split!r}; the shards have {found}; choose one with --split"
-        )
+        found = [f"{one.folder} has {', '.join(sorted(one.info['splits']))}" for one in folders]
+        raise DataError(f"no video in split {split!r}; {'; '.join(found)}: choose one with --split")
 
 
 def open_run(

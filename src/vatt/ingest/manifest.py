@@ -24,7 +24,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -200,7 +200,7 @@ def _read_table(path: Path, text: str) -> dict[str, ManifestEntry]:
         else:
             unused |= others
     if lost := ", ".join(sorted(unused - used)):
-        _logger.warning("%s: not read: %s (no row with it has the kind label)", path, lost)
+        _logger.warning("%s: not read: %s; labels are in rows of the kind label", path, lost)
     for entry in entries.values():
         entry.labels.sort(key=lambda label: (label["start_s"], label["end_s"]))
         entry.cuts.sort()
@@ -261,6 +261,7 @@ def _columns(
     """
     names = [name for name in dict.fromkeys(chain.from_iterable(row for _, row in rows)) if name]
     columns = {name: name.strip() for name in names if name.strip()}
+    _check_no_files(path, columns.keys() - {*_COLUMNS})
     for name, plain in columns.items():
         if (ours := re.sub(r"[\s-]+", "_", plain.casefold())) in _COLUMNS:
             columns[name] = ours
@@ -286,6 +287,13 @@ def _columns(
                     "it is a label"
                 )
     return columns
+
+
+def _check_no_files(table: Path, columns: Iterable[str]) -> None:
+    """A table without a header has a file where the columns should be named."""
+    for name in columns:
+        if os.path.isfile(table.parent / listed_name(table.parent, name)):  # noqa: PTH113 as above
+            raise DataError(f"{table}: line 1: found the file {name!r}, expected names of columns")
 
 
 def _add_row(entry: ManifestEntry, file: str, row: Mapping[str, Any], where: str) -> None:

@@ -279,8 +279,8 @@ def without_duplicates(
 ) -> tuple[list[Item], list[Skipped]]:
     """Videos with content of their own; and those that repeat the bytes of another.
 
-    Of equal files the one that the manifest lists is kept, else the first by name. Only files of
-    equal size are read.
+    Of equal files the one that the manifest lists is kept, else one with captions beside it, else
+    the first by name. Only files of equal size are read.
 
     Args:
         items: ordered by name.
@@ -292,13 +292,12 @@ def without_duplicates(
         with suppress(OSError):  # it is named when it is prepared
             sizes[item.name] = item.path.stat().st_size
     count = Counter(sizes.values()) + Counter({size for size, _ in known})
+    alike = [item for item in items if count[sizes.get(item.name) or -1] > 1]
+    alike.sort(key=lambda item: (item.entry is None, not caption_files(item.path)))
     seen, repeats = dict(known), dict[str, Skipped]()
-    for item in sorted(items, key=lambda item: item.entry is None):
-        size = sizes.get(item.name)
-        if not size or count[size] < 2:
-            continue
+    for item in alike:
         try:
-            content = (size, sha256(item))
+            content = (sizes[item.name], sha256(item))
         except OSError:
             continue
         first = seen.setdefault(content, item.name)

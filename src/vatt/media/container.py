@@ -105,7 +105,29 @@ def open_container(source: MediaSource, *, quickly: bool = False) -> InputContai
                 _leave_out_stills(container, again)
         return container
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{describe(source)}: cannot be opened: {_reason(error)}") from error
+        reason = _what_is_wrong(source) or _reason(error)
+        raise MediaError(f"{describe(source)}: cannot be opened: {reason}") from error
+
+
+def _what_is_wrong(source: MediaSource) -> str:
+    """Of what cannot be opened, where its first bytes say more than FFmpeg does; else ""."""
+    if isinstance(source, bytes):
+        head = source[:8]
+    else:
+        try:
+            with (source.path if isinstance(source, FilePart) else source).open("rb") as file:
+                file.seek(source.offset if isinstance(source, FilePart) else 0)
+                head = file.read(source.size if isinstance(source, FilePart) else 8)[:8]
+        except OSError:  # what FFmpeg says, too
+            return ""
+    if not head.strip(b"\0"):
+        return "found no content, expected a video or audio file: copy or record it again"
+    if head[4:] == b"ftyp":
+        return (
+            "found MP4 whose index (moov) is missing or damaged, as where recording or copying did "
+            "not end: copy it again, or repair it"
+        )
+    return ""
 
 
 @contextmanager

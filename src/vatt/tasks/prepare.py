@@ -19,6 +19,7 @@ from vatt.ingest.journal import Share
 from vatt.ingest.run import IngestPlan, ingest, preview
 from vatt.ingest.sources import DUPLICATE, Found, find_items, printable, too_many_skipped
 from vatt.media.captions.choose import CaptionChoice
+from vatt.media.captions.sidecars import caption_files
 from vatt.media.stored_form import StoredForm
 from vatt.shards.index import caption_sources, damage_lost_s, num_sources, totals
 from vatt.workers.process import Limits
@@ -235,6 +236,7 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
     damaged = damage_lost_s(outcome.table)
     causes = Counter(one.cause for one in outcome.skipped)
     duplicates = causes.pop(DUPLICATE, 0)
+    repeats = {one.source for one in outcome.skipped if one.cause == DUPLICATE}
     in_both: dict[str, Any] = {
         "out": config.out,
         "sources": len(found.items) + len(found.skipped),
@@ -265,6 +267,12 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
             for item in found.items
             if item.name in outcome.states
             for one in outcome.states[item.name].unread
+        ]
+        + [
+            printable(f"{Path(item.name).with_name(file.name)}: of a duplicate: not read")
+            for item in found.items
+            if item.name in repeats
+            for file in caption_files(item.path)
         ],
         seconds=seconds,
         rate=outcome.seconds / seconds,
