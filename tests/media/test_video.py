@@ -262,3 +262,25 @@ def test_a_track_with_one_frame_beside_one_with_more_is_a_cover(
 def test_a_still_that_is_alone_is_the_film(tmp_path: Path) -> None:
     facts = probe(write(tmp_path / "a.mp4", Recipe(frames=1)))
     assert facts.video is not None
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("a.mp4", 0), ("a.mkv", 4)])
+def test_frames_whose_times_are_in_the_order_of_decoding_are_shown_evenly(
+    name: str, wrong: int, tmp_path: Path
+) -> None:
+    """Of Matroska, which has no times of decoding, but for the first: they are not known yet."""
+    options = {"bf": "3", "b_strategy": "0", "g": "30", "x264-params": "scenecut=0"}
+    source, path = write(tmp_path / "b.mp4", replace(LONG, options=options)), tmp_path / name
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        to = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        assert any(packet.pts != packet.dts for packet in packets)
+        first = packets[0].dts or 0
+        for packet in packets:
+            packet.pts = packet.dts = (packet.dts or 0) - first
+            packet.stream = to
+            new.mux(packet)
+    shown = numbers(decode_frames(path, np.arange(LONG.frames) / 10, size=SIZE))
+    assert shown[wrong:] == list(range(wrong, LONG.frames))
+    for time_s in (4.0, 8.5, 11.6):  # after seeking
+        assert numbers(decode_frames(path, np.array([time_s]), size=SIZE)) == [round(time_s * 10)]

@@ -6,10 +6,13 @@ the container gives it. Audio (`audio.py`) and captions in shards use the same c
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
+from heapq import heappop, heappush
 from itertools import chain, dropwhile
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +32,7 @@ EPSILON_S = 0.001
 
 _SEEK_AFTER_S = 2.0  # nearer than this, decoding on is cheaper than seeking
 _SEEKABLE = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # formats with trustworthy indexes
+_MOST_REORDERED = 8  # frames that one is shown later than it is decoded
 _MAX_BACK_S = 1.0  # that a frame's time may lie before that of the frame shown before it
 
 
@@ -84,6 +88,7 @@ class VideoReader:
         said, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
         self._fixed_aspect = said if said and said != coded else None  # by the container
         self.interlaced = False  # whether any frame read so far is
+        self._reordered = 0  # how many frames times are sorted among
         self.begun = False  # whether frames were read beyond the first
         self._zero = self._timestamp(self._start[0]) if zero is None else zero
         self.end_s = 0.0  # when the last frame read so far leaves the screen
@@ -203,11 +208,31 @@ class VideoReader:
         coded = self.stream.codec_context.sample_aspect_ratio
         return self._fixed_aspect or coded or Fraction(1)
 
+    def _with_times(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[VideoFrame, float]]:
+        """Frames in the order shown, each with its time.
+
+        Some programs give frames times in the order of decoding (H.264 that was put into a file as
+        it came). Such a frame comes out later than its time, or its time before that of the last;
+        from there on times are sorted.
+        """
+        waiting, times_s, last_s = deque[VideoFrame](), list[float](), -inf
+        for frame in frames:
+            start_s = self._seconds(frame)
+            late = frame.dts is not None and frame.dts > self._timestamp(frame)
+            if late or start_s < last_s:
+                self._reordered = _MOST_REORDERED
+            last_s = start_s
+            waiting.append(frame)
+            heappush(times_s, start_s)
+            if len(waiting) > self._reordered:
+                yield waiting.popleft(), heappop(times_s)
+        while waiting:
+            yield waiting.popleft(), heappop(times_s)
+
     def _timed(self, frames: Iterable[VideoFrame]) -> Iterator[TimedFrame]:
         usual_s = usual_frame_s(self.stream)
         last_s: float | None = None
-        for frame in frames:
-            start_s = self._seconds(frame)
+        for frame, start_s in self._with_times(frames):
             if last_s is not None and start_s - last_s < -_MAX_BACK_S:
                 raise MediaError(
                     f"{describe(self.source)}: its times jump back by {last_s - start_s:.1f} s; it "
