@@ -191,7 +191,7 @@ def finetune_audio() -> Values:
         "data": {"batch_size": 1024},
         "augment": {"audio_noise": 0.0},  # official: none in fine-tuning
         "model": {"drop_token": 0.0},
-        "targets": {"labels": "several", "mixup": 5.0},  # Beta(5, 5)
+        "targets": {"labels": "several", "smoothing": 0.0, "mixup": 5.0},  # Beta(5, 5)
         "optim": _sgd(learning_rate=0.2, warmup_steps=5000),
         "train": {"steps": 50_000, "save_every": 5000},
         "eval_every": 5000,

@@ -162,7 +162,7 @@ class FinetuneConfig:
     clip: ClipChanges = field(default_factory=ClipChanges)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: BackboneChanges = field(default_factory=BackboneChanges)
-    targets: TargetConfig = field(default_factory=TargetConfig)
+    targets: TargetConfig = field(default_factory=lambda: TargetConfig(smoothing=0.1))  # §4.3
     optim: OptimConfig = field(default_factory=lambda: SGD)
     train: TrainConfig = field(default_factory=lambda: TrainConfig(steps=100_000, save_every=5000))
     seed: int = 0
