@@ -481,7 +481,7 @@ def _checked(values: Floats | Sequence[Floats], name: str, shape: str) -> Tensor
     tensor = _as_tensor(values, name)
     channels_last = not shape.endswith("3]") or tensor.shape[-1:] == (3,)
     if tensor.ndim != shape.count(",") + 1 or not channels_last or 0 in tensor.shape:
-        raise ConfigError(f"{name}: found shape {list(tensor.shape)}, expected {shape}, no 0")
+        raise ConfigError(f"{name}: found shape {list(tensor.shape)}, expected {shape} without a 0")
     if not tensor.is_floating_point():
         raise ConfigError(f"{name}: found {tensor.dtype}, expected floats in [-1, 1]")
     if not bool((tensor.abs() <= 1 + 1e-3).all()):

@@ -167,6 +167,21 @@ def test_times_of_words_are_kept_from_json(tmp_path: Path) -> None:
     assert read_captions(path) == [Caption(1.0, 2.0, "Don't stir.", words)]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.srt", "1\n00:00:01,000 --> 00:00:01,000\nstir the soup\n"),
+        ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:00.500\nstir the soup\n"),
+        ("a.json", '{"segments": [{"start": 1, "end": 1, "text": "stir the soup"}]}'),
+        ("a.json", '{"events": [{"tStartMs": 1000, "segs": [{"utf8": "stir the soup"}]}]}'),
+    ],
+)
+def test_an_end_that_is_not_after_the_start_counts_as_not_stated(
+    name: str, text: str, tmp_path: Path
+) -> None:
+    assert read_captions(save(tmp_path / name, text)) == [Caption(1.0, 2.5, "stir the soup")]
+
+
 def test_json_of_whisper_cpp_is_read(tmp_path: Path) -> None:
     one = {"offsets": {"from": 1000, "to": 2500}, "text": " Mix eggs"}
     path = save(tmp_path / "a.json", json.dumps({"transcription": [one]}))

@@ -105,7 +105,8 @@ def _read(text: str, suffix: str) -> tuple[list[Cue | Unread], str | None]:
 
 
 def captions_of(cues: Iterable[Cue], where: str) -> list[Caption]:
-    """The captions that cues say; one that does not say its end lasts as its words need.
+    """The captions that cues say; one without an end after its start lasts as its
+    words need.
 
     Raises:
         CaptionError: their times are no numbers.
@@ -117,7 +118,7 @@ def captions_of(cues: Iterable[Cue], where: str) -> list[Caption]:
         placed = sorted(group, key=lambda cue: cue.start_s)
         for cue, after in zip(placed, [*placed[1:], None], strict=True):
             start_s, end_s, text, words, _ = cue
-            if end_s is None:
+            if end_s is None or end_s <= start_s:
                 end_s = start_s + max(_SHORTEST_S, _WORD_S * len(text.split()))
                 end_s = min(end_s, after.start_s) if after is not None else end_s
             times = [start_s, end_s, *(at for word in words for at in (word.start_s, word.end_s))]

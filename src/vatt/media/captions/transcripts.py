@@ -41,9 +41,13 @@ def read_json(text: str) -> tuple[list[Cue | Unread], str | None]:
         return _youtube(values["events"]), None
     except (*_BAD, RecursionError) as error:
         raise ValueError(
-            f"not a caption file ({type(error).__name__}: {error}); expected the JSON of Whisper "
+            f"not a caption file: {_said(error)}, expected the JSON of Whisper "
             '("segments", "chunks", "transcription") or of YouTube ("events")'
         ) from error
+
+
+def _said(error: Exception) -> str:
+    return f"found no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _each(segments: Iterable[Any], reader: Callable[[Any], Cue]) -> list[Cue | Unread]:
@@ -53,7 +57,7 @@ def _each(segments: Iterable[Any], reader: Callable[[Any], Cue]) -> list[Cue | U
             cues.append(reader(segment))
         except _BAD as error:
             first = first or error
-            cues.append(Unread(str(error)))
+            cues.append(Unread(_said(error)))
     if first is not None and all(isinstance(cue, Unread) for cue in cues):
         raise first
     return cues
