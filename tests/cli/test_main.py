@@ -254,3 +254,10 @@ def test_results_are_one_line_of_json_or_tables(capsys):
     assert ["path", "runs/a"] in shown
     assert ["action", "sound", "event"] in shown
     assert ["knn", "0.25", "–"] in shown
+
+
+def test_names_with_brackets_and_colons_are_shown_as_they_are_and_sentences_one_a_line(capsys):
+    names = ["[/red].vtt: not read, no times", "talk [dQw4w9WgXcQ] :smile:.srt: not read, empty"]
+    render.result({"unread": names, "short": ["a", "b"]}, as_json=False)
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in shown if line] == [f"unread  {names[0]}", names[1], "short   a, b"]

@@ -75,7 +75,7 @@ def result(value: Any, *, as_json: bool) -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else PIPED_WIDTH  # names stay whole for grep
-    console = Console(highlight=False, soft_wrap=True, width=width)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
     for table in _tables(plain, title=""):
         console.print(table)
 
@@ -152,5 +152,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list):
-        return ", ".join(_cell(item) for item in value)
+        items = [_cell(item) for item in value]
+        return ("\n" if any(", " in item for item in items) else ", ").join(items)
     return str(value)

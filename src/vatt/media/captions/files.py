@@ -105,8 +105,7 @@ def _read(text: str, suffix: str) -> tuple[list[Cue | Unread], str | None]:
 
 
 def captions_of(cues: Iterable[Cue], where: str) -> list[Caption]:
-    """The captions that cues say; one without an end after its start lasts as its
-    words need.
+    """The captions that cues say; one without an end after its start lasts as its words need.
 
     Raises:
         CaptionError: their times are no numbers.
