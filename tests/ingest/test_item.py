@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from PIL import Image
 
 from tests.media.clips import Recipe, numbers, write
 from vatt.ingest.item import Making, Prepared, prepare_item
@@ -137,6 +138,17 @@ def test_bad_files_fail_with_a_cause_to_count_and_a_reason_to_read(tmp_path: Pat
             assert path.name in failure.reason
             causes[path.name] = failure.cause
     assert causes == {"unreadable.mp4": "unreadable", "noise.mp4": "damaged"}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP"])
+def test_an_image_that_is_called_a_video_is_named_and_not_stored(
+    format: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.mp4"
+    Image.new("RGB", (64, 48), "red").save(path, format=format)
+    outcome = prepare_item(item(path), TimeLimit(), Making(form=FORM, folder=tmp_path))
+    assert isinstance(outcome, Skipped)
+    assert (outcome.cause, outcome.reason) == ("unreadable", f"{path}: an image, expected a video")
 
 
 def test_a_video_that_is_never_on_screen_is_named_and_not_stored_as_nothing(tmp_path: Path) -> None:

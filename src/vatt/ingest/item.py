@@ -16,6 +16,7 @@ from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import Item, Skipped
 from vatt.media.captions.choose import CaptionChoice, find_captions
 from vatt.media.captions.clean import of_part, on_clock
+from vatt.media.container import IMAGE_SUFFIXES
 from vatt.media.damage import Gap, what_is_damaged
 from vatt.media.media_file import open_media
 from vatt.media.remux import beside_black
@@ -116,6 +117,8 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
             media = files.enter_context(opened(item.path))
             if not media.has_video and not making.lone_audio:
                 return _skipped_audio(item)
+            if media.is_image and item.path.suffix.lower() not in IMAGE_SUFFIXES:
+                return _skipped(item, "unreadable", f"{item.path}: an image, expected a video")
             if not media.has_video:
                 folder.mkdir(exist_ok=True)
                 joined = folder / "beside-black.mkv"

@@ -68,7 +68,9 @@ class Damage:
         """The spans in order, joined where they overlap, on the clock that starts at `zero_s`."""
         gaps: list[Gap] = []
         for span in sorted(set(self.spans)):
-            gap = Gap(span.start_s - zero_s, span.end_s - zero_s, span.cause)
+            gap = Gap(max(0.0, span.start_s - zero_s), span.end_s - zero_s, span.cause)
+            if gap.end_s <= 0:
+                continue  # before the first frame
             if gaps and gap.start_s <= gaps[-1].end_s:
                 last = gaps.pop()
                 known = gap.cause in last.cause

@@ -119,6 +119,11 @@ class MediaFile:
         return video_stream(self.container) is not None
 
     @property
+    def is_image(self) -> bool:
+        """Whether it is the file of a still image."""
+        return self.container.format.name.endswith("_pipe")
+
+    @property
     def declared_s(self) -> float:
         """How long it says that its video is; 0 when it does not say."""
         return declared_s(self.container)

@@ -241,6 +241,8 @@ def resumed(config: PretrainConfig) -> TrainingState:
             f"steps that are made in {config.start_from}; train for more, or start from a "
             "model/ folder, which begins at step 0"
         )
+    if state.step >= config.train.steps:
+        logger.info("all %d steps are made: nothing is left to do", state.step)
     before = state.facts.get("data") if state.of_this_run else None
     data = same_data(config.data, before, state.folder)
     return replace(state, facts={**state.facts, "data": data})
