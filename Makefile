@@ -18,7 +18,7 @@ STAMP := $(VENV)/set-up-seconds
 help:
 	@echo "make demo       record clips, prepare, pre-train, evaluate, report: about 10 minutes on 2 cores"
 	@echo "make demo-long  the same with 3 times the training clips and 5 times the steps"
-	@echo "make test       the tests, in under 6 minutes"
+	@echo "make test       the tests, in about 5 minutes on 2 cores"
 	@echo "make check      everything CI checks except the demo: tests, slow tests, lint, types"
 	@echo "make clean      remove the environment and build outputs (not runs/)"
 
