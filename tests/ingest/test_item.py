@@ -128,16 +128,22 @@ def test_bad_files_fail_with_a_cause_to_count_and_a_reason_to_read(tmp_path: Pat
     good = write(tmp_path / "good.mp4", replace(PLAIN, frames=100, audio_codec=None)).read_bytes()
     unreadable, noise = tmp_path / "unreadable.mp4", tmp_path / "noise.mp4"
     unreadable.write_bytes(b"\0" * 1000)
+    nothing = tmp_path / "nothing.mp4"  # neither video nor audio, and so not audio alone
+    nothing.write_bytes(good[: good.index(b"moov") + 200])
     noise.write_bytes(good[: len(good) // 2] + b"\xff" * (len(good) - len(good) // 2))
     causes = {}
-    for path in (unreadable, noise):
+    for path in (unreadable, noise, nothing):
         for copy in (True, False):
             making = Making(form=FORM, copy=copy, folder=tmp_path)
             failure = prepare_item(item(path), TimeLimit(), making)
             assert isinstance(failure, Skipped)
             assert path.name in failure.reason
             causes[path.name] = failure.cause
-    assert causes == {"unreadable.mp4": "unreadable", "noise.mp4": "damaged"}
+    assert causes == {
+        "unreadable.mp4": "unreadable",
+        "noise.mp4": "damaged",
+        "nothing.mp4": "unreadable",
+    }
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP"])

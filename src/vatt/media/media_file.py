@@ -108,15 +108,17 @@ class MediaFile:
     def facts(self) -> MediaFacts:
         """What it holds, by its headers, packets and first frame."""
         with media_errors(self.source):
-            if video_stream(self.container) is None and audio_stream(self.container) is None:
-                raise MediaError(f"{describe(self.source)}: holds neither picture nor sound")
             reader = self._reader if self.has_video else None
             return read_facts(self.container, reader, self.packets)
 
     @property
     def has_video(self) -> bool:
-        """Whether it has a video track; a cover is none."""
-        return video_stream(self.container) is not None
+        """Whether it has a video track and not audio alone; a cover is none."""
+        if video_stream(self.container) is not None:
+            return True
+        if audio_stream(self.container) is None:
+            raise MediaError(f"{describe(self.source)}: holds neither picture nor sound")
+        return False
 
     @property
     def is_image(self) -> bool:
