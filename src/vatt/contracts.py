@@ -101,7 +101,7 @@ class Augmentation:
     gain: float = 1.0
 
 
-class Layout(NamedTuple):
+class PlaneLayout(NamedTuple):
     """How the bytes of a clip's planes lie and become colours: 4:2:0, 8 bits.
 
     The luma [T, height, width] comes first, then the chroma [T, 2, ⌈height/2⌉, ⌈width/2⌉], blue
@@ -138,7 +138,7 @@ class Clip:
     augmentation: Augmentation
     draw: int
     video: int = 0
-    layout: Layout | None = None
+    layout: PlaneLayout | None = None
     labels: Labels = field(default_factory=dict)
 
 
@@ -162,7 +162,7 @@ class Batch:
 
     frames: uint8, RGB [B, T, H, W, 3], zeros right of and below the smaller ones; or all bytes of
         the clips' planes, one clip after the other;
-    layout: int64 [B, 5]: a clip's first byte there, height, width, bt709, full_range (see Layout);
+    layout: int64 [B, 5]: a clip's first byte there, then its `PlaneLayout`;
         of RGB height and width alone, where they are not those of `frames`;
     waveform: int16 [B, S]; has_audio: bool [B];
     word_ids: int64 [B, K, L]; text_mask: bool [B, K]; draw: int64 [B];

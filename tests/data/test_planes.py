@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from tests.data.small_shards import FPS, Video, damage, write_shards
 from tests.media.plane_clips import smooth_planes
-from vatt.contracts import Augmentation, Batch, Clip, ClipSpec, Crop, Layout
+from vatt.contracts import Augmentation, Batch, Clip, ClipSpec, Crop, PlaneLayout
 from vatt.data import clip_reader as reader_module
 from vatt.data.augment import AugmentConfig, apply
 from vatt.data.data_config import DataConfig
@@ -32,7 +32,7 @@ CROP = Crop(0.12, 0.2, 0.7, 0.55)
 SHARES = {False: (0.299, 0.114), True: (0.2126, 0.0722)}
 
 
-def clip_of(layout: Layout, augmentation: Augmentation, seed: int) -> Clip:
+def clip_of(layout: PlaneLayout, augmentation: Augmentation, seed: int) -> Clip:
     planes = smooth_planes(T, layout.height, layout.width, seed=seed)
     chroma = np.stack(planes[1:], axis=1)
     return Clip(
@@ -49,7 +49,7 @@ def clip_of(layout: Layout, augmentation: Augmentation, seed: int) -> Clip:
     )
 
 
-def reference(layout: Layout, augmentation: Augmentation, seed: int) -> NDArray[np.float64]:
+def reference(layout: PlaneLayout, augmentation: Augmentation, seed: int) -> NDArray[np.float64]:
     """One clip by Pillow's filter and the equations of H.273: RGB in [-1, 1]."""
     crop = augmentation.crop
     box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
@@ -83,11 +83,11 @@ def reference(layout: Layout, augmentation: Augmentation, seed: int) -> NDArray[
 @pytest.mark.parametrize("full_range", [False, True])
 def test_planes_of_several_sizes_become_the_rgb_of_a_clip_by_clip_reference(bt709, full_range):
     asked = [
-        (Layout(48, 64, bt709, full_range), Augmentation()),
-        (Layout(30, 90, bt709, full_range), Augmentation(crop=CROP)),
-        (Layout(96, 54, not bt709, full_range), Augmentation(crop=CROP, flip=True)),
-        (Layout(16, 20, bt709, not full_range), Augmentation(flip=True)),
-        (Layout(51, 33, bt709, full_range), Augmentation(crop=CROP)),
+        (PlaneLayout(48, 64, bt709, full_range), Augmentation()),
+        (PlaneLayout(30, 90, bt709, full_range), Augmentation(crop=CROP)),
+        (PlaneLayout(96, 54, not bt709, full_range), Augmentation(crop=CROP, flip=True)),
+        (PlaneLayout(16, 20, bt709, not full_range), Augmentation(flip=True)),
+        (PlaneLayout(51, 33, bt709, full_range), Augmentation(crop=CROP)),
     ]
     batch = Batch.collate([clip_of(*one, seed) for seed, one in enumerate(asked)])
     frames = apply(batch, SPEC).frames
@@ -100,7 +100,7 @@ def test_planes_of_several_sizes_become_the_rgb_of_a_clip_by_clip_reference(bt70
 
 
 def test_autocast_around_planes_changes_nothing():
-    batch = Batch.collate([clip_of(Layout(48, 64, True, False), Augmentation(crop=CROP), 0)])
+    batch = Batch.collate([clip_of(PlaneLayout(48, 64, True, False), Augmentation(crop=CROP), 0)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         frames = apply(batch, SPEC).frames
     assert frames.dtype == torch.float32

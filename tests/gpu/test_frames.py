@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from tests.data.test_planes import CROP, SPEC, clip_of
-from vatt.contracts import Augmentation, Batch, Layout
+from vatt.contracts import Augmentation, Batch, PlaneLayout
 from vatt.data.augment import apply
 
 pytestmark = pytest.mark.gpu
@@ -14,9 +14,9 @@ COLOURED = Augmentation(
     crop=CROP, flip=True, brightness=0.1, saturation=1.3, contrast=0.7, hue=0.1, gain=0.5
 )
 CLIPS = [
-    (Layout(48, 64, True, False), Augmentation()),
-    (Layout(30, 90, False, True), COLOURED),
-    (Layout(51, 33, True, True), Augmentation(crop=CROP)),
+    (PlaneLayout(48, 64, True, False), Augmentation()),
+    (PlaneLayout(30, 90, False, True), COLOURED),
+    (PlaneLayout(51, 33, True, True), Augmentation(crop=CROP)),
 ]
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.media.clips import Recipe, numbers, write
 from tests.media.plane_clips import FPS, smooth_planes, write_planes
-from vatt.contracts import Layout
+from vatt.contracts import PlaneLayout
 from vatt.errors import MediaError
 from vatt.media.container import FilePart
 from vatt.media.media_file import decode_frames, open_media
@@ -45,7 +45,7 @@ def stored(tmp_path_factory) -> Path:
 def test_planes_are_those_stored_after_any_seek(stored, start):
     shown = [*range(start, start + 8), start + 15]
     found = planes_of(stored, [n / FPS + 0.03 for n in shown])
-    assert found.form == Layout(HEIGHT, WIDTH, bt709=False, full_range=False)
+    assert found.form == PlaneLayout(HEIGHT, WIDTH, bt709=False, full_range=False)
     assert_shows(found, smooth_planes(FRAMES, HEIGHT, WIDTH), shown)
 
 
@@ -156,7 +156,7 @@ def test_a_video_that_changes_its_size_on_the_way_keeps_the_first_form(tmp_path)
     path.write_bytes(b"".join(parts))
     with open_media(path) as media:
         found, *_ = media.all_planes()
-    assert found.form == Layout(32, 48, bt709=False, full_range=False)
+    assert found.form == PlaneLayout(32, 48, bt709=False, full_range=False)
     assert_array_equal(found.luma[:6], first[0])
     halved = second[0].reshape(6, 32, 2, 48, 2).mean((2, 4))
     assert np.abs(found.luma[6:] - halved).mean() < 1.0  # scaled and rounded

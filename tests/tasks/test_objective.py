@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.data.test_planes import CROP, SPEC, clip_of
 from tests.distributed.objective import CLIP, whole
 from vatt.config import from_values
-from vatt.contracts import Augmentation, Batch, Layout
+from vatt.contracts import Augmentation, Batch, PlaneLayout
 from vatt.data.augment import apply
 from vatt.losses import LossConfig
 from vatt.models.classifier import ClassifierConfig
@@ -99,7 +99,7 @@ def test_a_step_of_fine_tuning_reads_nothing_from_the_device_and_mixes_none(kind
 @pytest.mark.parametrize("antialias", [True, False])
 def test_planes_are_resized_and_coloured_without_reading_them(antialias):
     coloured = Augmentation(CROP, True, 0.1, 1.3, 0.7, 0.1, 0.5)
-    layouts = [Layout(48, 64, True, False), Layout(30, 90, False, True)]
+    layouts = [PlaneLayout(48, 64, True, False), PlaneLayout(30, 90, False, True)]
     clips = [clip_of(layout, coloured, seed) for seed, layout in enumerate(layouts)]
     batch = Batch.collate(clips)
     with NoCopiesThatWait():

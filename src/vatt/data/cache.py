@@ -29,7 +29,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vatt.contracts import Layout
+from vatt.contracts import PlaneLayout
 from vatt.devices import free_memory
 from vatt.errors import DataError, MediaError
 from vatt.media.media_file import open_media
@@ -94,7 +94,7 @@ class CacheTable:
 
     Its frames begin at byte `first_byte`, their times at `starts_s[first_frame]`; sample s is at
     `sound_offset` + 2 s. A video with no frames was left out; -1 samples: it has no audio.
-    layout: int64 [n, 4], see contracts.Layout; of RGB height and width alone.
+    layout: int64 [n, 4], see contracts.PlaneLayout; of RGB height and width alone.
     """
 
     rows: NDArray[np.int64]
@@ -143,7 +143,7 @@ class VideoCache:
         if self._settings.size is not None:
             frames = flat[: count * height * width * 3].reshape(count, height, width, 3)
         else:
-            form = Layout(height, width, bool(bt709), bool(full_range))
+            form = PlaneLayout(height, width, bool(bt709), bool(full_range))
             flat = flat[: count * frame_bytes(height, width)]
             frames = Planes(form, Box(0, 0, height, width), flat, count)
         samples = table.samples[entry]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, Layout
+from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, PlaneLayout
 from vatt.media.planes import Box, Planes, frame_bytes, half
 
 _SPARE = 2  # luma pixels beyond those that are needed, against rounding
@@ -153,12 +153,12 @@ def _needed(start: float, extent: float, size_in: int, size_out: int) -> tuple[i
 
 def as_clip(
     frames: NDArray[np.uint8] | Planes, changes: Augmentation
-) -> tuple[NDArray[np.uint8], Augmentation, Layout | None]:
+) -> tuple[NDArray[np.uint8], Augmentation, PlaneLayout | None]:
     """Decoded frames, and changes of the whole frame, as `Clip` takes them."""
     if not isinstance(frames, Planes):
         return frames, changes, None
     height, width, *colours = frames.form
-    layout = Layout(*frames.box.size, *colours)
+    layout = PlaneLayout(*frames.box.size, *colours)
     return frames.flat, within(changes, frames.box, height, width), layout
 
 

@@ -15,7 +15,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from vatt.contracts import Layout
+from vatt.contracts import PlaneLayout
 from vatt.errors import MediaError
 from vatt.media.container import describe
 from vatt.media.frame_filters import (
@@ -89,13 +89,13 @@ class Planes(NamedTuple):
     flat: uint8, all bytes: the luma of all frames, then their chroma.
     """
 
-    form: Layout
+    form: PlaneLayout
     box: Box
     flat: NDArray[np.uint8]
     frames: int
 
     @classmethod
-    def empty(cls, frames: int, form: Layout, box: Box) -> Planes:
+    def empty(cls, frames: int, form: PlaneLayout, box: Box) -> Planes:
         """Planes to be filled: `frames` frames of `form`, cut to `box`."""
         size = frames * frame_bytes(*box.size)
         if size > _MAX_BYTES:
@@ -205,10 +205,10 @@ class PlaneCopier:
         self._as_it_is = size is None and _is_direct(example)
         if self._as_it_is:
             bt709, full = color_matrix(example) == BT709, _is_full(example)
-            self.form = Layout(*reader.size, bt709, full)
+            self.form = PlaneLayout(*reader.size, bt709, full)
         else:
             size = size or at_most_largest(*(reader.size[::-1] if turned % 2 else reader.size))
-            self.form = Layout(*size, bt709=True, full_range=False)
+            self.form = PlaneLayout(*size, bt709=True, full_range=False)
         self._convert = FrameConverter(
             (self.form.height, self.form.width),
             "yuv420p",
