@@ -328,8 +328,8 @@ def model_folder(path: FilePath) -> Path:
     folder = given / "model" if (given / "model" / "config.json").is_file() else given
     if not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{given}: no model here (neither config.json nor model/config.json); expected a run "
-            "folder of `vatt pretrain` or a model folder"
+            f"{given}: no model here (neither config.json nor model/config.json); expected the "
+            "folder of a run that has ended or saved, or of a model"
         )
     return folder
 

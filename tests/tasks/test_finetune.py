@@ -199,7 +199,7 @@ def test_a_larger_input_has_a_position_for_each_of_its_patches(tiny, tmp_path):
 
 def test_a_finetuned_model_is_a_start_for_other_and_for_the_same_classes(finished, tiny, tmp_path):
     start = str(finished[0].out)
-    same = config(tiny, tmp_path / "same", start_from=start, train={"steps": 1}, epochs="none")
+    same = config(tiny, tmp_path / "same", start_from=start)
     sizes, clip = finetune.starting_settings(same)
     spec = finetune.clip_spec(same, sizes, clip)
     state = checkpoint.TrainingState()

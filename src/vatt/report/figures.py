@@ -22,6 +22,7 @@ from scipy.stats import gaussian_kde
 from sklearn.manifold import TSNE
 
 INK = "#010203"  # stands for the page's text colour; no other use of it
+WIDTH_IN = 9.6  # of all figures: pages scale them to one width, and so their words to one size
 COLOURS = ("#3f7fbf", "#d9803a", "#4c9f70", "#9d6bb3")
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # the page's own fonts
@@ -136,7 +137,7 @@ def confusion(counts: NDArray[np.integer], names: Sequence[str]) -> Markup:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(9.0, 1.5 + 0.3 * len(names))
     with _style("confusion"):
-        figure = Figure(figsize=(side, side), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, side), layout="constrained")
         axis, places = figure.subplots(), np.arange(len(names))
         for row, column in np.argwhere(shares > 0).tolist():
             box = [column - 0.5, column + 0.5], row - 0.5, row + 0.5
@@ -147,6 +148,7 @@ def confusion(counts: NDArray[np.integer], names: Sequence[str]) -> Markup:
         axis.set(
             xticks=places, yticks=places, xlabel="taken for", ylabel="true",
             xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal",
+            anchor="W",
         )  # fmt: skip
         axis.set_xticklabels(names, rotation=90)
         axis.set_yticklabels(names)
@@ -159,7 +161,7 @@ def _style(name: str) -> AbstractContextManager[None]:
 
 
 def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(9.6, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 

@@ -184,6 +184,11 @@ class FinetuneConfig:
             raise ConfigError(f"clips_at_once: found {self.clips_at_once}, expected >= 1")
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(f"epochs: found {self.epochs}, expected > 0")
+        if self.epochs is None and self.optim.warmup_steps > self.train.steps:
+            raise ConfigError(  # before files are prepared; the optimiser checks it for epochs
+                f"optim.warmup_steps: found {self.optim.warmup_steps}, expected <= train.steps "
+                f"({self.train.steps})"
+            )
 
     @property
     def modality(self) -> Literal["video", "audio"]:
