@@ -1,4 +1,4 @@
-"""Trials of fine-tuning: each with settings and a folder of its own; a finished one is only read."""
+"""Trials of fine-tuning, each in a folder of its own with its settings; finished ones are read."""
 
 from __future__ import annotations
 
