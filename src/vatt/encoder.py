@@ -5,37 +5,35 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from vatt.config import CONFIG_FILE, from_values, read_toml
-from vatt.contracts import AudioKind, ClipSpec, FramePath
-from vatt.data.file_clips import spread_frames, spread_waveforms
+from vatt.contracts import ClipSpec, FramePath
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import AutocastSetting, pick_device
 from vatt.devices import autocast as computing_in
-from vatt.errors import CheckpointError, ConfigError, MediaError
-from vatt.media.audio import resample
-from vatt.media.media_file import open_media
+from vatt.encoder_inputs import (
+    CLIPS_AT_ONCE,
+    FilePath,
+    Input,
+    Signal,
+    Texts,
+    as_list,
+    as_tensor,
+    read_audio,
+    read_video,
+)
+from vatt.errors import CheckpointError, ConfigError
 from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, read_frame_path
-
-FilePath: TypeAlias = str | os.PathLike[str]
-Floats: TypeAlias = Tensor | NDArray[np.floating]
-Signal: TypeAlias = FilePath | Sequence[FilePath] | Floats | Sequence[Floats]
-Texts: TypeAlias = str | Sequence[str] | Tensor | NDArray[np.integer]
-CLIPS_AT_ONCE = 32
-MAX_RATE_HZ = 768_000  # of waveforms
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class Encoder:
             features = self.module.video_features(frames)
             return features, *self.module.heads.video(features)
 
-        inputs = _read_video(videos, self.spec, self.frame_path, self.device)
+        inputs = read_video(videos, self.spec, self.frame_path, self.device)
         features, va, vt = _run(network, inputs, self.frame_path, self.device)
         return EncodedVideo(features, normalize(va, dim=1), normalize(vt, dim=1))
 
@@ -161,7 +159,7 @@ class Encoder:
             has_audio = torch.ones(len(features), dtype=torch.bool, device=features.device)
             return features, self.module.heads.audio(features, has_audio)
 
-        inputs = _read_audio(audio, self.spec, self.module.config.audio.kind, sample_rate_hz)
+        inputs = read_audio(audio, self.spec, self.module.config.audio.kind, sample_rate_hz)
         features, va = _run(network, inputs, self.frame_path, self.device)
         return EncodedAudio(features, normalize(va, dim=1))
 
@@ -185,7 +183,7 @@ class Encoder:
 
         all_ids = self._word_ids(texts)
         parts = torch.split(all_ids, 16 * CLIPS_AT_ONCE)
-        inputs = (_Input(ids) for ids in parts)
+        inputs = (Input(ids) for ids in parts)
         features, vt = _run(network, inputs, self.frame_path, self.device)
         unknown_id = self.tokenizer.unknown_id if self.tokenizer else 1
         is_word, is_unknown = all_ids > 0, all_ids == unknown_id
@@ -197,7 +195,7 @@ class Encoder:
         if isinstance(texts, np.ndarray) and texts.dtype.kind in "UO":
             texts = texts.tolist()
         if not isinstance(texts, Tensor | np.ndarray):
-            strings = [texts] if isinstance(texts, str) else _as_list(texts, "texts")
+            strings = [texts] if isinstance(texts, str) else as_list(texts, "texts")
             others = [type(one).__name__ for one in strings if not isinstance(one, str)]
             if others:
                 raise ConfigError(
@@ -209,7 +207,7 @@ class Encoder:
                     "it from the run's model/ folder, or give word ids [B, L]"
                 )
             return torch.from_numpy(self.tokenizer.encode(strings, self.spec.words))
-        ids, size = _as_tensor(texts, "word ids"), self.module.config.text.vocabulary
+        ids, size = as_tensor(texts, "word ids"), self.module.config.text.vocabulary
         if ids.ndim != 2 or 0 in ids.shape or ids.dtype.is_floating_point or ids.is_complex():
             raise ConfigError(
                 f"word ids: found {ids.dtype} {list(ids.shape)}, expected integers [B, L]"
@@ -264,9 +262,9 @@ class ClipClassifier:
 
         config = self.module.config
         if config.modality == "video":
-            inputs = _read_video(clips, self.spec, self.frame_path, self.device)
+            inputs = read_video(clips, self.spec, self.frame_path, self.device)
         else:
-            inputs = _read_audio(clips, self.spec, config.model.audio.kind, sample_rate_hz)
+            inputs = read_audio(clips, self.spec, config.model.audio.kind, sample_rate_hz)
         return Classified(*_run(network, inputs, self.frame_path, self.device))
 
     def predict(self, clips: Signal, topk: int = 5, **rate: int) -> list[dict[str, float]]:
@@ -349,16 +347,9 @@ def _frame_path(folder: Path, autocast: AutocastSetting | None) -> FramePath:
     return path if autocast is None else replace(path, autocast=autocast)
 
 
-class _Input(NamedTuple):
-    """What a network takes at once: several clips, or the clips of one file."""
-
-    values: Tensor
-    of_one_file: bool = False
-
-
 def _run(
     network: Callable[[Tensor], tuple[Tensor, ...]],
-    inputs: Iterable[_Input],
+    inputs: Iterable[Input],
     path: FramePath,
     device: torch.device,
 ) -> list[Tensor]:
@@ -370,121 +361,3 @@ def _run(
         parts.append([one.mean(0, keepdim=True) if of_one_file else one for one in rows])
     # Joined outside inference mode: the results may be part of a computation that has gradients.
     return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
-
-
-def _read_video(
-    videos: Signal, spec: ClipSpec, path: FramePath, device: torch.device
-) -> Iterator[_Input]:
-    """Frames [n, T, H, W, 3] in [-1, 1]."""
-    if _holds_arrays(videos):
-        frames = _checked(videos, "frames", "[B, T, H, W, 3]")
-        yield from map(_Input, torch.split(frames, CLIPS_AT_ONCE))
-        return
-    for name in _paths(videos):
-        with open_media(name, damaged=True, sparsely=True) as media:
-            if media.facts.video is None:
-                raise MediaError(f"{name}: has no video; encode_audio reads its audio")
-            frames = spread_frames(media, spec, path, device)
-        yield _Input(frames, of_one_file=True)
-
-
-def _read_audio(
-    audio: Signal, spec: ClipSpec, kind: AudioKind, sample_rate_hz: int | None
-) -> Iterator[_Input]:
-    """Waveforms [n, S] in [-1, 1], or log-mel values; of a file, of the clips of `_read_video`."""
-    if _holds_arrays(audio):
-        found = _as_tensor(audio, "waveform")
-        if found.ndim == 3 and kind == "spectrogram":
-            values = _checked(found, "spectrogram", "[B, F, M]")
-        else:
-            values = _at_rate(_checked(found, "waveform", "[B, S]"), sample_rate_hz, spec)
-        yield from map(_Input, torch.split(values, CLIPS_AT_ONCE))
-        return
-    for path in _paths(audio):
-        with open_media(path, damaged=True, sparsely=True) as media:
-            clips = spread_waveforms(media, spec)
-        if clips is None:
-            raise MediaError(f"{path}: has no audio")
-        yield _Input(torch.from_numpy(clips).float().div_(2**15), of_one_file=True)
-
-
-def _at_rate(waveforms: Tensor, rate_hz: int | None, spec: ClipSpec) -> Tensor:
-    """Waveforms [B, S] at the model's rate."""
-    if rate_hz is None:
-        raise ConfigError("waveform: give its rate, as in sample_rate_hz=48_000")
-    if not isinstance(rate_hz, int | float | np.number) or not (
-        0 < rate_hz <= MAX_RATE_HZ and rate_hz == int(rate_hz)
-    ):
-        raise ConfigError(
-            f"sample_rate_hz: found {rate_hz!r}, expected a whole number from 1 to {MAX_RATE_HZ:,}"
-        )
-    if rate_hz == spec.sample_rate_hz:
-        return waveforms
-    rows, to_hz = waveforms.detach().cpu().numpy(), spec.sample_rate_hz
-    try:
-        resampled = np.stack([resample(row, from_hz=int(rate_hz), to_hz=to_hz) for row in rows])
-    except (ValueError, OSError):  # libswresample gives nothing
-        resampled = np.zeros((len(rows), 0), np.float32)
-    if not resampled.size:
-        raise ConfigError(
-            f"waveform: found {waveforms.shape[1]} samples at {rate_hz} Hz, too few to resample "
-            f"them to the model's {to_hz} Hz; give more, or another sample_rate_hz"
-        )
-    return torch.from_numpy(resampled)
-
-
-def _holds_arrays(values: Any) -> TypeGuard[Floats | Sequence[Floats]]:
-    """Whether values are given, in one array or several; else they are paths."""
-    several = isinstance(values, list | tuple) and len(values) > 0
-    arrays = Tensor | np.ndarray
-    return isinstance(values, arrays) or (several and all(isinstance(v, arrays) for v in values))
-
-
-def _as_tensor(values: Any, name: str) -> Tensor:
-    """An array or a list of arrays as one tensor.
-
-    Raises:
-        ConfigError: torch cannot take it, or the arrays of the list differ in shape.
-    """
-    try:
-        if isinstance(values, list | tuple):
-            return torch.stack([_as_tensor(one, name) for one in values])
-        if isinstance(values, np.ndarray):  # torch takes no negative strides, nor other byte orders
-            values = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
-        return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{name}: cannot be taken as one tensor: {error}") from error
-
-
-def _as_list(values: Any, name: str) -> list[Any]:
-    try:
-        listed = list(values)
-    except TypeError as error:
-        raise ConfigError(f"{name}: found {type(values).__name__}, expected a list") from error
-    if not listed:
-        raise ConfigError(f"found no {name}, expected at least one")
-    return listed
-
-
-def _paths(names: Any) -> list[Path]:
-    listed = [names] if isinstance(names, str | os.PathLike) else _as_list(names, "paths")
-    for name in listed:
-        if not isinstance(name, str | os.PathLike):
-            raise ConfigError(
-                f"found {type(name).__name__}, expected paths, or float arrays of one shape"
-            )
-    return [Path(name) for name in listed]
-
-
-def _checked(values: Floats | Sequence[Floats], name: str, shape: str) -> Tensor:
-    """Values as a tensor, once they are floats in [-1, 1] of the right number of axes."""
-    tensor = _as_tensor(values, name)
-    channels_last = not shape.endswith("3]") or tensor.shape[-1:] == (3,)
-    if tensor.ndim != shape.count(",") + 1 or not channels_last or 0 in tensor.shape:
-        raise ConfigError(f"{name}: found shape {list(tensor.shape)}, expected {shape} without a 0")
-    if not tensor.is_floating_point():
-        raise ConfigError(f"{name}: found {tensor.dtype}, expected floats in [-1, 1]")
-    if not bool((tensor.abs() <= 1 + 1e-3).all()):
-        low, high = float(tensor.min()), float(tensor.max())
-        raise ConfigError(f"{name}: found values from {low:g} to {high:g}, expected [-1, 1]")
-    return tensor.float()

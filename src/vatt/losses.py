@@ -22,6 +22,7 @@ LossForm = Literal["paper", "official", "symmetric"]
 Normaliser = Literal["global", "local"]
 
 SAME_CLIP = 500  # thousandths of a clip: what starts nearer than this shares more than half
+SCORES_AT_ONCE = 2**28  # 1 GiB
 MASKED = -1e9  # masks a score: exp(-1e9) is 0, and unlike -inf it makes no NaN
 
 
@@ -44,7 +45,8 @@ class LossConfig:
     their time, and texts of the same words as one of its own, are not its negatives. negatives:
     they are (eq. 4 and 5 to the letter)."""
     chunk: int | None = None
-    """Columns of the similarity matrix held at once; left out: all. Saves memory, costs time."""
+    """Columns of the similarity matrix held at once; left out: as many as make 1 GiB of scores.
+    Fewer save memory and cost time."""
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -233,7 +235,8 @@ def _log_sum_exp(
     Columns that are known to repeat a row are left out for that row. In chunks, the scores of a
     chunk are dropped and computed again in the backward pass, so that memory is rows × chunk.
     """
-    if chunk is None or chunk >= len(columns):
+    chunk = chunk or max(1, SCORES_AT_ONCE // len(rows))
+    if chunk >= len(columns):
         return _chunk_log_sum_exp(rows, columns, column_mask, tau, known)
     if column_mask is None:
         column_mask = torch.ones(len(columns), dtype=torch.bool, device=columns.device)

@@ -34,6 +34,9 @@ FREE_SETTINGS = (
     "train.log_every",
     "train.device",
     "train.threads",
+    "train.micro_batch",
+    "train.recompute",
+    "train.compile",
 )
 
 

@@ -50,6 +50,7 @@ def whole(masks: str) -> Batch:
         word_ids=words * texts[..., None],
         text_mask=texts,
         draw=torch.randint(0, 2**62, (G,), generator=rng),
+        positions=tuple(range(G)),
         crop=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(G, 1),
         flip=torch.zeros(G, dtype=torch.bool),
         colour=torch.tensor([[0.0, 1.0, 1.0, 0.0]]).repeat(G, 1),
@@ -94,7 +95,7 @@ def losses_and_gradients(shared: str, form: str, masks: str) -> dict[str, Tensor
         train=TrainConfig(autocast="off"),
     )
     mine = rows_of_rank(whole(masks), distributed.rank(), distributed.world_size())
-    spread = parallelize(model)  # lives until the gradients are there
+    spread = parallelize(model, settings.train)  # lives until the gradients are there
     shares = objective(mine, spread, settings)
     torch.autograd.backward(shares["loss"])
     found = {f"loss/{name}": v for name, v in whole_batch(shares).items()}

@@ -8,6 +8,7 @@ from tests.distributed.collectives import rows
 from tests.distributed.ranks import run_ranks
 from tests.distributed.world_of_one import check_collectives, joined
 from vatt import distributed
+from vatt.training.loop import TrainConfig
 from vatt.training.parallel import parallelize
 
 WORLD = 3
@@ -58,5 +59,5 @@ def test_one_process_needs_no_process_group():
         assert distributed.gather(mine) is mine
         assert distributed.sum_over_ranks(mine) is mine
         assert distributed.gather_json({"a": 1}) == [{"a": 1}]
-        assert parallelize(module) is module
+        assert parallelize(module, TrainConfig()) is module
         assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)

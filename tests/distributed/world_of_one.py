@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
 
 from vatt import distributed
+from vatt.training.loop import TrainConfig
 from vatt.training.parallel import parallelize
 
 
@@ -36,7 +37,7 @@ def check_collectives(device: torch.device) -> None:
     distributed.barrier()
 
     module = nn.Linear(2, 2).to(device)
-    spread = parallelize(module)
+    spread = parallelize(module, TrainConfig())
     assert isinstance(spread, DistributedDataParallel)
     spread(rows.detach()).square().sum().backward()
     expected = torch.autograd.grad(module(rows.detach()).square().sum(), list(module.parameters()))

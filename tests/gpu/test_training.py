@@ -18,6 +18,7 @@ from vatt.devices import seeded
 from vatt.errors import TrainingError
 from vatt.losses import LossConfig
 from vatt.models.model_config import ModelConfig
+from vatt.models.transformer import layers_of
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, save_model
 from vatt.presets import tiny
@@ -49,13 +50,16 @@ class Run:
         self.model = Vatt(self.config.model).to(device)
         self.optimiser = Optimiser(self.config.optim, self.model.named_parameters(), steps=STEPS)
         self.learner = Learner(
-            objective=partial(objective, model=parallelize(self.model.train()), config=self.config),
+            objective=partial(objective, model=self.spread(), config=self.config),
             optimiser=self.optimiser,
             write_model=lambda folder: save_model(folder, self.model, CLIP),
             facts=dict,
             seed=0,
             buffers=tuple(self.model.buffers()),
         )
+
+    def spread(self) -> torch.nn.Module:
+        return parallelize(self.model.train(), self.config.train, layers_of(self.model))
 
     def train(self, batches: Iterator[Batch], folder: Path, start_step: int = 0) -> None:
         train(self.config.train, self.learner, batches, folder=folder, start_step=start_step)

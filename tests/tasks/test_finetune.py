@@ -220,9 +220,8 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(tiny, tmp_path, at_once
     targets = torch.eye(2)[[0, 1, 1, 0]]
     found = []
     for size in (None, at_once):
-        settings = config(
-            tiny, tmp_path, clips_at_once=size or "none", model={"drop_token": 0.5, "dropout": 0.0}
-        )
+        train = {"micro_batch": size or "none"}
+        settings = config(tiny, tmp_path, train=train, model={"drop_token": 0.5, "dropout": 0.0})
         sizes, clip = finetune.starting_settings(settings)
         state, spec = checkpoint.TrainingState(), finetune.clip_spec(settings, sizes, clip)
         model = finetune.model_at(state, settings, sizes, spec, ("left", "right")).train()
@@ -267,7 +266,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tiny, tmp_p
         ({"targets": {"smoothing": 1.0}}, r"targets\.smoothing: found 1\.0"),
         ({"eval_every": 0}, "eval_every: found 0"),
         ({"epochs": 0.0}, r"epochs: found 0\.0"),
-        ({"clips_at_once": 0}, "clips_at_once: found 0"),
+        ({"train": {"micro_batch": 0}}, "train.micro_batch: found 0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tiny, tmp_path, changes, message):

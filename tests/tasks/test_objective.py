@@ -27,6 +27,7 @@ from vatt.models.weights import build_empty
 from vatt.presets import tiny
 from vatt.tasks import finetune
 from vatt.tasks.pretrain import PretrainConfig, objective
+from vatt.training.loop import TrainConfig
 from vatt.training.optim import OptimConfig, Optimiser
 
 AWAY = torch.device("meta")
@@ -83,7 +84,7 @@ def test_a_step_of_fine_tuning_reads_nothing_from_the_device_and_mixes_none(kind
         scratch=True,
         kind=kind,
         targets=finetune.TargetConfig(labels=labels, smoothing=0.1, mixup=5.0),
-        clips_at_once=5,
+        train=TrainConfig(micro_batch=5),
     )
     clips = whole("uneven")
     named = tuple({"label": (("a", "b")[number % 2],)} for number in range(len(clips)))

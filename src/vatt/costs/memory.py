@@ -37,7 +37,7 @@ class TrainingMemory:
     attention: int
 
     def total(self, clips: int) -> int:
-        """With fused attention, of a batch of so many clips on one device."""
+        """With fused attention, with so many clips of a device in memory at once."""
         return self.weights + self.gradients + self.optimiser + clips * self.activations
 
 

@@ -158,7 +158,9 @@ def add_noise(
 
 
 @torch.no_grad()
-def apply(batch: Batch, spec: ClipSpec, *, antialias: bool = True) -> Inputs:
+def apply(
+    batch: Batch, spec: ClipSpec, *, antialias: bool = True, clips: slice | None = None
+) -> Inputs:
     """Turn a batch into the model's inputs, on the device of its frames.
 
     Frames are cropped, resized, flipped and coloured, in this order; frames and waveform end in
@@ -168,9 +170,12 @@ def apply(batch: Batch, spec: ClipSpec, *, antialias: bool = True) -> Inputs:
         batch: frames of any size, RGB or planes.
         spec: height and width of the result.
         antialias: how to resize; see `AugmentConfig`.
+        clips: only these of the batch; None takes all.
     """
     device = batch.frames.device
-    frames = torch.empty((len(batch), spec.frames, spec.height, spec.width, 3), device=device)
+    first, end, _ = (clips or slice(None)).indices(len(batch))
+    chosen = slice(first, end)
+    frames = torch.empty((end - first, spec.frames, spec.height, spec.width, 3), device=device)
     # What decides which work is done is asked on the host; then the device gets it (see Batch.to).
     _, saturates, contrasts, turns = (
         any(value != unchanged for value in column)
@@ -180,18 +185,20 @@ def apply(batch: Batch, spec: ClipSpec, *, antialias: bool = True) -> Inputs:
     )
     colour = batch.colour.to(device, non_blocking=True)
     with torch.autocast(device.type, enabled=False):
-        for first in range(0, len(batch), CLIPS_AT_ONCE):
-            part = slice(first, first + CLIPS_AT_ONCE)
-            resize_frames(batch, part, out=frames[part], antialias=antialias)
-            _colour(frames[part], colour[part], saturates, contrasts, turns)
-        waveform = batch.waveform.float().mul_(batch.gain[:, None] / 2**15).clamp_(-1.0, 1.0)
+        for at in range(first, end, CLIPS_AT_ONCE):
+            part = slice(at, min(at + CLIPS_AT_ONCE, end))
+            out = frames[at - first : part.stop - first]
+            resize_frames(batch, part, out=out, antialias=antialias)
+            _colour(out, colour[part], saturates, contrasts, turns)
+        gain = batch.gain[chosen, None] / 2**15
+        waveform = batch.waveform[chosen].float().mul_(gain).clamp_(-1.0, 1.0)
     return Inputs(
         frames=frames,
         audio=waveform,
-        has_audio=batch.has_audio,
-        word_ids=batch.word_ids,
-        text_mask=batch.text_mask,
-        draw=batch.draw,
+        has_audio=batch.has_audio[chosen],
+        word_ids=batch.word_ids[chosen],
+        text_mask=batch.text_mask[chosen],
+        draw=batch.draw[chosen],
     )
 
 

@@ -247,6 +247,11 @@ class Transformer(nn.Module):
         return F.dropout(out, self.config.dropout, self.training)
 
 
+def layers_of(model: nn.Module) -> list[Layer]:
+    """The layers of all its Transformers."""
+    return [module for module in model.modules() if isinstance(module, Layer)]
+
+
 def norm(config: TransformerConfig) -> nn.Module:
     """The norm of the residual stream: layer norm, or T5's RMS norm."""
     kind = RMSNorm if config.style == "t5" else nn.LayerNorm

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vatt.contracts import Embeddings, Inputs
 from vatt.models.heads import Heads, SumOverRanks, alone
@@ -19,8 +21,7 @@ from vatt.models.transformer import Dense, Transformer
 VIDEO_STREAM, AUDIO_STREAM = 0, 1  # DropToken draws for them independently
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(NamedTuple):
     """Outputs of the backbones for the aggregation token, z_out^0 of eq. 2.
 
     video, audio: [B, D]; text: [B, K, D]; has_audio: bool [B]; text_mask: bool [B, K].
@@ -31,6 +32,9 @@ class Features:
     text: Tensor
     has_audio: Tensor
     text_mask: Tensor
+
+
+Part: TypeAlias = Callable[[Callable[[Inputs], Features]], Features]
 
 
 class Vatt(nn.Module):
@@ -83,9 +87,18 @@ class Vatt(nn.Module):
             sum_over_ranks=sum_over_ranks,
         )
 
-    def forward(self, inputs: Inputs) -> Embeddings:
-        """Embed a batch in both common spaces (eq. 3)."""
-        return self.project(self.features(inputs))
+    def forward(self, inputs: Inputs | Sequence[Part]) -> Embeddings:
+        """Embed a batch in both common spaces (eq. 3).
+
+        Args:
+            inputs: those of the batch, or a function for each of its parts, which makes the part's
+                inputs and calls the backbones on them. Such a part keeps nothing for the backward
+                pass but is called again there: one part is in memory at a time.
+        """
+        if isinstance(inputs, Inputs):
+            return self.project(self.features(inputs))
+        parts = [checkpoint(part, self.features, use_reentrant=False) for part in inputs]
+        return self.project(Features(*map(torch.cat, zip(*parts, strict=True))))
 
     def features(self, inputs: Inputs) -> Features:
         """Run the backbones; every clip on its own, so a batch may be cut anywhere."""

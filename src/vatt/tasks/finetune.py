@@ -43,7 +43,7 @@ from vatt.losses import (
 from vatt.media.stored_form import StoredForm
 from vatt.models.classifier import Classifier, ClassifierConfig, restore
 from vatt.models.model_config import AudioConfig, ModelConfig, VideoConfig
-from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL
+from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, layers_of
 from vatt.models.weights import build, load_model, load_weights, read_settings, save_model
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.shards.read import ShardFolder
@@ -148,9 +148,6 @@ class FinetuneConfig:
     """The column of the labels."""
     val_split: str = "val"
     """What is validated on; without it nothing is, and the last model is kept."""
-    clips_at_once: int | None = None
-    """Clips of a process whose intermediate values are in memory at once, at the cost of one more
-    forward pass; the gradients are those of the whole batch. "none": all."""
     eval_every: int = 5000
     """Steps between validations."""
     keep: Literal["best", "last"] = "last"
@@ -180,8 +177,6 @@ class FinetuneConfig:
             )
         if self.eval_every < 1:
             raise ConfigError(f"eval_every: found {self.eval_every}, expected >= 1")
-        if self.clips_at_once is not None and self.clips_at_once < 1:
-            raise ConfigError(f"clips_at_once: found {self.clips_at_once}, expected >= 1")
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(f"epochs: found {self.epochs}, expected > 0")
         if self.epochs is None and self.optim.warmup_steps > self.train.steps:
@@ -260,7 +255,7 @@ def class_losses(
     if how.mixup:
         mixup = draw_mixup(len(signal), how.mixup, config.seed, position, _MIXUP_STREAM)
         signal, targets = mix(signal, mixup), mix(targets, mixup)
-    size = config.clips_at_once or len(signal)
+    size = config.train.micro_batch or len(signal)
     draws = repeat(None) if draw is None else torch.split(draw, size)
     with autocast(config.train.autocast, signal.device):
         if size >= len(signal):
@@ -342,7 +337,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         learner = Learner(
             objective=partial(
                 objective,
-                model=parallelize(model.train()),
+                model=parallelize(model.train(), config.train, layers_of(model)),
                 config=config,
                 spec=spec,
                 names=names,

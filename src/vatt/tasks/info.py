@@ -54,12 +54,16 @@ class InfoConfig:
     """Tables 1, 2, 13 and 14 of the paper beside our counts, instead of a model."""
     batch_size: int = 8
     """Clips on one device, for the memory of training; the paper has 2,048 on 256 devices."""
+    micro_batch: int | None = None
+    """Clips whose intermediate values are in memory at once (`train.micro_batch`); "none": all."""
     clip: ClipSpec = field(default_factory=ClipSpec)
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size: found {self.batch_size}, expected >= 1")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ConfigError(f"micro_batch: found {self.micro_batch}, expected >= 1")
         of_settings = (self.clip, self.model) != (ClipSpec(), ModelConfig())
         if (self.run is not None) + self.paper_tables + of_settings > 1:
             raise ConfigError(
@@ -144,6 +148,7 @@ def run(config: InfoConfig) -> InfoResult | PaperTables:
     plan = blueprint(model)
     flops = [forward_flops(plan, clip, training=training) for training in (False, True)]
     memory = training_memory(plan, clip)
+    at_once = min(config.batch_size, config.micro_batch or config.batch_size)
     return InfoResult(
         folder=folder,
         vocabulary=vocabulary,
@@ -156,7 +161,8 @@ def run(config: InfoConfig) -> InfoResult | PaperTables:
             "activations_of_a_clip_gb": memory.activations / GIGA,
             "attention_weights_of_a_clip_gb": memory.attention / GIGA,
             "batch_size": config.batch_size,
-            "total_gb": memory.total(config.batch_size) / GIGA,
+            "micro_batch": at_once,
+            "total_gb": memory.total(at_once) / GIGA,
         },
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from vatt.contracts import (
     ClipSpec,
     Embeddings,
     FramePath,
+    Inputs,
     draw_bits,
 )
 from vatt.data import augment
@@ -32,7 +33,8 @@ from vatt.devices import autocast, cpu_threads, pick_device, seeded
 from vatt.errors import ConfigError
 from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
-from vatt.models.vatt import Vatt
+from vatt.models.transformer import layers_of
+from vatt.models.vatt import Features, Part, Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.training import checkpoint
@@ -119,9 +121,8 @@ def objective(batch: Batch, model: nn.Module, config: PretrainConfig) -> dict[st
     Returns:
         Scalars loss, video_audio and video_text; the shares of all ranks add up.
     """
-    inputs = augment.apply(batch, config.clip, antialias=config.augment.antialias)
     with autocast(config.train.autocast, batch.frames.device):
-        mine: Embeddings = model(inputs)
+        mine: Embeddings = model(inputs_of(batch, config))
     all_ranks = Embeddings(
         video_va=distributed.gather(mine.video_va),
         audio_va=distributed.gather(mine.audio_va),
@@ -146,6 +147,24 @@ def objective(batch: Batch, model: nn.Module, config: PretrainConfig) -> dict[st
         "video_audio": losses.video_audio,
         "video_text": losses.video_text,
     }
+
+
+def inputs_of(batch: Batch, config: PretrainConfig) -> Inputs | list[Part]:
+    """What the model takes: inputs, or a function for each part of `train.micro_batch` clips.
+
+    The dropout of a part is a function of the place of its clips in training, so that it is the
+    same in the backward pass, and however many ranks share the batch.
+    """
+    antialias, size = config.augment.antialias, config.train.micro_batch
+    if size is None:
+        return augment.apply(batch, config.clip, antialias=antialias)
+
+    def part(features: Callable[[Inputs], Features], first: int) -> Features:
+        with seeded(draw_bits(config.seed, batch.positions[first])):
+            clips = slice(first, first + size)
+            return features(augment.apply(batch, config.clip, antialias=antialias, clips=clips))
+
+    return [partial(part, first=first) for first in range(0, len(batch), size)]
 
 
 def run(config: PretrainConfig) -> PretrainResult:
@@ -193,8 +212,9 @@ def run(config: PretrainConfig) -> PretrainResult:
             start_step=state.step,
             facts=state.facts,
         )
+        spread = parallelize(model.train(), config.train, layers_of(model))
         learner = Learner(
-            objective=partial(objective, model=parallelize(model.train()), config=config),
+            objective=partial(objective, model=spread, config=config),
             optimiser=optimiser,
             buffers=tuple(model.buffers()),
             write_model=partial(

@@ -47,6 +47,14 @@ class TrainConfig:
     """cpu, cuda, cuda:1 …; auto is a GPU where there is one."""
     autocast: AutocastSetting = "auto"
     """bfloat16 matrix products; auto: where the hardware multiplies them faster."""
+    micro_batch: int | None = None
+    """Clips of a process whose intermediate values are in memory at once, at the cost of one more
+    forward pass; loss, batch norm and gradients are those of the whole batch. "none": all."""
+    recompute: bool = False
+    """Keep only what enters each Transformer layer, and compute the rest again in the backward
+    pass: far less memory for one more forward pass."""
+    compile: bool = False
+    """Compile the Transformer layers (torch.compile): faster on a GPU, minutes to begin with."""
     threads: int = 0
     """Threads of one process on a CPU; 0: one for each core, shared among the machine's ranks."""
 
@@ -56,6 +64,8 @@ class TrainConfig:
                 raise ConfigError(f"train.{name}: found {getattr(self, name)}, expected >= 1")
         if self.threads < 0:
             raise ConfigError(f"train.threads: found {self.threads}, expected >= 0")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ConfigError(f"train.micro_batch: found {self.micro_batch}, expected >= 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

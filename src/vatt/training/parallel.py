@@ -1,23 +1,40 @@
-"""How several ranks train one model: a copy on each, gradients added up; FSDP would go here."""
+"""How a model is run in training: its blocks compiled or run twice, a copy of it on each rank."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from vatt.training.loop import TrainConfig
 
 
-def parallelize(model: nn.Module) -> nn.Module:
+def parallelize(
+    model: nn.Module, config: TrainConfig, blocks: Iterable[nn.Module] = ()
+) -> nn.Module:
     """The model to call in training; called once, before an objective is made of it.
 
     The losses are rank shares that add up to the loss of the whole batch, so their gradients add
     up too: the usual averaging of DistributedDataParallel is replaced. In a single process it is
     the model itself.
+
+    Args:
+        model: on its device.
+        config: whether blocks are compiled, and whether they are run again in the backward pass.
+        blocks: parts of the model that are alike: the layers of its Transformers.
     """
+    for block in blocks:
+        if config.compile:
+            block.forward = torch.compile(block.forward, dynamic=False)
+        if config.recompute:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if not dist.is_initialized():
         return model
     # Batch norm sums over ranks itself, so buffers are equal already; PyTorch 2.13 renamed this.

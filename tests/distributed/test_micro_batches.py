@@ -1,0 +1,59 @@
+"""A step in micro-batches is the step of the whole batch: loss, gradients, batch norm."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from tests.distributed.micro_batches import Case, cases, step
+from tests.distributed.ranks import run_ranks
+
+BY_ONE = [case for case in cases() if not case.compiled]
+
+
+def assert_equal(found, expected):
+    """float32 sums in another order, through batch norm and a temperature of 0.07."""
+    assert found.keys() == expected.keys()
+    largest = max(value.abs().max().item() for value in expected.values())
+    assert_close(found, expected, rtol=1e-4, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("case", [case for case in BY_ONE if not case.dropout], ids=str)
+def test_micro_batches_equal_the_undivided_batch(case):
+    assert_equal(step(case), step(replace(case, micro_batch=0)))
+
+
+@pytest.mark.parametrize("case", [case for case in BY_ONE if case.dropout], ids=str)
+def test_dropout_is_the_same_when_a_micro_batch_is_computed_again(case):
+    found, expected = step(case), step(replace(case, recompute=False), keep_all=True)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_dropout_matters_and_differs_between_micro_batches():
+    case = Case(3, 0.2, 0.0, "uneven")
+    losses = [
+        step(one)["loss/loss"].item()
+        for one in (case, replace(case, dropout=0.0), replace(case, micro_batch=1))
+    ]
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.slow  # compiles; torch warns of its own parts meanwhile
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", [case for case in cases() if case.compiled], ids=str)
+def test_compiled_layers_draw_the_same_dropout_again(case):
+    torch._dynamo.reset()
+    assert_equal(step(case), step(replace(case, recompute=False), keep_all=True))
+
+
+@pytest.mark.slow  # processes
+@pytest.mark.distributed
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_in_micro_batches_equal_one_process(tmp_path, world_size):
+    run_ranks("tests.distributed.micro_batches", str(tmp_path), world_size=world_size)
+    for case in BY_ONE:
+        alone = step(case)
+        for rank in range(world_size):
+            assert_equal(load_file(tmp_path / f"{case}-{rank}.safetensors"), alone)
