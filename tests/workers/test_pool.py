@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vatt.errors import ConfigError, MissingExtraError
 from vatt.workers.pool import AHEAD, run_in_order
-from vatt.workers.process import Limits, Lost, TimeLimit
+from vatt.workers.process import Limits, Lost, TimeLimit, WorkerProcess
 
 LIMITS = Limits(seconds=1.0, gigabytes=1.0)
 
@@ -115,6 +116,28 @@ def noted_pid(note: Path, _: TimeLimit) -> int:
     with note.open("a") as file:
         file.write("done\n")
     return os.getpid()
+
+
+def blocked(_: str, __: TimeLimit) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_ctrl_c_is_not_for_workers_from_their_first_moment_on(monkeypatch: Any) -> None:
+    """Also not for what starts them, which would take long imports for it; ours stays as it is."""
+    assert [found for _, found in run_in_order(blocked, [""], workers=1)] == [True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    worker = WorkerProcess(act, LIMITS)
+    context = worker._context.Process
+
+    def broken(*args: Any, **named: Any) -> Any:
+        process = context(*args, **named)
+        monkeypatch.setattr(process, "start", lambda: (_ for _ in ()).throw(EOFError()))
+        return process
+
+    monkeypatch.setattr(worker._context, "Process", broken)
+    with pytest.raises(EOFError):
+        worker.run("a")
+    worker.end()  # what was never begun need not be ended
 
 
 def test_a_process_killed_between_two_items_costs_none(tmp_path: Path) -> None:

@@ -181,9 +181,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is now: a progress bar on screen may have replaced it."""
+    """Writes to what `sys.stderr` is now: a progress bar on screen may have replaced it.
+
+    Of other libraries only warnings are for users.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
+        ours = record.name.partition(".")[0] in ("vatt", "vatt_demo", "__main__")
+        if not ours and record.levelno < logging.WARNING:
+            return
         self.stream = sys.stderr
         super().emit(record)
 

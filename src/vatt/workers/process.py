@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,16 @@ class WorkerProcess:
             if self._ended:
                 raise DataError("the workers have been ended")
             arguments = (theirs, self._job, self._limits)
-            self._process = self._context.Process(target=_work, args=arguments, daemon=True)
-            self._process.start()
+            process = self._context.Process(target=_work, args=arguments, daemon=True)
+            # Ctrl-C is for us, not for what starts here, from its first moment on. (The tracker of
+            # resources would end the block, if it was started in it.)
+            resource_tracker.ensure_running()
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            self._process = process
         theirs.close()
         self._items = 0
         try:
