@@ -13,6 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -80,6 +81,18 @@ def barrier() -> None:
     """Wait until all ranks are here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+@contextmanager
+def main_rank_may_take_long() -> Iterator[None]:
+    """The main rank does what takes hours here; the others wait, however long the time-out is."""
+    if not dist.is_initialized():
+        yield
+        return
+    group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
+    yield
+    dist.barrier(group=group)
+    dist.destroy_process_group(group)
 
 
 @contextmanager

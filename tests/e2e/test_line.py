@@ -10,12 +10,14 @@ import wave
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.e2e.tiny_clips import ACTIONS, GROUNDS, TONES, write_video
 from vatt.cli.main import main
+from vatt.ingest.sources import Item
 
 
 def vatt_json(capsys, *args: str) -> dict:
@@ -143,7 +145,12 @@ def sorted_files(tmp_path_factory):
             write_video(folder / action / f"{action} {number}.mp4", [(action, tone, ground)])
     (folder / "alone").mkdir()
     write_video(folder / "alone" / "one.mp4", [("left", "low", "blue")])
-    (folder / "left" / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"junk" * 200)
+    junk = b"\0\0\0\x18ftypmp42" + b"junk" * 200
+    (folder / "left" / "broken.mp4").write_bytes(junk)
+    # Beside this one the other would be for validation, and the class had nothing to learn from.
+    first = Item(path=folder, name="alone/one.mp4", split="").digest
+    others = (Item(path=folder, name=f"alone/{n}.mp4", split="") for n in range(99))
+    (folder / next(one.name for one in others if one.digest > first)).write_bytes(junk)
     (folder / "left" / "notes.txt").write_text("not a video")
     without_audio(folder / "right" / "right 0.mp4", folder / "right" / "silent.mp4")
     return folder
@@ -167,8 +174,12 @@ def test_a_sorted_folder_becomes_a_classifier_that_is_judged_and_used(
     args += ["--optim.warmup-steps", "2", "--data.batch-size", "8", "--source.workers", "1"]
     made = vatt_json(capsys, "finetune", *args)
     assert (made["classes"], made["steps"], made["failed_clips"]) == (3, 8, 0)
-    assert made["skipped_files"] == {"unreadable": 1}
-    assert "broken.mp4: cannot be opened" in caplog.text
+    assert made["skipped_files"] == {"unreadable": 2}
+    table = pq.read_table(tmp_path / "classes" / "shards" / "index.parquet")
+    splits = dict(zip(table["source"].to_pylist(), table["split"].to_pylist(), strict=True))
+    assert splits["alone/one.mp4"] == "train"
+    assert "classes without a file in val: ['alone']" in caplog.text
+    assert "(2 unreadable; first: " in caplog.text
     assert "the best of the validations: top1" in made["model"]
     again = vatt_json(capsys, "finetune", *args)
     assert (again["steps"], again["loss"]) == (8, None)
@@ -178,7 +189,7 @@ def test_a_sorted_folder_becomes_a_classifier_that_is_judged_and_used(
     assert set(judged["measures"]["per_class"]) <= {"alone", "left", "right"}
     out = tmp_path / "found.csv"
     used = vatt_json(capsys, "predict", str(sorted_files), "--model", run, "--out", str(out))
-    assert (used["predicted"], len(used["failed"])) == (14, 1)
+    assert (used["predicted"], len(used["failed"])) == (14, 2)
     with out.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["rank"] == "1"]
     assert {row["class"] for row in rows} <= {"alone", "left", "right"}

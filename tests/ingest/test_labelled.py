@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vatt.errors import DataError
-from vatt.ingest.labelled import SUFFIXES, find_labelled
+from vatt.ingest.labelled import SUFFIXES, find_labelled, with_splits
 from vatt.ingest.manifest import read_label_table
 from vatt.ingest.sources import Found, Item
 
@@ -16,7 +16,12 @@ SHARES = {"val": 0.2, "test": 0.2}
 
 
 def found_in(source: Path, leave_out: Path = Path("o")) -> Found:
-    return find_labelled(source, "label", shares=SHARES, leave_out=leave_out, suffixes=ALL)
+    return find_labelled(source, "label", leave_out=leave_out, suffixes=ALL)
+
+
+def splits(found: Found, *lost: str) -> dict[str, str]:
+    items = with_splits(found.items, "label", SHARES, lost)
+    return {item.name: item.split for item in items}
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -55,14 +60,26 @@ def test_folders_named_like_splits_hold_the_classes(tmp_path):
 
 def test_every_class_keeps_a_file_to_train_on_and_gives_shares_of_the_others(tmp_path):
     files = [f"many/{n}.mp4" for n in range(10)] + ["two/0.mp4", "two/1.mp4", "alone/0.mp4"]
-    found = found_in(touch(tmp_path, *files))
-    count = Counter((labels(item)[0], item.split) for item in found.items)
-    assert count == {
+    found = splits(found_in(touch(tmp_path, *files)))
+    assert Counter((name.split("/")[0], split) for name, split in found.items()) == {
         ("many", "train"): 6, ("many", "val"): 2, ("many", "test"): 2,
         ("two", "train"): 1, ("two", "val"): 1, ("alone", "train"): 1,
     }  # fmt: skip
-    again = found_in(tmp_path)
-    assert [item.split for item in again.items] == [item.split for item in found.items]
+    assert splits(found_in(tmp_path)) == found
+
+
+def test_files_that_are_lost_count_in_no_share_and_keep_their_own_split(tmp_path):
+    files = [f"many/{n}.mp4" for n in range(10)] + ["two/0.mp4", "two/1.mp4"]
+    found = found_in(touch(tmp_path, *files))
+    whole = splits(found)
+    lost = [name for name, split in whole.items() if split == "val"]  # and the only one of `two`
+    lost += [name for name in whole if name.startswith("two") and whole[name] == "train"]
+    again = splits(found, *lost)
+    assert {name: again[name] for name in lost} == {name: whole[name] for name in lost}
+    left = Counter((name.split("/")[0], split) for name, split in again.items() if name not in lost)
+    assert left == {("many", "train"): 4, ("many", "val"): 2, ("many", "test"): 2}
+    one_lost = splits(found, "two/1.mp4")
+    assert one_lost["two/0.mp4"] == "train"  # else the class had nothing to learn from
 
 
 def test_a_table_names_files_labels_times_and_splits(tmp_path):
@@ -91,6 +108,13 @@ def test_several_labels_stand_in_a_list_or_are_parted_as_told(tmp_path):
     assert [one["label"] for one in entry.labels] == ["x", "y"]
     (entry,) = read_label_table(table, "label", None).values()
     assert [one["label"] for one in entry.labels] == ["x; y"]
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    touch(tmp_path, "a/1.mp4")
+    (tmp_path / "a" / "2.mp4").symlink_to("nowhere.mp4")
+    (skipped,) = found_in(tmp_path).skipped
+    assert (skipped.source, skipped.cause) == ("a/2.mp4", "not found")
 
 
 def test_files_of_a_table_that_are_absent_are_named(tmp_path):

@@ -504,29 +504,30 @@ def model_at(
 
 def prepare_source(config: FinetuneConfig, spec: ClipSpec) -> dict[str, int]:
     """Prepare the files of `src` in OUT/shards, if that is not done; returns cause → skipped."""
-    counts: dict[str, int] = {}
-    if config.src and distributed.is_main():
-        how = config.source
-        found = find_labelled(
-            config.src[0],
-            config.label,
-            separator=how.separator,
-            suffixes=SUFFIXES[config.kind],
-            shares={"val": how.val_share, "test": how.test_share},
-            leave_out=config.out,
-        )
-        fps = how.fps or (25.0 if config.kind == "image" else max(spec.fps, 1.0))
-        form = StoredForm(
-            short_side=how.short_side or max(16, spec.height, spec.width),
-            fps=Fraction(fps).limit_denominator(1001),
-            gop=16,
-        )
-        counts = store_labelled(
-            found, config.out / "shards", form,
-            column=config.label, lone_audio=config.kind == "audio", workers=how.workers,
-        )  # fmt: skip
-    distributed.barrier()
-    return counts
+    with distributed.main_rank_may_take_long():
+        return _prepare(config, spec) if config.src and distributed.is_main() else {}
+
+
+def _prepare(config: FinetuneConfig, spec: ClipSpec) -> dict[str, int]:
+    how = config.source
+    found = find_labelled(
+        config.src[0],
+        config.label,
+        separator=how.separator,
+        suffixes=SUFFIXES[config.kind],
+        leave_out=config.out,
+    )
+    fps = how.fps or (25.0 if config.kind == "image" else max(spec.fps, 1.0))
+    form = StoredForm(
+        short_side=how.short_side or max(16, spec.height, spec.width),
+        fps=Fraction(fps).limit_denominator(1001),
+        gop=16,
+    )
+    return store_labelled(
+        found, config.out / "shards", form,
+        column=config.label, shares={"val": how.val_share, "test": how.test_share},
+        for_audio=config.kind == "audio", workers=how.workers,
+    )  # fmt: skip
 
 
 def examples_of(
