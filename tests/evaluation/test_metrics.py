@@ -17,6 +17,7 @@ from vatt.evaluation.metrics import (
     chance_recalls,
     d_prime,
     judge_labels,
+    neighbour_accuracy,
     rank_relevant,
     recalls,
     top_k_accuracy,
@@ -203,3 +204,16 @@ def test_d_prime_is_the_distance_of_two_gaussians():
     auc = float((positives + 1.5 > negatives).mean())
     assert d_prime(auc) == pytest.approx(1.5, abs=0.02)
     assert d_prime(0.5) == 0.0
+
+
+def test_neighbours_are_of_one_class_where_features_tell_classes_apart_and_else_by_chance():
+    classes = np.repeat(np.arange(4), 50)
+    ids = [str(n) for n in range(200)]
+    apart = np.eye(4)[classes] + 0.1 * np.random.default_rng(0).normal(size=(200, 4))
+    assert neighbour_accuracy(apart, classes, ids) == 1
+    # Rows that are all alike are in no order, though rows of one class lie together.
+    assert neighbour_accuracy(np.ones((200, 4)), classes, ids) == pytest.approx(0.25, abs=0.1)
+    # Clips of one video are no neighbours: here each class is one video.
+    assert neighbour_accuracy(apart, classes, [str(c) for c in classes]) == 0
+    votes = np.array([[1.0, 0], [1, 0.1], [1, 0.2]])  # of two others, one of each class
+    assert neighbour_accuracy(votes, np.array([0, 0, 1]), list("abc")) == pytest.approx(1 / 3)

@@ -6,7 +6,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from vatt.report.figures import Curve, Points, Similarities, confusion, curves, densities, maps
+from vatt.report.figures import (
+    MOST_CLASSES,
+    ClassPoints,
+    Curve,
+    Points,
+    Similarities,
+    class_maps,
+    confusion,
+    curves,
+    densities,
+    maps,
+)
 
 RNG = np.random.default_rng(0)
 CURVE = Curve("loss", [0, 10, 20], {"whole": [5.0, 4.0, 3.0], "video-audio": [3.0, 2.0, 1.0]})
@@ -24,9 +35,12 @@ POINTS = apart(30)
 SIMILARITIES = Similarities(
     "output", RNG.normal(0.5, 0.1, 80).astype(np.float32), RNG.normal(0, 0.1, 80).astype(np.float32)
 )
+NAMES = ["$x_$", "_first", "日本 🚲", "a very long name of a class that no legend has room for"]
+BY_CLASS = ClassPoints("from demo", np.concatenate(list(POINTS.groups.values())), np.arange(60) % 4)
 DRAWINGS = {
     "curves": lambda: curves([CURVE]),
     "maps": lambda: maps([POINTS], seed=0),
+    "class_maps": lambda: class_maps([BY_CLASS, BY_CLASS], NAMES, seed=0),
     "densities": lambda: densities([SIMILARITIES]),
     "confusion": lambda: confusion(np.array([[3, 1], [0, 2]]), ["left", "right"]),
 }
@@ -69,3 +83,13 @@ def test_equal_similarities_are_drawn_without_error():
 
 def test_very_few_clips_can_be_mapped():
     assert "video" in maps([apart(3)], seed=0)
+
+
+def test_names_of_classes_are_drawn_as_they_are_and_those_of_too_many_are_counted():
+    text = DRAWINGS["class_maps"]()
+    for words in ("$x_$", "_first", "日本 🚲", "a very long name of a class…"):
+        assert words in text
+    assert "日本 🚲" in confusion(np.eye(4, dtype=int), NAMES)
+    many = ClassPoints("", RNG.normal(size=(60, 4)).astype(np.float32), np.arange(60) % 30)
+    text = class_maps([many], [f"class {n}" for n in range(30)], seed=0)
+    assert f"{30 - MOST_CLASSES} other classes" in text

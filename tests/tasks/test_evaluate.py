@@ -17,6 +17,7 @@ from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.examples import ExampleClips, find_examples
 from vatt.evaluation.protocols.multi_view import judge, score
 from vatt.evaluation.results import read_result
+from vatt.evaluation.score_files import FEATURES_FILE, MOST_FEATURES, FeatureSample, ScoreFile
 from vatt.report.training_curve import read_metrics
 from vatt.shards.read import ShardFolder
 from vatt.tasks import evaluate, finetune, report
@@ -70,6 +71,46 @@ def test_the_report_of_a_classifier_names_measures_classes_and_confusions(evalua
     assert result["measures"]["top1"] == pytest.approx(hits)
 
 
+def test_the_report_shows_the_features_of_two_runs_beside_each_other(evaluated, model, tmp_path):
+    sample = FeatureSample.load(model)
+    assert sample is not None
+    assert (len(sample.ids), sample.about["of"]) == (9, 9)
+    classifier = vatt.load_classifier(model, "cpu")
+    logits = classifier.module.classify(torch.from_numpy(sample.features))
+    kept = ScoreFile.load(evaluated[1])
+    assert sample.ids == kept.ids
+    np.testing.assert_allclose(logits.detach().numpy(), kept.scores, atol=1e-5)
+    scratch = shutil.copytree(model, tmp_path / "blank")
+    (scratch / "config.toml").write_text("scratch = true\n")
+    config = ReportConfig(run=model, compare=scratch)
+    page = report.run(config).path.read_text()
+    assert "Features of 9 of 9 examples of split test" in " ".join(page.split())
+    assert page.count("blank (from scratch)") == 2  # in the map, and in the table
+    (scratch / FEATURES_FILE).unlink()
+    with pytest.raises(DataError, match="blank: holds no features to compare; run vatt evaluate"):
+        report.run(config)
+    replace(sample, ids=sample.ids[::-1]).save(scratch)
+    with pytest.raises(DataError, match="blank: was evaluated on other examples or classes"):
+        report.run(config)
+
+
+def test_of_many_examples_some_features_are_kept_which_ones_is_a_function_of_the_seed():
+    many = 2 * MOST_FEATURES
+    true = np.zeros((many, 3), bool)
+    true[np.arange(many), np.arange(many) % 3] = True
+    true[7, :] = True  # of several classes at once
+    ids = tuple(f"v@{n}" for n in range(many))
+    about = {"split": "test", "model_hash": "x"}
+    scores = ScoreFile(ids, ("a", "b", "c"), np.zeros((many, 3), np.float32), true, about)
+    features = np.arange(many, dtype=np.float32)[:, None]
+    one, again = (FeatureSample.drawn(scores, features) for _ in range(2))
+    assert (one.ids, len(one.ids), one.about["of"]) == (again.ids, MOST_FEATURES, many - 1)
+    rows = one.features[:, 0].astype(int)
+    assert [f"v@{row}" for row in rows] == list(one.ids)
+    assert (one.classes == rows % 3).all()
+    assert 7 not in rows
+
+
 def test_what_is_no_file_of_scores_is_refused(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"nothing")
     with pytest.raises(DataError, match="not a file of scores"):
@@ -111,7 +152,7 @@ def test_three_crops_of_a_frame_of_the_models_aspect_are_one(model, tiny, averag
         np.testing.assert_allclose(three.values.sum(1), 1, atol=1e-5)
 
 
-def test_a_video_is_opened_once_for_all_its_views(model, tiny, monkeypatch):
+def test_a_video_is_decoded_once_and_computed_once_for_each_of_its_views(model, tiny, monkeypatch):
     opened = []
     source = ShardFolder.source
 
@@ -121,12 +162,17 @@ def test_a_video_is_opened_once_for_all_its_views(model, tiny, monkeypatch):
 
     monkeypatch.setattr(ShardFolder, "source", counted)
     classifier = vatt.load_classifier(model, "cpu")
+    seen = list[int]()
+    classifier.module.backbone.register_forward_pre_hook(
+        lambda _, given: seen.append(len(given[0]))
+    )
     shards = ShardFolder.open(tiny.shards)
     examples = find_examples(shards, "test", "action")[:1]
     data = replace(evaluate.data_of(EvaluateConfig(run=model), classifier)[1], cache="none")
     clips = ExampleClips(shards, examples, classifier.spec, data, clips=4)
     score(classifier.module, clips, classifier.frame_path, crops=3)
-    assert len(opened) == 1
+    assert len(opened) == 1  # what four clips share is decoded once
+    assert sum(seen) == 4 * 3  # and the network computes each view once
 
 
 def test_clips_read_together_are_those_read_alone(tiny):

@@ -112,6 +112,42 @@ def top_k_accuracy(logits: NDArray[np.floating], labels: NDArray[np.integer], k:
     return float(rank_relevant(logits, true).within(k).mean())
 
 
+def neighbour_accuracy(
+    features: NDArray[np.floating],
+    classes: NDArray[np.integer],
+    groups: Sequence[str],
+    *,
+    k: int = 5,
+    seed: int = 0,
+) -> float:
+    """Share of rows, in [0, 1], whose k nearest rows by cosine are mostly of their class.
+
+    Args:
+        features: [N, D].
+        classes: int [N].
+        groups: of each row; rows of its own group, such as clips of one video, are not neighbours.
+        k: neighbours; of classes with equally many of them each counts in part.
+        seed: of the order of rows that are equally near.
+
+    Raises:
+        DataError: a feature is NaN.
+    """
+    refuse_nan(features, "features")
+    order = np.random.default_rng(seed).permutation(len(features))
+    features, classes, group = features[order], classes[order], np.array(groups)[order]
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    near = unit @ unit.T
+    near[group[:, None] == group] = -np.inf
+    nearest = np.argsort(-near, axis=1, kind="stable")[:, :k]
+    votes = np.zeros((len(features), int(classes.max(initial=0)) + 1))
+    for row, others in enumerate(nearest):
+        np.add.at(votes[row], classes[others[np.isfinite(near[row, others])]], 1)
+    most = votes.max(axis=1, keepdims=True)
+    first = (votes == most) & (most > 0)
+    found = first[np.arange(len(features)), classes] / np.maximum(first.sum(1), 1)
+    return float(found.mean())
+
+
 @dataclass(frozen=True, slots=True)
 class MultiLabel:
     """How well scores tell several labels of each clip: means over the classes evaluated (§4.4.2).

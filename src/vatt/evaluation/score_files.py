@@ -1,12 +1,13 @@
-"""Files of scores: ids, labels and scores of examples; every measure can be taken of them again."""
+"""Files of scores and of features of examples: measures and figures need no model again."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,56 @@ from vatt.errors import DataError
 from vatt.storage import atomic_file, refuse_newer
 
 FORMAT_VERSION = "1.0"
+FEATURES_FILE = Path("results") / "evaluate-features.npz"  # of a run folder
+MOST_FEATURES = 500  # examples of which features are kept
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSample:
+    """Features of examples of one class each, of some of all that were evaluated.
+
+    ids: [n]; names: of the classes; classes: int [n], numbers among them; features: float32 [n, D],
+    what the linear layer is given. about: JSON; "of" says how many examples there are.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    classes: NDArray[np.int64]
+    features: NDArray[np.float32]
+    about: Mapping[str, Any]
+
+    @classmethod
+    def drawn(
+        cls, scores: ScoreFile, features: NDArray[np.float32], *, seed: int = 0
+    ) -> FeatureSample:
+        """At most `MOST_FEATURES` examples; which is a function of their number and the seed."""
+        rows = np.flatnonzero(scores.true.sum(1) == 1)
+        number = min(len(rows), MOST_FEATURES)
+        drawn = np.sort(np.random.default_rng(seed).choice(rows, number, replace=False))
+        return cls(
+            tuple(scores.ids[row] for row in drawn.tolist()),
+            scores.names,
+            scores.true[drawn].argmax(1),
+            features[drawn],
+            {"of": len(rows), **{name: scores.about[name] for name in ("split", "model_hash")}},
+        )
+
+    def save(self, run: Path) -> None:
+        """Write `FEATURES_FILE` of a run, atomically."""
+        _save(
+            run / FEATURES_FILE, self.ids, self.names, self.about,
+            classes=self.classes, features=self.features,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, run: Path) -> FeatureSample | None:
+        """Read what `save` wrote; None where it was not.
+
+        Raises:
+            DataError: it is something else, or of a newer format.
+        """
+        path = run / FEATURES_FILE
+        return cls(*_load(path, "classes", "features")) if path.is_file() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +83,7 @@ class ScoreFile:
 
     def save(self, path: Path) -> None:
         """Write an .npz file, atomically."""
-        with atomic_file(path) as aside, aside.open("wb") as file:
-            np.savez_compressed(
-                file,
-                ids=np.array(self.ids, dtype=np.str_),
-                names=np.array(self.names, dtype=np.str_),
-                scores=self.scores,
-                true=self.true,
-                about=np.array(json.dumps({"format_version": FORMAT_VERSION, **self.about})),
-            )
+        _save(path, self.ids, self.names, self.about, scores=self.scores, true=self.true)
 
     @classmethod
     def load(cls, path: Path) -> ScoreFile:
@@ -49,11 +92,34 @@ class ScoreFile:
         Raises:
             DataError: it is not such a file, or of a newer format.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                about = json.loads(str(file["about"]))
-                refuse_newer(path, about.pop("format_version"), FORMAT_VERSION, DataError)
-                ids, names = (tuple(map(str, file[name])) for name in ("ids", "names"))
-                return cls(ids, names, file["scores"], file["true"], about)
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{path}: not a file of scores ({error})") from error
+        return cls(*_load(path, "scores", "true"))
+
+
+def _save(
+    path: Path,
+    ids: Sequence[str],
+    names: Sequence[str],
+    about: Mapping[str, Any],
+    **arrays: Any,
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as aside, aside.open("wb") as file:
+        np.savez_compressed(
+            file,
+            ids=np.array(ids, dtype=np.str_),
+            names=np.array(names, dtype=np.str_),
+            about=np.array(json.dumps({"format_version": FORMAT_VERSION, **about})),
+            **arrays,
+        )
+
+
+def _load(path: Path, *arrays: str) -> tuple[Any, ...]:
+    """Ids, names, the arrays, and what is said about them."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            about = json.loads(str(file["about"]))
+            refuse_newer(path, about.pop("format_version"), FORMAT_VERSION, DataError)
+            ids, names = (tuple(map(str, file[name])) for name in ("ids", "names"))
+            return ids, names, *(file[name] for name in arrays), about
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        raise DataError(f"{path}: not a file of scores ({error})") from error

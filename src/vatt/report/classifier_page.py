@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vatt.config import CONFIG_FILE, read_toml
+from vatt.errors import DataError
+from vatt.evaluation.metrics import neighbour_accuracy
 from vatt.evaluation.results import read_result, versions
+from vatt.evaluation.score_files import FeatureSample
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
-from vatt.report.figures import Curve, confusion, curves
+from vatt.report.figures import ClassPoints, Curve, class_maps, confusion, curves
 from vatt.report.page import Table, render
 from vatt.report.training_curve import read_metrics
 from vatt.run_folder import METRICS_FILE
 
 MOST_CLASSES = 60  # that a figure of confusions can name
+LEAST_EXAMPLES = 4  # of a map
+_PART = re.compile(r"-p\d{4}$")  # of a long video
 
 
-def classifier_page(run: Path, model: Path, title: str) -> str:
+def classifier_page(
+    run: Path, model: Path, title: str, *, compare: Path | None = None, seed: int = 0
+) -> str:
     """The whole page, of what is in the run folder; parts that are missing are named.
 
     Args:
         run: its folder.
         model: the folder of its model.
         title: of the page.
+        compare: another run folder, whose features are shown beside these.
+        seed: of the map of the features.
 
     Raises:
         CheckpointError: the model, a result or the training log is damaged.
+        DataError: the runs to compare are not of the same examples.
     """
     settings, spec, extra = read_settings(model)
     assert isinstance(settings, ClassifierConfig)
@@ -58,8 +71,58 @@ def classifier_page(run: Path, model: Path, title: str) -> str:
         measures=None if result is None else _numbers(result["measures"]),
         per_class=None if result is None else _per_class(result["measures"]),
         confusion=confusion(np.array(counts), settings.names) if few else None,
+        features=_features([run] if compare is None else [run, compare], seed),
         versions=versions(),
     )
+
+
+def _features(runs: Sequence[Path], seed: int) -> dict[str, Any] | None:
+    """A map of the features of each run by class, and how near those of one class are."""
+    samples = {run: FeatureSample.load(run) for run in runs}
+    found = {run: one for run, one in samples.items() if one is not None}
+    if len(runs) > len(found) > 0 or (len(runs) > 1 and not found):
+        missing = next(run for run in runs if run not in found)
+        raise DataError(f"{missing}: holds no features to compare; run vatt evaluate {missing}")
+    first = next(iter(found.values()), None)
+    if first is None or len(first.ids) < LEAST_EXAMPLES:
+        return None
+    for run, one in found.items():
+        if (one.ids, one.names) != (first.ids, first.names):
+            raise DataError(
+                f"{run}: was evaluated on other examples or classes than {runs[0]}; run vatt "
+                "evaluate of both with the same --shards and --split"
+            )
+    titles = [f"{run.resolve().name} ({_start(run)})" for run in found]
+    videos = [_PART.sub("", name.rpartition("@")[0]) for name in first.ids]
+    rows = [
+        (title, [f"{neighbour_accuracy(one.features, one.classes, videos):.3f}"])
+        for title, one in zip(titles, found.values(), strict=True)
+    ]
+    largest = np.bincount(first.classes).max() / len(first.ids)
+    points = [
+        ClassPoints(title, one.features, one.classes)
+        for title, one in zip(titles, found.values(), strict=True)
+    ]
+    return {
+        "map": class_maps(points, first.names, seed=seed),
+        "shown": len(first.ids),
+        "of": first.about["of"],
+        "split": first.about["split"],
+        "table": Table(
+            ["features", "of the class of most of the 5 nearest"],
+            [[*rows, ("always the largest class", [f"{largest:.3f}"])]],
+        ),
+    }
+
+
+def _start(run: Path) -> str:
+    """What its training began with, in a few words."""
+    path = run / CONFIG_FILE
+    settings = read_toml(path) if path.is_file() else {}
+    if settings.get("scratch"):
+        return "from scratch"
+    start = settings.get("start_from")
+    return f"from {Path(start).name}" if start else "as it is"
 
 
 def _curves(log: list[dict[str, float]]) -> str | None:

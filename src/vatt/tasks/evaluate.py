@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,8 @@ from vatt.evaluation.examples import (
 from vatt.evaluation.protocols import multi_view
 from vatt.evaluation.protocols.multi_view import Average, confusions, distinct_starts, judge, score
 from vatt.evaluation.results import file_hash, ids_hash, write_result
-from vatt.evaluation.score_files import ScoreFile
+from vatt.evaluation.score_files import FeatureSample, ScoreFile
+from vatt.ingest.sources import DUPLICATE
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
 from vatt.shards.layout import FAILURES_FILE
@@ -80,7 +82,7 @@ class EvaluateConfig:
 class EvaluateResult:
     """Where the numbers are, and the numbers; of how many examples, of how many expected.
 
-    skipped_in_preparation: files of any split that are not in the shards.
+    skipped_in_preparation: files of any split that are not in the shards, repeated ones left out.
     """
 
     path: Path | None
@@ -100,19 +102,21 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         ConfigError: the labels' column or the names of the classes are not known.
         DataError: the labels are of other classes, or too many examples cannot be read.
     """
+    path = sample = None
     if config.from_scores is not None:
-        found, path = ScoreFile.load(config.from_scores), None
+        found = ScoreFile.load(config.from_scores)
     else:
-        found = scores_of_run(config)
+        found, sample = scores_of_run(config)
         if config.save_scores is not None:
             found.save(config.save_scores)
     several = found.about["labels"] == "several"
     measures = judge(found.scores, found.true, found.names, several=several)
-    if config.run is not None:
+    if config.run is not None and sample is not None:
         result = {**found.about, "measures": measures}
         if not several and len(found.names) <= MOST_CONFUSED:
             result["confusion"] = confusions(found.scores, found.true).tolist()
         path = write_result(config.run, "evaluate", result)
+        sample.save(config.run)
     about = found.about
     return EvaluateResult(
         path=path,
@@ -126,8 +130,8 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     )
 
 
-def scores_of_run(config: EvaluateConfig) -> ScoreFile:
-    """Scores of all labelled examples of the split that can be read, and what is said of them."""
+def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
+    """Scores of all labelled examples of the split that can be read, and features of some."""
     assert config.run is not None
     if not isinstance(read_settings(model_folder(config.run))[0], ClassifierConfig):
         raise CheckpointError(
@@ -174,7 +178,8 @@ def scores_of_run(config: EvaluateConfig) -> ScoreFile:
         )
     starts = distinct_starts(evaluated, source)
     failures = shards.folder / FAILURES_FILE
-    skipped = len(failures.read_text().splitlines()) if failures.is_file() else 0
+    lines = failures.read_text(encoding="utf-8").splitlines() if failures.is_file() else []
+    skipped = sum(json.loads(line).get("cause") != DUPLICATE for line in lines)
     ids = tuple(one.id for one in evaluated)
     about = {
         "protocol": multi_view.PROTOCOL,
@@ -194,7 +199,8 @@ def scores_of_run(config: EvaluateConfig) -> ScoreFile:
         "ids_hash": ids_hash(ids),
         "model_hash": file_hash(classifier.folder / "model.safetensors"),
     }
-    return ScoreFile(ids, names, found.values, k_hot_of(evaluated, names), about)
+    scores = ScoreFile(ids, names, found.values, k_hot_of(evaluated, names), about)
+    return scores, FeatureSample.drawn(scores, found.features)
 
 
 def data_of(config: EvaluateConfig, classifier: ClipClassifier) -> tuple[ShardFolder, DataConfig]:

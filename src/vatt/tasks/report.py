@@ -8,6 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from vatt.encoder import model_folder
+from vatt.errors import ConfigError
 from vatt.evaluation.features import split_features
 from vatt.evaluation.trained_run import open_run
 from vatt.models.classifier import ClassifierConfig
@@ -25,6 +26,9 @@ class ReportConfig(RunPageConfig):
     """Run folder; report.html is written into it."""
     shards: tuple[Path, ...] = ()
     """Prepared folders for the examples; those of the run's config.toml when left out."""
+    compare: Path | None = None
+    """Of a classifier: the run folder of another one, such as of `--scratch`, evaluated on the same
+    examples; its features are shown beside these."""
     device: str | None = None
 
 
@@ -41,12 +45,18 @@ def run(config: ReportConfig) -> ReportResult:
 
     Raises:
         CheckpointError: there is no model in the run, or a result is damaged.
-        DataError: the split has no clips.
+        DataError: the split has no clips, or `compare` was not evaluated on the same examples.
+        ConfigError: `compare` is given of a model that is no classifier.
     """
     path, model = config.run / "report.html", model_folder(config.run)
     if isinstance(read_settings(model)[0], ClassifierConfig):
-        write_atomically(path, classifier_page(config.run, model, config.title))
+        page = classifier_page(
+            config.run, model, config.title, compare=config.compare, seed=config.seed
+        )
+        write_atomically(path, page)
         return ReportResult(path=path, megabytes=path.stat().st_size / 1e6)
+    if config.compare is not None:
+        raise ConfigError(f"compare: {config.run} is no classifier; only classifiers are compared")
     trained = open_run(config.run, shards=config.shards, device=config.device)
     clips = split_features(trained, config.split, seed=config.seed)
     write_atomically(path, run_page(config, trained, clips))

@@ -31,11 +31,13 @@ class Scores:
     """Scores of examples.
 
     positions: int [N], ascending, those of the examples that could be read; values: float32
-    [N, classes], mean logits, or mean probabilities; unreadable: the others.
+    [N, classes], mean logits, or mean probabilities; features: float32 [N, D], the mean over the
+    views of what the linear layer is given; unreadable: the others.
     """
 
     positions: NDArray[np.int64]
     values: NDArray[np.float32]
+    features: NDArray[np.float32]
     unreadable: Sequence[UnreadableClip]
 
 
@@ -63,19 +65,29 @@ def score(
     device = next(model.parameters()).device
     size = max(1, CLIPS_AT_ONCE // source.num_clips)
     loader = Loader(source, range(0, len(source), size), size, workers=workers, device=device)
-    positions, parts = list[int](), list[Tensor]()
+    positions, values, features = list[int](), list[Tensor](), list[Tensor]()
     for batch in loader:
         with torch.inference_mode(), autocast(path.autocast, device):
-            each = [model(signal).float() for signal in _views(model, batch, source, path, crops)]
+            seen = [model.features(signal) for signal in _views(model, batch, source, path, crops)]
+            each = [model.classify(one).float() for one in seen]
             if average == "probabilities":
                 each = [model.probabilities(logits) for logits in each]
-        rows = torch.stack([logits.view(len(batch), -1, logits.shape[1]) for logits in each], dim=2)
-        views = rows.shape[1] * rows.shape[2]
-        parts.append(mean_over_views(rows.flatten(0, 2), views).cpu())
+        values.append(_of_examples(each, len(batch)))
+        features.append(_of_examples([one.float() for one in seen], len(batch)))
         positions += batch.positions
         scored(len(positions))
-    values = torch.cat(parts).numpy() if parts else np.zeros((0, model.config.classes), np.float32)
-    return Scores(np.array(positions, np.int64), values, loader.unreadable)
+    if not positions:
+        values, features = (
+            [torch.zeros(0, width)] for width in (model.config.classes, model.linear.in_features)
+        )
+    found, seen_by_linear = (torch.cat(parts).numpy() for parts in (values, features))
+    return Scores(np.array(positions, np.int64), found, seen_by_linear, loader.unreadable)
+
+
+def _of_examples(each: Sequence[Tensor], number: int) -> Tensor:
+    """Means over the views of examples, of rows [examples × clips, …] for each crop."""
+    rows = torch.stack([one.view(number, -1, one.shape[1]) for one in each], dim=2)
+    return mean_over_views(rows.flatten(0, 2), rows.shape[1] * rows.shape[2]).cpu()
 
 
 def _views(
