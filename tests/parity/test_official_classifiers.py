@@ -4,17 +4,23 @@ So does one that is restored from the pre-trained model as the official code res
 """
 
 import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.data.small_shards import Video, write_shards
 from tests.parity.converted import (
     CLASSIFIERS,
     classifier,
     encoder,
+    folder,
     found_plan,
     has_checkpoint,
     having,
@@ -24,13 +30,18 @@ from tests.parity.converted import (
 )
 from tests.parity.layers import signal_taps, spline_tolerance
 from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
+from vatt.contracts import Clip
 from vatt.convert.plan import tensor
 from vatt.convert.tensor_bundle import Bundle
+from vatt.data.clip_reader import ClipReader
 from vatt.evaluation.metrics import top_k_accuracy
+from vatt.evaluation.score_files import ScoreFile
 from vatt.evaluation.views import mean_over_views
 from vatt.losses import balanced_sigmoid_cross_entropy, softmax_cross_entropy
 from vatt.models.classifier import Classifier, restore
 from vatt.models.tokens import AxisPositions
+from vatt.tasks import evaluate
+from vatt.tasks.evaluate import EvaluateConfig
 from vatt.training.optim import OptimConfig, Optimiser
 
 CLIPPED_AT = 0.75
@@ -78,6 +89,64 @@ def test_mean_logits_of_several_views(name):
     assert_near(logits, recorded["out/logits"], "out/logits", atol=1e-5, rtol=1e-5)
     shares, key = probabilities(name, logits), "out/probabilities"
     assert_near(shares, recorded[key], key, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n in having("forward_multiview_ckpt0.npz", CLASSIFIERS) if "spectrogram" not in n],
+)
+def test_the_evaluate_command_gives_the_official_logits_of_several_views(
+    name, tmp_path, monkeypatch
+):
+    """All of the command but decoding: what is read of each video are the recorded views.
+
+    They are real numbers, where videos hold bytes: so the reader is replaced, and all after it is
+    the command's. Recorded log-mel spectrograms are no waveforms, which is what the command reads.
+    """
+    recorded = arrays(f"{name}/forward_multiview_ckpt0.npz")
+    views, number = signal(recorded).numpy(), int(recorded["num_views"])
+    best = recorded["out/logits"].argmax(1).tolist()
+    names = [f"class {n:02d}" for n in range(recorded["out/logits"].shape[1])]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+    videos = [
+        Video(labels=({"start_s": 0.0, "end_s": 4.0, "kind": names[n]},), split="test")
+        for n in (best if "video" in name else range(len(best)))
+    ]
+    data = write_shards(tmp_path / "shards", videos)
+    run = shutil.copytree(folder(name, 0), tmp_path / "run")
+
+    def recorded_views(reader, row, starts_s, end_s, augmentation):
+        assert len(set(starts_s)) == number
+        mine = np.concatenate(views[row * number : (row + 1) * number])
+        is_video = "in/vision" in recorded
+        frames: Any = (mine + 1) * 127.5 if is_video else np.zeros((1, 2, 2, 3))
+        return Clip(
+            key=f"v{row}",
+            start_s=starts_s[0],
+            frames=frames,
+            waveform=np.zeros(1, np.int16) if is_video else mine * 2**15,
+            has_audio=True,
+            word_ids=np.zeros((1, 1), np.int64),
+            text_mask=np.zeros(1, np.bool_),
+            augmentation=augmentation,
+            draw=0,
+        )
+
+    monkeypatch.setattr(ClipReader, "read_several", recorded_views)
+    given = EvaluateConfig(
+        run=run, shards=(data.folder,), label="kind", classes=tmp_path / "names.txt",
+        clips=number, crops=1, save_scores=tmp_path / "scores.npz", device="cpu",
+    )  # fmt: skip
+    result = evaluate.run(given)
+    found = ScoreFile.load(tmp_path / "scores.npz")
+    logits = torch.from_numpy(found.scores)
+    assert_near(logits, recorded["out/logits"], "out/logits", atol=1e-5, rtol=1e-5)
+    assert (result.n_evaluated, result.n_expected) == (len(best), len(best))
+    assert found.scores.argmax(1).tolist() == best
+    if "video" in name:
+        assert result.measures["top1"] == 1
+    shares = evaluate.run(replace(given, average="probabilities"))
+    assert shares.measures.keys() == result.measures.keys()
 
 
 @pytest.mark.parametrize("name", having("forward_eval_ckpt0.npz", CLASSIFIERS))
