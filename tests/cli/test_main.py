@@ -94,11 +94,12 @@ def test_every_setting_that_may_have_none_takes_that_word(name):
         return found
 
     names = {"out": "x", "folder": "x", "prefix": "x", "run": "x", "src": ["x"], "folders": ["x"]}
-    more: dict[str, object] = {"dry_run": True, "scratch": True, "files": ["x"]}
+    more: dict[str, object] = {"dry_run": True, "scratch": True, "files": ["x"], "action": "list"}
     if name == "predict":  # elsewhere a group of settings
         more["model"] = "x"
     presets = [("test", names | more)]
-    keys = sorted(set(optional(cls)) - {"run"})  # that one has no name on the command line
+    positional = {"run", "name", "folder"}  # which have no name on the command line
+    keys = sorted(set(optional(cls)) - positional)
     for word in ("none", "None"):
         given = [part for key in keys for part in (f"--{key}", word)]
         found = settings.resolve(cls, given, prog="vatt", presets=presets)

@@ -55,6 +55,11 @@ COMMANDS = {
         "record the demo's clips: a simulated player, with audio and timed captions",
         resumes=True,
     ),
+    "datasets": Command(
+        "vatt.tasks.datasets",
+        "DatasetsConfig",
+        "public data sets by name: list them, check how much of one is in a folder",
+    ),
     "prepare": Command(
         "vatt.tasks.prepare",
         "PrepareConfig",

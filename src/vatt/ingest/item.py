@@ -72,12 +72,12 @@ class Prepared:
         return sum(record.facts.duration_s for record, _ in self.parts)
 
 
-def look_at(item: Item, _: TimeLimit) -> float | Skipped:
+def look_at(item: Item, _: TimeLimit, *, lone_audio: bool = False) -> float | Skipped:
     """The declared duration of a video in seconds, else the true one, without decoding it."""
     try:
         with open_media(item.path, damaged=True) as media:
             if not media.has_video:
-                return _skipped_audio(item)
+                return media.facts.duration_s if lone_audio else _skipped_audio(item)
             media.video()  # its first frame
             return media.declared_s or media.facts.duration_s
     except MediaError as error:

@@ -95,8 +95,9 @@ def preview(plan: IngestPlan) -> IngestOutcome:
     _refuse_other_folder(plan.out)
     work = _left_to_do(plan, Journal(plan.out, plan.share).stored())
     skipped = work.skipped
+    job = functools.partial(look_at, lone_audio=plan.making.lone_audio)
     looks = run_in_order(
-        look_at, work.todo, workers=plan.workers, limits=plan.limits, executor=plan.executor
+        job, work.todo, workers=plan.workers, limits=plan.limits, executor=plan.executor
     )
     with closing(looks):
         durations_s = list[float]()

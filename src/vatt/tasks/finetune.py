@@ -45,6 +45,15 @@ from vatt.models.classifier import Classifier, ClassifierConfig, restore
 from vatt.models.model_config import AudioConfig, ModelConfig, VideoConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, layers_of
 from vatt.models.weights import build, load_model, load_weights, read_settings, save_model
+from vatt.public_data.catalogue import DatasetFolder, official_classes
+from vatt.public_data.choice import (
+    FREE_OF_CHOICE,
+    NOT_CHOSEN,
+    DatasetChoice,
+    chosen_folder,
+    found_files,
+    refuse_below,
+)
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.shards.read import ShardFolder
 from vatt.training import checkpoint
@@ -128,12 +137,12 @@ class SourceConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneConfig:
+class FinetuneConfig(DatasetChoice):
     """Train a classifier from labels; the same command continues an interrupted run."""
 
     src: Positional[tuple[Path, ...]] = ()
     """A folder with a sub-folder for each class, or a CSV or JSONL table of file and label, to be
-    prepared in OUT/shards; none when --data.shards are given."""
+    prepared in OUT/shards; none when --data.shards or a --dataset are given."""
     out: Path
     """Run folder: config.toml, metrics.jsonl, checkpoints/ and model/."""
     start_from: Path | None = None
@@ -170,11 +179,14 @@ class FinetuneConfig:
                 "start_from: found none; give a run, checkpoint or converted model (--preset "
                 "finetune-small-video --start-from runs/demo), or --scratch"
             )
-        if len(self.src) > 1 or bool(self.src) == bool(self.data.shards):
+        given = len(self.src), len(self.data.shards), int(self.public is not None)
+        if given[0] > 1 or (given[0] > 0) == (given[1] + given[2] > 0):
             raise ConfigError(
-                f"src: found {len(self.src)} beside {len(self.data.shards)} data.shards, expected "
-                "one folder or table to prepare, or prepared shards"
+                f"src: found {given[0]} beside {given[1]} data.shards and {given[2]} dataset, "
+                "expected one folder or table to prepare, or prepared shards, or a dataset"
             )
+        if self.public is not None:
+            self.public.refuse_kind(self.kind)
         if self.eval_every < 1:
             raise ConfigError(f"eval_every: found {self.eval_every}, expected >= 1")
         if self.epochs is not None and self.epochs <= 0:
@@ -290,17 +302,21 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         settings = claim_folder(
             config.out,
             to_values(config),
-            free=(*FREE_SETTINGS, "src", "source.workers"),
+            free=(*FREE_SETTINGS, *FREE_OF_CHOICE, "src", "source.workers"),
+            earlier=NOT_CHOSEN,
             advice="give the settings of that run to continue it, or another --out",
         )
         sizes, clip = starting_settings(config)
         spec = clip_spec(config, sizes, clip)
-        skipped = prepare_source(config, spec)
+        public = None if config.dataset is None else chosen_folder(config)
+        skipped = prepare_source(config, spec, public)
         train_examples = examples_of(data, data.split, config)
         names = class_names(
             [one for _, part in train_examples for one in part],
             several=config.targets.labels == "several",
         )
+        if public is not None:
+            names = official_classes(public, names)
         dataset = ClipDataset(
             data, spec, config.augment, None, config.seed,
             label=config.label, with_audio=config.kind == "audio",
@@ -502,27 +518,46 @@ def model_at(
 # ── what it is trained and validated on ──────────────────────────────────────────────────────────
 
 
-def prepare_source(config: FinetuneConfig, spec: ClipSpec) -> dict[str, int]:
-    """Prepare the files of `src` in OUT/shards, if that is not done; returns cause → skipped."""
-    with distributed.main_rank_may_take_long():
-        return _prepare(config, spec) if config.src and distributed.is_main() else {}
+def prepare_source(
+    config: FinetuneConfig, spec: ClipSpec, public: DatasetFolder | None
+) -> dict[str, int]:
+    """Prepare the files of `src`, or of a data set, in OUT/shards, if that is not done.
 
+    Returns:
+        Cause → how many were skipped.
 
-def _prepare(config: FinetuneConfig, spec: ClipSpec) -> dict[str, int]:
+    Raises:
+        DataError: shards that are given are of other files, or hold less than the clips need.
+    """
     how = config.source
-    found = find_labelled(
-        config.src[0],
-        config.label,
-        separator=how.separator,
-        suffixes=SUFFIXES[config.kind],
-        leave_out=config.out,
-    )
     fps = how.fps or (25.0 if config.kind == "image" else max(spec.fps, 1.0))
-    form = StoredForm(
-        short_side=how.short_side or max(16, spec.height, spec.width),
-        fps=Fraction(fps).limit_denominator(1001),
-        gop=16,
-    )
+    short_side = how.short_side or max(16, spec.height, spec.width)
+    if public is not None:
+        for folder in config.data.shards:
+            refuse_below(ShardFolder.open(folder), config, fps=fps, short_side=short_side)
+    form = StoredForm(short_side=short_side, fps=Fraction(fps).limit_denominator(1001), gop=16)
+    with distributed.main_rank_may_take_long():
+        return (
+            {}
+            if config.data.shards or not distributed.is_main()
+            else _prepare(config, form, public)
+        )
+
+
+def _prepare(
+    config: FinetuneConfig, form: StoredForm, public: DatasetFolder | None
+) -> dict[str, int]:
+    how = config.source
+    if public is not None:
+        found = found_files(public, config.dataset_split)
+    else:
+        found = find_labelled(
+            config.src[0],
+            config.label,
+            separator=how.separator,
+            suffixes=SUFFIXES[config.kind],
+            leave_out=config.out,
+        )
     return store_labelled(
         found, config.out / "shards", form,
         column=config.label, shares={"val": how.val_share, "test": how.test_share},

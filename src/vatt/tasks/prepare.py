@@ -21,6 +21,13 @@ from vatt.ingest.sources import DUPLICATE, Found, find_items, printable, too_man
 from vatt.media.captions.choose import CaptionChoice
 from vatt.media.captions.sidecars import caption_files
 from vatt.media.stored_form import StoredForm
+from vatt.public_data.choice import (
+    FREE_OF_CHOICE,
+    NOT_CHOSEN,
+    DatasetChoice,
+    chosen_folder,
+    found_files,
+)
 from vatt.shards.index import caption_sources, damage_lost_s, num_sources, totals
 from vatt.workers.process import Limits
 
@@ -33,20 +40,22 @@ _SHOWN = 20  # caption files, and damaged files, that the table names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareConfig:
+class PrepareConfig(DatasetChoice):
     """Make shards from folders of videos; the same command continues an interrupted run."""
 
-    src: Positional[tuple[Path, ...]]
+    src: Positional[tuple[Path, ...]] = ()
     """Folders (read with their sub-folders), files, and lists of files (.txt, .csv, .jsonl).
-    Captions lie beside each video."""
+    Captions lie beside each video. None with a --dataset."""
     out: Path
     """Where the shards go."""
     manifest: Path | None = None
     """CSV or JSONL with labels, cuts and splits of the files, named relative to it."""
-    short_side: int = 256
-    """Height or width to scale down to, whichever is less; smaller videos keep their size."""
-    fps: float | Literal["source"] = 10.0
-    """Frames per second to store; "source", or a video of fewer, keeps the video's own rate."""
+    short_side: int | None = None
+    """Height or width to scale down to, whichever is less; smaller videos keep their size. "none":
+    256, or what the protocol of the data set needs (§4.3)."""
+    fps: float | Literal["source"] | None = None
+    """Frames per second to store; "source", or a video of fewer, keeps the video's own rate.
+    "none": 10, or what the protocol of the data set needs (§4.3)."""
     gop: int = 16
     """Frames from one key frame to the next at most: what reading at random has to decode."""
     part_minutes: float = 5.0
@@ -82,16 +91,22 @@ class PrepareConfig:
     """Only say what would be prepared."""
 
     def __post_init__(self) -> None:
-        if not self.src:
-            raise ConfigError("src: found nothing, expected one or more folders or video files")
+        if bool(self.src) == (self.public is not None):
+            raise ConfigError(
+                "src: found nothing, expected one or more folders or video files"
+                if not self.src
+                else "dataset: found beside src, expected one of the two"
+            )
+        if self.public is not None and self.manifest is not None:
+            raise ConfigError("manifest: not with dataset, whose lists give labels and splits")
         least = {
             "short_side": 16, "gop": 1, "workers": 0, "shard_megabytes": 1, "item_minutes": 0,
             "worker_gigabytes": 0.25, "part_minutes": 0.05,
         }  # fmt: skip
         for name, minimum in least.items():
-            if getattr(self, name) < minimum:
+            if getattr(self, name) is not None and getattr(self, name) < minimum:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, expected >= {minimum}")
-        if self.fps != "source" and not 0 < self.fps <= 240:
+        if self.fps not in (None, "source") and not 0 < float(self.fps) <= 240:
             raise ConfigError(f'fps: found {self.fps}, expected 0 < fps <= 240, or "source"')
         for name in ("max_bad_fraction", "max_damage"):
             if not 0 <= getattr(self, name) <= 1:
@@ -109,8 +124,23 @@ class PrepareConfig:
     @property
     def form(self) -> StoredForm:
         """The form in which videos are stored."""
-        fps = None if self.fps == "source" else Fraction(self.fps).limit_denominator(1001)
-        return StoredForm(short_side=self.short_side, fps=fps, gop=self.gop)
+        fps = None if self.fps == "source" else Fraction(self._rate).limit_denominator(1001)
+        return StoredForm(short_side=self._side, fps=fps, gop=self.gop)
+
+    @property
+    def _rate(self) -> float:
+        return float(self.fps or (self.public.fps if self.public is not None else 10.0))
+
+    @property
+    def _side(self) -> int:
+        return self.short_side or (self.public.short_side if self.public is not None else 256)
+
+    def settings(self) -> dict[str, Any]:
+        """How the shards are made, with the numbers that were chosen."""
+        rate: Any = self.fps if self.fps == "source" else self._rate
+        made = replace(self, task=None, retry_failed=False, overwrite=False)
+        values = to_values(replace(made, short_side=self._side, fps=rate))
+        return {k: v for k, v in values.items() if self.dataset is not None or k not in NOT_CHOSEN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,9 +237,10 @@ def plan_of(config: PrepareConfig, found: Found) -> IngestPlan:
             part_s=config.part_minutes * 60,
             max_damage=config.max_damage,
             item_s=config.item_minutes * 60 or None,
+            lone_audio=config.public is not None and config.public.kind == "audio",
         ),
-        settings=to_values(replace(config, task=None, retry_failed=False, overwrite=False)),
-        free_settings=FREE_SETTINGS,
+        settings=config.settings(),
+        free_settings=(*FREE_SETTINGS, *FREE_OF_CHOICE),
         shard_bytes=config.shard_megabytes * 1_000_000,
         share=Share.parse(config.task) if config.task else None,
         retry_skipped=config.retry_failed,
@@ -228,7 +259,10 @@ def run(config: PrepareConfig) -> PrepareResult | PreparePreview:
         DataError: nothing to prepare, `out` cannot be written, or another run is at work there.
     """
     started = time.monotonic()
-    found = find_items(config.src, config.manifest, leave_out=config.out)
+    if config.public is not None:
+        found = found_files(chosen_folder(config), config.dataset_split)
+    else:
+        found = find_items(config.src, config.manifest, leave_out=config.out)
     plan = plan_of(config, found)
     outcome = preview(plan) if config.dry_run else ingest(plan)
     seconds = time.monotonic() - started
