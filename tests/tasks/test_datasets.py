@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,47 @@ def test_a_data_set_is_checked_trained_on_and_evaluated(tiny, tmp_path, capsys):
     assert json.loads(run(capsys, *own, "--dataset_split", "3", "--json"))["steps"] == 2
     error = run(capsys, *own, "--dataset_split", "4", code=2)
     assert "dataset_split: found 4, expected 3" in " ".join(error.split())
+
+
+@pytest.mark.slow  # 20 s: it fine-tunes, evaluates and embeds
+def test_what_was_trained_on_is_not_evaluated_and_other_data_sets_are_prepared(
+    tiny, tmp_path, capsys
+):
+    folder, out = ucf101(tmp_path / "ucf"), tmp_path / "run"
+    own = finetune(tiny, "ucf101", folder, out, "--preset", "finetune-small-video")
+    run(capsys, *own, "--data.max_bad_fraction", "1")
+    other = ["evaluate", out, "--dataset", "ucf101", "--dataset_dir", folder, "--clips", "1"]
+    error = " ".join(run(capsys, *other, "--dataset_split", "2", code=1).split())
+    assert "1 files of test, split 2, were trained on in split 1" in error
+    same = json.loads(run(capsys, *other, "--json"))
+    assert same["dataset"] == {
+        "name": "ucf101", "split_number": 1, "files_listed": 2, "files_found": 2,
+    }  # fmt: skip
+    assert not list(out.glob("shards-*"))
+    leaking = json.loads(run(capsys, *other, "--dataset_split", "2", "--allow_leak", "--json"))
+    assert (leaking["n_evaluated"], leaking["split"]) == (1, "test")
+    assert (out / "shards-ucf101-2").is_dir()
+    shutil.copytree(tiny.run, tmp_path / "pretrained")
+    linear = ["linear-eval", tmp_path / "pretrained", "--dataset", "ucf101", "--dataset_dir", folder]
+    result = json.loads(run(capsys, *linear, "--low_rank.steps", "3", "--json"))
+    assert result["splits"] == ["train", "train", "test"]
+
+
+def test_zero_shot_takes_the_captions_of_a_data_set(tiny, tmp_path, capsys):
+    run_folder = tmp_path / "run"
+    shutil.copytree(tiny.run, run_folder)
+    annotations = [{"id": n, "segment": [n, n + 1], "sentence": f"it moves {way}"}
+                   for n, way in enumerate(("left", "right", "up"))]  # fmt: skip
+    both = {"database": {"xHr8X2Wpmno": {"subset": "validation", "annotations": annotations},
+                         "zzzzzzzzzzz": {"subset": "testing"}}}  # fmt: skip
+    folder = write(tmp_path / "yc", {"youcookii_annotations_trainval.json": both})
+    (folder / "xHr8X2Wpmno.mp4").write_bytes(official.video(4.0))
+    args = ["zero-shot", run_folder, "--dataset", "youcook2", "--dataset_dir", folder, "--json"]
+    result = json.loads(run(capsys, *args))
+    assert result["split"] == "val"  # captions of test are not public
+    assert result["measures"]["text_to_video"]["n"] >= 2
+    made = ShardFolder.open(run_folder / "shards-youcook2").info["made"]["settings"]
+    assert (made["fps"], made["short_side"]) == (25.0, 224)
 
 
 def test_finetune_refuses_other_media_and_shards_below_its_rate_and_size(tiny, tmp_path, capsys):

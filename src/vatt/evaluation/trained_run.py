@@ -9,9 +9,10 @@ from pathlib import Path
 from vatt.config import from_values, read_toml
 from vatt.data.data_config import DataConfig
 from vatt.devices import AutocastSetting, pick_device
-from vatt.encoder import Encoder, load
+from vatt.encoder import Encoder, load, model_folder
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.results import file_hash
+from vatt.models.weights import read_settings
 from vatt.shards.layout import DATASET_FILE
 from vatt.shards.read import ShardFolder
 
@@ -94,6 +95,16 @@ def open_run(
     return TrainedRun(
         folder, encoder, data, model_hash, on_own_shards=settings.is_file() and not shards
     )
+
+
+def needs(run: Path) -> tuple[float, int]:
+    """What the clips of a run's model need of shards: frames per second, and the longer side.
+
+    Raises:
+        CheckpointError: there is no model in `run`.
+    """
+    _, spec, _ = read_settings(model_folder(run))
+    return spec.fps, max(spec.height, spec.width)
 
 
 def _found(shards: Path, run: Path) -> Path:

@@ -146,33 +146,6 @@ def _on_clock(one: ListedFile, match: Match, path: Path) -> Sequence[Mapping[str
     ]
 
 
-def refuse_trained_on(choice: DatasetChoice, trained: DatasetChoice, split: str) -> None:
-    """Stop where files of a split were trained on, by another number of the same data set.
-
-    Args:
-        choice: what is evaluated.
-        trained: what the model was trained on.
-        split: that is evaluated.
-
-    Raises:
-        DataError: says how many, and the first.
-    """
-    if choice.allow_leak or choice.dataset is None or trained.dataset != choice.dataset:
-        return
-    shared = [
-        one.names[0]
-        for one in chosen_folder(choice).listing.files
-        if split in roles(one, choice.dataset_split)
-        and "train" in roles(one, trained.dataset_split)
-    ]
-    if shared:
-        raise DataError(
-            f"{choice.dataset} {choice.dataset_split}: {len(shared)} files of {split} were trained "
-            f"on, in split {trained.dataset_split} (first: {shared[0]}); evaluate with "
-            f"--dataset_split {trained.dataset_split}, or --allow_leak"
-        )
-
-
 def refuse_below(
     shards: ShardFolder, choice: DatasetChoice, *, fps: float, short_side: int
 ) -> None:

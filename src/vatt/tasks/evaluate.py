@@ -30,6 +30,10 @@ from vatt.evaluation.score_files import FeatureSample, ScoreFile
 from vatt.ingest.sources import DUPLICATE
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
+from vatt.public_data.catalogue import DatasetFolder
+from vatt.public_data.choice import DatasetChoice, chosen_folder
+from vatt.public_data.listing import LABEL
+from vatt.public_data.preparing import how_much, refuse_trained_on, shards_for, split_with
 from vatt.shards.layout import FAILURES_FILE
 from vatt.shards.read import ShardFolder
 from vatt.workers.progress import ProgressBar
@@ -40,13 +44,13 @@ MOST_CONFUSED = 200  # classes of which results/evaluate.json holds how often ea
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(DatasetChoice):
     """Evaluate a classifier on labelled videos, audio or images."""
 
     run: Positional[Path | None] = None
     """Run folder (or model folder) of a classifier; results/evaluate.json is written into it."""
     shards: tuple[Path, ...] = ()
-    """Prepared folders with labels; those of the run when left out."""
+    """Prepared folders with labels; those of the run when left out, and no dataset is given."""
     split: str | None = None
     """When left out: test if the shards have it, else val."""
     label: str | None = None
@@ -73,6 +77,8 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if (self.run is None) == (self.from_scores is None):
             raise ConfigError("run: expected a run folder, or --from_scores FILE")
+        if self.public is not None and self.from_scores is not None:
+            raise ConfigError("dataset: not with from_scores")
         for name in ("clips", "crops"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, expected >= 1")
@@ -83,6 +89,7 @@ class EvaluateResult:
     """Where the numbers are, and the numbers; of how many examples, of how many expected.
 
     skipped_in_preparation: files of any split that are not in the shards, repeated ones left out.
+    dataset: of a public one, how many files of the split its lists name, and how many are there.
     """
 
     path: Path | None
@@ -91,6 +98,7 @@ class EvaluateResult:
     n_expected: int
     skipped_in_preparation: int
     views: str
+    dataset: Mapping[str, Any] = field(default_factory=dict)
     measures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -126,6 +134,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         skipped_in_preparation=about["skipped_in_preparation"],
         views=f"{about['clips']} clips x {about['crops']} crops; {about['fewer_starts']} examples "
         "have fewer different clips",
+        dataset=about.get("dataset", {}),
         measures=measures,
     )
 
@@ -139,6 +148,9 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
             "make one with `vatt finetune`"
         )
     classifier = load_classifier(config.run, config.device)
+    public = None if config.dataset is None else chosen_folder(config)
+    if public is not None:
+        config = on_dataset(config, config.run, public, classifier)
     sizes = classifier.module.config
     shards, data = data_of(config, classifier)
     split = config.split or ("test" if "test" in shards.info["splits"] else "val")
@@ -146,7 +158,7 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
     if label is None:
         raise ConfigError(f"{classifier.folder}: does not say what its labels are; give --label")
     examples = find_examples(shards, split, label)
-    names = names_of(config, classifier)
+    names = names_of(config, classifier, () if public is None else public.listing.classes or ())
     labelled = sorted({name for one in examples for name in one.labels})
     refuse_other_classes(names, labelled, f"{shards.folder}, split {split!r}, label {label!r}")
     if not sizes.several:
@@ -199,8 +211,32 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
         "ids_hash": ids_hash(ids),
         "model_hash": file_hash(classifier.folder / "model.safetensors"),
     }
+    if public is not None:
+        about["dataset"] = how_much(public, config.dataset_split, split)
     scores = ScoreFile(ids, names, found.values, k_hot_of(evaluated, names), about)
     return scores, FeatureSample.drawn(scores, found.features)
+
+
+def on_dataset(
+    config: EvaluateConfig, run: Path, public: DatasetFolder, classifier: ClipClassifier
+) -> EvaluateConfig:
+    """The same settings, on the shards of a data set, which are prepared if need be.
+
+    Raises:
+        ConfigError: the model classifies something else.
+        DataError: the files were trained on; shards that are given are of something else.
+    """
+    modality, spec = classifier.module.config.modality, classifier.spec
+    public.dataset.refuse_kind("image" if public.dataset.kind == "image" else modality)
+    split = config.split or split_with(public, config.dataset_split, LABEL)
+    refuse_trained_on(run, config, public, split)
+    in_use = modality == "video"
+    shards = shards_for(
+        run, config, public, config.shards,
+        fps=spec.fps if in_use and public.dataset.kind == "video" else 1.0,
+        short_side=max(spec.height, spec.width) if in_use else 16,
+    )  # fmt: skip
+    return replace(config, shards=shards, split=split, label=config.label or LABEL)
 
 
 def data_of(config: EvaluateConfig, classifier: ClipClassifier) -> tuple[ShardFolder, DataConfig]:
@@ -228,14 +264,23 @@ def data_of(config: EvaluateConfig, classifier: ClipClassifier) -> tuple[ShardFo
     )
 
 
-def names_of(config: EvaluateConfig, classifier: ClipClassifier) -> tuple[str, ...]:
+def names_of(
+    config: EvaluateConfig, classifier: ClipClassifier, official: tuple[str, ...]
+) -> tuple[str, ...]:
     """The names of the classes in the order of the logits.
+
+    Args:
+        config: may name a file of them.
+        classifier: may know them.
+        official: those of a public data set, for as many classes that have no names.
 
     Raises:
         ConfigError: they are not known, or too few or many are given.
     """
     sizes = classifier.module.config
     if config.classes is None:
+        if not sizes.names and len(official) == sizes.classes:
+            return official
         if not sizes.names:
             raise ConfigError(
                 f"{classifier.folder}: has no names of its {sizes.classes} classes; give them in "

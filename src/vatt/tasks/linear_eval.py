@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ from vatt.evaluation.classifiers import LowRankConfig
 from vatt.evaluation.features import split_features
 from vatt.evaluation.protocols import linear_frozen
 from vatt.evaluation.results import ids_hash, write_result
-from vatt.evaluation.trained_run import open_run
+from vatt.evaluation.trained_run import needs, open_run
+from vatt.public_data.catalogue import DatasetFolder
+from vatt.public_data.choice import DatasetChoice, chosen_folder
+from vatt.public_data.listing import LABEL, roles
+from vatt.public_data.preparing import how_much, shards_for, split_with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinearEvalConfig:
+class LinearEvalConfig(DatasetChoice):
     """Evaluate frozen features by classifiers trained on them."""
 
     run: Positional[Path]
@@ -29,9 +33,10 @@ class LinearEvalConfig:
     val_split: str = "val"
     test_split: str = "test"
     video: tuple[str, ...] = ("action",)
-    """Label columns to predict from video features."""
+    """Label columns to predict from video features; of a dataset its label, if it is of video."""
     audio: tuple[str, ...] = ("sound_event",)
-    """Label columns to predict from audio features, with all labels and with few."""
+    """Label columns to predict from audio features, with all labels and with few; of a dataset its
+    label, if it is of audio."""
     train_clips: int | None = None
     """Take whole videos, drawn by the seed, until there are this many clips; all if left out."""
     few_labels: int = 10
@@ -43,6 +48,7 @@ class LinearEvalConfig:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        _ = self.public  # checks itself
         for name in ("few_labels", "draws"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, expected 1 or more")
@@ -68,6 +74,11 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
         CheckpointError: there is no model.
         DataError: a split has no clips, or too many cannot be decoded.
     """
+    about = dict[str, Any]()
+    if config.dataset is not None:
+        public = chosen_folder(config)
+        config = on_dataset(config, public)
+        about = {"dataset": how_much(public, config.dataset_split, config.test_split)}
     trained = open_run(config.run, shards=config.shards, device=config.device)
     parts = linear_frozen.FeaturesOfSplits(
         split_features(trained, config.train_split, at_most=config.train_clips, seed=config.seed),
@@ -86,6 +97,7 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
     result = {
         "protocol": linear_frozen.PROTOCOL,
         "splits": [config.train_split, config.val_split, config.test_split],
+        **about,
         "shards": [str(folder) for folder in trained.data.shards],
         "seed": config.seed,
         "model_hash": trained.model_hash,
@@ -100,4 +112,28 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
         splits=(config.train_split, config.val_split, config.test_split),
         measures=measures,
         left_out=left_out,
+    )
+
+
+def on_dataset(config: LinearEvalConfig, public: DatasetFolder) -> LinearEvalConfig:
+    """The same settings, on the shards and labels of a data set, which is prepared if need be.
+
+    Where its lists have no validation, settings are chosen by the training clips.
+
+    Raises:
+        ConfigError: it has captions and no classes.
+        DataError: shards that are given are of something else.
+    """
+    if public.listing.classes is None:
+        raise ConfigError(f"dataset: {config.dataset} has captions, expected one with classes")
+    fps, side = needs(config.run)
+    shards = shards_for(config.run, config, public, config.shards, fps=fps, short_side=side)
+    splits = {one for file in public.listing.files for one in roles(file, config.dataset_split)}
+    if config.test_split == "test":
+        config = replace(config, test_split=split_with(public, config.dataset_split, LABEL))
+    if config.val_split not in splits - {config.test_split}:
+        config = replace(config, val_split=config.train_split)
+    is_audio = public.dataset.kind == "audio"
+    return replace(
+        config, shards=shards, video=() if is_audio else (LABEL,), audio=(LABEL,) * is_audio
     )
