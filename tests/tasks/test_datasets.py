@@ -196,7 +196,14 @@ def test_what_was_trained_on_is_not_evaluated_and_other_data_sets_are_prepared(
     assert (leaking["n_evaluated"], leaking["split"]) == (1, "test")
     assert (out / "shards-ucf101-2").is_dir()
     shutil.copytree(tiny.run, tmp_path / "pretrained")
-    linear = ["linear-eval", tmp_path / "pretrained", "--dataset", "ucf101", "--dataset_dir", folder]
+    linear = [
+        "linear-eval",
+        tmp_path / "pretrained",
+        "--dataset",
+        "ucf101",
+        "--dataset_dir",
+        folder,
+    ]
     result = json.loads(run(capsys, *linear, "--low_rank.steps", "3", "--json"))
     assert result["splits"] == ["train", "train", "test"]
 
