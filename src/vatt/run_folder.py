@@ -119,7 +119,12 @@ def renew_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     from vatt import distributed
 
     if distributed.is_main():
-        write_atomically(folder / CONFIG_FILE, _toml(settings))
+        write_settings(folder, settings)
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write config.toml."""
+    write_atomically(folder / CONFIG_FILE, _toml(settings))
 
 
 def _toml(settings: Mapping[str, Any]) -> bytes:

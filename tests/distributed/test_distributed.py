@@ -45,6 +45,12 @@ def test_sum_and_its_gradient_are_of_all_ranks(found):
         assert_close(result["summed_gradient"], 6 * 2 * total)
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_the_others_wait_for_the_main_rank_beyond_the_time_out(tmp_path):
+    run_ranks("tests.distributed.waiting", str(tmp_path), world_size=2)
+
+
 @pytest.mark.distributed
 def test_a_world_of_one_gathers_sums_and_trains_as_a_process_alone(tmp_path):
     with joined("gloo", tmp_path):

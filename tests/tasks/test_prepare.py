@@ -267,6 +267,10 @@ def test_what_has_changed_since_is_prepared_again_and_nothing_else(tmp_path: Pat
     after = contents(settings.out)
     assert run(settings).changed == 0
     assert contents(settings.out) == after
+    moved = labels.rename(source / "moved.csv")
+    assert run(replace(settings, manifest=moved)).changed == 0
+    with pytest.raises(ConfigError, match=r"manifest: found 'none', expected '.*moved\.csv'"):
+        run(replace(settings, manifest=None))
 
 
 def test_caption_files_that_were_not_read_are_named_in_every_run(

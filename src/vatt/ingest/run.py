@@ -26,7 +26,7 @@ from vatt.ingest.changes import FileState, SourceState, changed_sources, state_o
 from vatt.ingest.item import Making, Prepared, look_at, prepare_item
 from vatt.ingest.journal import BusyError, Journal, Share, Stored
 from vatt.ingest.sources import DUPLICATE, Found, Item, Skipped, without_duplicates
-from vatt.run_folder import claim_folder
+from vatt.run_folder import claim_folder, write_settings
 from vatt.shards.index import num_sources, totals
 from vatt.shards.layout import DATASET_FILE, FAILURES_FILE, INDEX_FILE, SOURCES_FILE, shard_paths
 from vatt.shards.write import ShardWriter, write_index
@@ -187,6 +187,8 @@ def _make_ready(plan: IngestPlan, label: str) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     advice = "choose another --out, or --overwrite"
     claim_folder(out, plan.settings, free=plan.free_settings, advice=advice)
+    if plan.settings.get("manifest") != read_toml(out / CONFIG_FILE).get("manifest"):
+        write_settings(out, plan.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -240,7 +240,10 @@ def plan_of(config: PrepareConfig, found: Found) -> IngestPlan:
             lone_audio=config.public is not None and config.public.kind == "audio",
         ),
         settings=config.settings(),
-        free_settings=(*FREE_SETTINGS, *FREE_OF_CHOICE),
+        # What another manifest says is compared file by file; without one labels would be lost.
+        free_settings=(
+            *FREE_SETTINGS, *FREE_OF_CHOICE, *(["manifest"] if config.manifest else []),
+        ),  # fmt: skip
         shard_bytes=config.shard_megabytes * 1_000_000,
         share=Share.parse(config.task) if config.task else None,
         retry_skipped=config.retry_failed,
