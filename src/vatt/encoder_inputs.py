@@ -44,7 +44,7 @@ def read_video(
     for name in _paths(videos):
         with open_media(name, damaged=True, sparsely=True) as media:
             if media.facts.video is None:
-                raise MediaError(f"{name}: has no video; encode_audio reads its audio")
+                raise MediaError(f"{name}: has no video, only audio")
             frames = spread_frames(media, spec, path, device)
         yield Input(frames, of_one_file=True)
 

@@ -1,6 +1,7 @@
 """The command line, run as users run it: in its own process, or through `main`."""
 
 import json
+import logging
 import subprocess
 import sys
 import tomllib
@@ -262,3 +263,21 @@ def test_names_with_brackets_and_colons_are_shown_as_they_are_and_sentences_one_
     render.result({"unread": names, "short": ["a", "b"]}, as_json=False)
     shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert [line for line in shown if line] == [f"unread  {names[0]}", names[1], "short   a, b"]
+
+
+def test_names_of_files_keep_their_underscores(capsys):
+    render.result({"lost_seconds": {"my_film.mp4": 2.5}, "skipped_files": 1}, as_json=False)
+    shown = capsys.readouterr().out
+    assert "my_film.mp4" in shown
+    assert "lost seconds" in shown
+    assert "skipped files" in shown
+
+
+def test_what_other_libraries_say_beside_warnings_is_not_for_users(capsys):
+    handler = cli._StderrHandler()
+    for name in ("vatt.tasks.finetune", "torch._subclasses"):
+        for level in (logging.INFO, logging.WARNING):
+            handler.emit(logging.LogRecord(name, level, "", 0, f"{name} {level}", None, None))
+    assert capsys.readouterr().err.splitlines() == [
+        "vatt.tasks.finetune 20", "vatt.tasks.finetune 30", "torch._subclasses 30",
+    ]  # fmt: skip

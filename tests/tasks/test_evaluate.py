@@ -14,7 +14,7 @@ from tests.tasks.test_finetune import config as finetune_config
 from vatt.contracts import Augmentation
 from vatt.data.clip_reader import ClipReader
 from vatt.errors import CheckpointError, ConfigError, DataError
-from vatt.evaluation.examples import ExampleClips, find_examples
+from vatt.evaluation.examples import ExampleClips, file_of, find_examples
 from vatt.evaluation.protocols.multi_view import judge, score
 from vatt.evaluation.results import read_result
 from vatt.evaluation.score_files import FEATURES_FILE, MOST_FEATURES, FeatureSample, ScoreFile
@@ -48,6 +48,13 @@ def test_the_result_says_of_how_many_examples_of_which_model_over_which_views(ev
     )  # fmt: skip
     assert (result["n_evaluated"], result["n_expected"]) == (9, 9)
     assert (result["clips"], result["crops"], result["average"]) == (4, 3, "logits")
+    shown = evaluated[0].shown()
+    assert [row["examples"] for row in shown["classes"]] == list(
+        map(result["measures"]["examples"].get, (row["class"] for row in shown["classes"]))
+    )
+    assert set(shown["measures"]) == {"top1"}
+    assert result["n_files"] == 3  # each with three labelled spans
+    assert file_of("long-0f-p0002@1.500") == file_of("long-0f@0.000") == "long-0f"
     assert {"ids_hash", "model_hash", "versions", "measures"} <= set(result)
     assert 0 <= result["measures"]["top1"] <= 1
 

@@ -34,9 +34,10 @@ def test_names_and_probabilities_are_the_softmax_of_the_mean_logits(model, tiny)
 def test_files_that_cannot_be_read_are_named_beside_the_others(model, tiny, tmp_path, suffix):
     videos = sorted(tiny.clips.glob("test/*.mp4"))
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
-    out = tmp_path / f"found{suffix}"
+    out = tmp_path / "new" / f"found{suffix}"  # a folder that is not there yet
+    twice = tiny.clips / "test"
     result = predict.run(
-        PredictConfig(files=(tiny.clips / "test", tmp_path), model=model, out=out, workers=2)
+        PredictConfig(files=(twice, twice, tmp_path), model=model, out=out, workers=2)
     )
     assert (result.predicted, list(result.failed)) == (3, [str(tmp_path / "broken.mp4")])
     if suffix == ".csv":
@@ -56,7 +57,7 @@ def test_files_that_cannot_be_read_are_named_beside_the_others(model, tiny, tmp_
 def test_no_file_that_can_be_read_is_a_problem_and_no_file_at_all_is_wrong(model, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
     result = predict.run(PredictConfig(files=(tmp_path,), model=model))
-    assert "none of 1 files could be read" in (result.problem or "")
+    assert "none of 1 files could be read; first: " in (result.problem or "")
     (tmp_path / "broken.mp4").unlink()
     with pytest.raises(ConfigError, match="files: found none"):
         predict.run(PredictConfig(files=(tmp_path,), model=model))

@@ -141,7 +141,8 @@ def _grid(rows: Sequence[Mapping[str, Any]], *, title: str) -> Any:
 
 
 def _words(key: str) -> str:
-    return key.replace("_", " ")
+    """A name of ours as words; what users named, such as a file, stays as it is."""
+    return key.replace("_", " ") if key.isidentifier() else key
 
 
 def _cell(value: Any) -> str:

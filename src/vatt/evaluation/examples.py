@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from vatt.data.data_config import DataConfig
 from vatt.errors import DataError, MediaError
 from vatt.evaluation.clips import TOLERANCE_S, place_clip
 from vatt.shards.read import ShardFolder
+
+_PART = re.compile(r"-p\d{4}$")  # of a long file: `Item.part_key`
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,11 @@ class LabelledSpan:
             return possible[nearest].tolist(), end_s
         after = int(np.searchsorted(self.cuts_s[1:-1], middle_s, side="right"))
         return [self.cuts_s[after]] * number, self.cuts_s[after + 1]
+
+
+def file_of(example: str) -> str:
+    """Which file an example is of, by its id: all parts of a long one are of the same."""
+    return _PART.sub("", example.rpartition("@")[0])
 
 
 def find_examples(

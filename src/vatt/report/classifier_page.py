@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from vatt.config import CONFIG_FILE, read_toml
 from vatt.errors import DataError
+from vatt.evaluation.examples import file_of
 from vatt.evaluation.metrics import neighbour_accuracy
 from vatt.evaluation.results import read_result, versions
 from vatt.evaluation.score_files import FeatureSample
@@ -23,7 +23,6 @@ from vatt.run_folder import METRICS_FILE
 
 MOST_CLASSES = 60  # that a figure of confusions can name
 LEAST_EXAMPLES = 4  # of a map
-_PART = re.compile(r"-p\d{4}$")  # of a long video
 
 
 def classifier_page(
@@ -93,9 +92,9 @@ def _features(runs: Sequence[Path], seed: int) -> dict[str, Any] | None:
                 "evaluate of both with the same --shards and --split"
             )
     titles = [f"{run.resolve().name} ({_start(run)})" for run in found]
-    videos = [_PART.sub("", name.rpartition("@")[0]) for name in first.ids]
+    files = list(map(file_of, first.ids))
     rows = [
-        (title, [f"{neighbour_accuracy(one.features, one.classes, videos):.3f}"])
+        (title, [f"{neighbour_accuracy(one.features, one.classes, files):.3f}"])
         for title, one in zip(titles, found.values(), strict=True)
     ]
     largest = np.bincount(first.classes).max() / len(first.ids)
@@ -149,8 +148,10 @@ def _numbers(measures: dict[str, Any]) -> Table:
 
 
 def _per_class(measures: dict[str, Any]) -> Table | None:
-    found = measures.get("per_class") or {}
+    found, count = measures.get("per_class") or {}, measures.get("examples") or {}
     rows = [
-        (name, [f"{share:.3f}"]) for name, share in sorted(found.items(), key=lambda one: one[1])
+        (name, [f"{share:.3f}", str(count.get(name, "–"))])
+        for name, share in sorted(found.items(), key=lambda one: one[1])
     ]
-    return Table(["class, the worst first", "share found"], [rows]) if rows else None
+    columns = ["class, the worst first", "share found", "examples"]
+    return Table(columns, [rows]) if rows else None

@@ -18,6 +18,7 @@ from vatt.encoder import ClipClassifier, load_classifier, model_folder
 from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.examples import (
     ExampleClips,
+    file_of,
     find_examples,
     k_hot_of,
     refuse_other_classes,
@@ -40,6 +41,7 @@ from vatt.workers.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = 20  # classes in the table
 MOST_CONFUSED = 200  # classes of which results/evaluate.json holds how often each is taken for each
 
 
@@ -88,6 +90,8 @@ class EvaluateConfig(DatasetChoice):
 class EvaluateResult:
     """Where the numbers are, and the numbers; of how many examples, of how many expected.
 
+    n_files: that the evaluated examples are of; fewer than these where files have several labelled
+        spans, or long files were stored in parts.
     skipped_in_preparation: files of any split that are not in the shards, repeated ones left out.
     dataset: of a public one, how many files of the split its lists name, and how many are there.
     """
@@ -96,10 +100,25 @@ class EvaluateResult:
     split: str
     n_evaluated: int
     n_expected: int
+    n_files: int | None
     skipped_in_preparation: int
     views: str
     dataset: Mapping[str, Any] = field(default_factory=dict)
     measures: Mapping[str, Any] = field(default_factory=dict)
+
+    def shown(self) -> dict[str, Any]:
+        """For people: of many classes those that are found least."""
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        measures = dict(given.pop("measures"))
+        shares, numbers = measures.pop("per_class", {}), measures.pop("examples", {})
+        worst = sorted(shares, key=lambda name: (shares[name], name))
+        rows = [
+            {"class": name, "share_found": shares[name], "examples": numbers.get(name)}
+            for name in worst[:_SHOWN]
+        ]
+        more = len(worst) - len(rows)
+        classes = f"the {_SHOWN} that are found least" if more else "classes"
+        return given | {"measures": measures} | ({classes: rows} if rows else {})
 
 
 def run(config: EvaluateConfig) -> EvaluateResult:
@@ -131,6 +150,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         split=about["split"],
         n_evaluated=about["n_evaluated"],
         n_expected=about["n_expected"],
+        n_files=about.get("n_files"),
         skipped_in_preparation=about["skipped_in_preparation"],
         views=f"{about['clips']} clips x {about['crops']} crops; {about['fewer_starts']} examples "
         "have fewer different clips",
@@ -204,6 +224,7 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
         "average": config.average,
         "n_evaluated": len(evaluated),
         "n_expected": expected,
+        "n_files": len(set(map(file_of, ids))),
         "fewer_starts": sum(number < config.clips for number in starts),
         "mean_starts": float(np.mean(starts)) if starts else 0.0,
         "skipped_in_preparation": skipped,

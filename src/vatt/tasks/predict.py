@@ -66,9 +66,9 @@ class PredictResult:
             | {"likeliest": ", ".join(f"{k} {v:.0%}" for k, v in list(one["classes"].items())[:3])}
             for one in rows
         ]
+        failed = [{"file": file, "failed": reason} for file, reason in self.failed.items()]
         return {
-            "predicted": self.predicted, "out": self.out, "failed": self.failed,
-            "predictions": table,
+            "predicted": self.predicted, "out": self.out, "failed": failed, "predictions": table,
         }  # fmt: skip
 
 
@@ -79,9 +79,11 @@ def run(config: PredictConfig) -> PredictResult:
         ConfigError: there are no files.
         CheckpointError: there is no classifier.
     """
-    files = list(chain.from_iterable(map(_files, config.files)))
+    files = list(dict.fromkeys(chain.from_iterable(map(_files, config.files))))
     if not files:
         raise ConfigError(f"files: found none in {', '.join(map(str, config.files))}")
+    if config.out is not None:  # before there is work that could be lost
+        config.out.parent.mkdir(parents=True, exist_ok=True)
     classifier = load_classifier(config.model, config.device)
     predictions, failed = list[dict[str, Any]](), dict[str, str]()
     workers = config.workers or cpus_of_rank()
@@ -92,14 +94,17 @@ def run(config: PredictConfig) -> PredictResult:
         outcomes = pool.map(partial(_predict, classifier, topk=config.topk), files)
         for number, (file, outcome) in enumerate(zip(files, outcomes, strict=True), start=1):
             if isinstance(outcome, str):
-                failed[printable(str(file))] = outcome
+                failed[printable(str(file))] = printable(outcome)
             else:
                 predictions.append({"file": printable(str(file)), "classes": outcome})
             bar.update(number, f"{len(failed)} failed")
     if config.out is not None:
         write = _as_csv if config.out.suffix == ".csv" else _as_lines
         write_atomically(config.out, write(predictions, failed))
-    problem = None if predictions else f"none of {len(files)} files could be read: {failed}"
+    problem = None
+    if not predictions:
+        first = next(iter(failed.values()))
+        problem = f"none of {len(files)} files could be read; first: {first}"
     return PredictResult(
         predicted=len(predictions),
         out=config.out,

@@ -135,7 +135,8 @@ def judge(
     per_class = {
         names[number]: float(hits[labels == number].mean()) for number in np.unique(labels)
     }
-    return numbers | {"per_class": per_class}
+    count = {names[number]: int((labels == number).sum()) for number in np.unique(labels)}
+    return numbers | {"per_class": per_class, "examples": count}
 
 
 def confusions(scores: NDArray[np.floating], true: NDArray[np.bool_]) -> NDArray[np.int64]:
