@@ -133,7 +133,8 @@ def _grid(rows: Sequence[Mapping[str, Any]], *, title: str) -> Any:
         columns = ["", *names]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for position, column in enumerate(columns):
-        justify: Any = "left" if position == 0 else "right"
+        texts = all(isinstance(row.get(column), str) for row in rows)
+        justify: Any = "left" if position == 0 or texts else "right"
         table.add_column(_words(column), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))

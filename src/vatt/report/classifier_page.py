@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from vatt.evaluation.score_files import FeatureSample
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
 from vatt.report.figures import ClassPoints, Curve, class_maps, confusion, curves
-from vatt.report.page import Table, render
+from vatt.report.page import Row, Table, render
 from vatt.report.training_curve import read_metrics
 from vatt.run_folder import METRICS_FILE
 
 MOST_CLASSES = 60  # that a figure of confusions can name
-LEAST_EXAMPLES = 4  # of a map
+LEAST_EXAMPLES = 8  # of a map
 
 
 def classifier_page(
@@ -92,12 +92,6 @@ def _features(runs: Sequence[Path], seed: int) -> dict[str, Any] | None:
                 "evaluate of both with the same --shards and --split"
             )
     titles = [f"{run.resolve().name} ({_start(run)})" for run in found]
-    files = list(map(file_of, first.ids))
-    rows = [
-        (title, [f"{neighbour_accuracy(one.features, one.classes, files):.3f}"])
-        for title, one in zip(titles, found.values(), strict=True)
-    ]
-    largest = np.bincount(first.classes).max() / len(first.ids)
     points = [
         ClassPoints(title, one.features, one.classes)
         for title, one in zip(titles, found.values(), strict=True)
@@ -107,11 +101,26 @@ def _features(runs: Sequence[Path], seed: int) -> dict[str, Any] | None:
         "shown": len(first.ids),
         "of": first.about["of"],
         "split": first.about["split"],
-        "table": Table(
-            ["features", "of the class of most of the 5 nearest"],
-            [[*rows, ("always the largest class", [f"{largest:.3f}"])]],
-        ),
+        **_neighbours(first, dict(zip(titles, found.values(), strict=True))),
     }
+
+
+def _neighbours(first: FeatureSample, samples: Mapping[str, FeatureSample]) -> dict[str, Any]:
+    """How near examples of one class are, of classes with two files or more; by title."""
+    files = np.array(list(map(file_of, first.ids)))
+    several = [n for n in set(first.classes.tolist()) if len(set(files[first.classes == n])) > 1]
+    rows = np.isin(first.classes, several)
+    classes, of_rows = first.classes[rows], files[rows].tolist()
+    if not several:
+        return {"table": None, "compared": 0}
+    found: list[Row] = [
+        (title, [f"{neighbour_accuracy(one.features[rows], classes, of_rows):.3f}"])
+        for title, one in samples.items()
+    ]
+    largest = np.bincount(classes).max() / len(classes)
+    found.append(("always the largest class", [f"{largest:.3f}"]))
+    columns = ["features", "of the class of most of the 5 nearest"]
+    return {"table": Table(columns, [found]), "compared": len(classes)}
 
 
 def _start(run: Path) -> str:

@@ -145,7 +145,7 @@ def class_maps(panels: Sequence[ClassPoints], names: Sequence[str], *, seed: int
                 part = spots[panel.classes == number]
                 axis.scatter(
                     part[:, 0], part[:, 1], s=16, label=_short(names[number]),
-                    marker=shape, color=CLASS_COLOURS[at % len(CLASS_COLOURS)], alpha=0.85,
+                    marker=shape, color=CLASS_COLOURS[at % len(CLASS_COLOURS)], alpha=0.9,
                     linewidths=0,
                 )  # fmt: skip
             axis.set(title=panel.title, xticks=[], yticks=[], aspect="equal", adjustable="datalim")
