@@ -241,9 +241,7 @@ def plan_of(config: PrepareConfig, found: Found) -> IngestPlan:
         ),
         settings=config.settings(),
         # What another manifest says is compared file by file; without one labels would be lost.
-        free_settings=(
-            *FREE_SETTINGS, *FREE_OF_CHOICE, *(["manifest"] if config.manifest else []),
-        ),  # fmt: skip
+        free_settings=FREE_SETTINGS + FREE_OF_CHOICE + (("manifest",) if config.manifest else ()),
         shard_bytes=config.shard_megabytes * 1_000_000,
         share=Share.parse(config.task) if config.task else None,
         retry_skipped=config.retry_failed,
