@@ -189,6 +189,38 @@ def gather_json(mine: Any) -> list[Any]:
     return [json.loads(bytes(row[:length])) for row, length in zip(rows, lengths, strict=True)]
 
 
+def is_divided(tensor: Tensor) -> bool:
+    """Whether a tensor is divided among ranks (a DTensor of FSDP, whose module imports slowly)."""
+    return hasattr(tensor, "to_local")
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor that is divided among ranks; else the tensor."""
+    return cast(Any, tensor).to_local() if is_divided(tensor) else tensor
+
+
+def whole(part: Tensor, like: Tensor) -> Tensor:
+    """The whole of a tensor that is divided among ranks as `like` is; called by all ranks."""
+    if not is_divided(like):
+        return part
+    from torch.distributed.tensor import DTensor
+
+    of = cast(DTensor, like)
+    return DTensor.from_local(
+        own_part(part), of.device_mesh, of.placements, shape=of.shape, stride=of.stride()
+    ).full_tensor()
+
+
+def divided(tensor: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of a tensor that all have, divided as `like` is."""
+    if not is_divided(like):
+        return tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    of = cast(DTensor, like)
+    return own_part(distribute_tensor(tensor, of.device_mesh, of.placements))
+
+
 def sum_over_ranks(mine: Tensor) -> Tensor:
     """Sum of a tensor of equal shape over ranks, with gradient; itself in a single process."""
     if not dist.is_initialized():

@@ -33,9 +33,10 @@ class Case:
     masks: str
     recompute: bool = False
     compiled: bool = False
+    divided: bool = False
 
     def __str__(self) -> str:
-        rest = ["again"] * self.recompute + ["compiled"] * self.compiled
+        rest = ["again"] * self.recompute + ["compiled"] * self.compiled + ["fsdp"] * self.divided
         return "-".join(
             [str(self.micro_batch), f"{self.dropout}", f"{self.drop_token}", self.masks, *rest]
         )
@@ -50,6 +51,9 @@ def cases() -> Iterator[Case]:
             yield Case(micro_batch, dropout, drop_token, masks)
     for recompute, compiled in ((True, False), (False, True), (True, True)):
         yield Case(3, 0.2, 0.5, "uneven", recompute, compiled)
+    for micro_batch, recompute in product((0, 1, 3), (False, True)):
+        dropout = 0.2 if micro_batch else 0.0
+        yield Case(micro_batch, dropout, 0.5, "uneven", recompute, divided=True)
 
 
 def step(case: Case, *, keep_all: bool = False) -> dict[str, Tensor]:
@@ -79,6 +83,7 @@ def step(case: Case, *, keep_all: bool = False) -> dict[str, Tensor]:
             micro_batch=case.micro_batch or None,
             recompute=case.recompute,
             compile=case.compiled,
+            parallel="fsdp" if case.divided else "replicate",
         ),
     )
     mine = rows_of_rank(whole(case.masks), distributed.rank(), distributed.world_size())
@@ -92,7 +97,7 @@ def step(case: Case, *, keep_all: bool = False) -> dict[str, Tensor]:
     found = {f"loss/{name}": value for name, value in whole_batch(shares).items()}
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
-        found[f"gradient/{name}"] = weight.grad
+        found[f"gradient/{name}"] = distributed.whole(weight.grad, weight)
     return found | {f"buffer/{name}": value for name, value in model.named_buffers()}
 
 

@@ -52,11 +52,15 @@ class Run:
         self.learner = Learner(
             objective=partial(objective, model=self.spread(), config=self.config),
             optimiser=self.optimiser,
-            write_model=lambda folder: save_model(folder, self.model, CLIP),
+            write_model=self.write_model,
             facts=dict,
             seed=0,
             buffers=tuple(self.model.buffers()),
         )
+
+    def write_model(self, folder: Path | None) -> None:
+        if folder is not None:
+            save_model(folder, self.model, CLIP)
 
     def spread(self) -> torch.nn.Module:
         return parallelize(self.model.train(), self.config.train, layers_of(self.model))

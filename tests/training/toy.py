@@ -46,7 +46,7 @@ class Toy:
         self.learner = Learner(
             objective=self.objective,
             optimiser=self.optimiser,
-            write_model=lambda folder: save_model(self.model, str(folder / "model.safetensors")),
+            write_model=self.write_model,
             facts=lambda: {"seen": len(self.losses)},
             seed=seed,
         )
@@ -55,6 +55,10 @@ class Toy:
         loss = (self.model(batch.x) - batch.y).square().mean()
         self.losses.append(loss.item())
         return {"loss": loss}
+
+    def write_model(self, folder: Path | None) -> None:
+        if folder is not None:
+            save_model(self.model, str(folder / "model.safetensors"))
 
     def load(self, folder: Path) -> None:
         load_model(self.model, folder / "model.safetensors")

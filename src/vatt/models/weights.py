@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from vatt.config import flatten, from_values, to_values
@@ -67,6 +68,7 @@ def save_model(
     extra: Mapping[str, Any] | None = None,
     *,
     frame_path: FramePath | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model into an existing folder.
 
@@ -76,8 +78,10 @@ def save_model(
         clip: what it was trained on.
         extra: JSON values to keep beside them, e.g. the step.
         frame_path: how frames came to it in training; left out where nobody knows.
+        weights: its tensors, where they are not whole in the model.
     """
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    found = model.state_dict() if weights is None else weights
+    tensors = {name: value.contiguous() for name, value in found.items()}
     save_file(tensors, folder / WEIGHTS)
     save_settings(folder, model.config, clip, extra, frame_path=frame_path)
 

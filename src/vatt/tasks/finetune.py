@@ -189,6 +189,11 @@ class FinetuneConfig(DatasetChoice):
             self.public.refuse_kind(self.kind)
         if self.eval_every < 1:
             raise ConfigError(f"eval_every: found {self.eval_every}, expected >= 1")
+        if self.train.parallel == "fsdp":
+            raise ConfigError(
+                "train.parallel: found fsdp, expected replicate: only pre-training divides a model "
+                "among processes"
+            )
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(f"epochs: found {self.epochs}, expected > 0")
         if self.epochs is None and self.optim.warmup_steps > self.train.steps:
@@ -334,7 +339,9 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         )
         path = frame_path(data, antialias=config.augment.antialias, autocast=config.train.autocast)
 
-        def write(folder: Path, **extra: Any) -> None:
+        def write(folder: Path | None, **extra: Any) -> None:
+            if folder is None:
+                return
             save_model(folder, model, spec, {"label": config.label, **extra}, frame_path=path)
 
         def keep(best: Mapping[str, Any]) -> None:

@@ -203,6 +203,7 @@ def run(config: PretrainConfig) -> PretrainResult:
         state = resumed(config)
         renew_settings(config.out, settings)
         model = model_at(state, config, dataset).to(device)
+        spread = parallelize(model.train(), config.train, layers_of(model))
         optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
         optimiser.load_state(state.optimiser)
         loader = training_batches(
@@ -212,7 +213,6 @@ def run(config: PretrainConfig) -> PretrainResult:
             start_step=state.step,
             facts=state.facts,
         )
-        spread = parallelize(model.train(), config.train, layers_of(model))
         learner = Learner(
             objective=partial(objective, model=spread, config=config),
             optimiser=optimiser,
@@ -233,9 +233,9 @@ def run(config: PretrainConfig) -> PretrainResult:
         )
         summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
         failed_clips, steps = len(loader.failures()), state.step + summary.steps_made
-        if distributed.is_main() and steps == config.train.steps:
-            with checkpoint.checkpoint_folder(config.out / "model") as aside:
-                learner.write_model(aside)
+        if steps == config.train.steps:
+            folder = config.out / "model" if distributed.is_main() else None
+            checkpoint.save_model_folder(folder, learner.write_model)
         distributed.barrier()
     return PretrainResult(
         out=config.out,
@@ -312,13 +312,19 @@ def replay(capture: Path) -> dict[str, float]:
 
 
 def write_model(
-    folder: Path,
+    folder: Path | None,
     *,
     model: Vatt,
     clip: ClipSpec,
     tokenizer: WordTokenizer,
     frame_path: FramePath | None = None,
 ) -> None:
-    """Write a model folder that loads alone: weights, settings, vocabulary."""
-    save_model(folder, model, clip, frame_path=frame_path)
+    """Write a model folder that loads alone: weights, settings, vocabulary.
+
+    All ranks call it together, with None where nothing is to be written.
+    """
+    weights = {name: distributed.whole(value, value) for name, value in model.state_dict().items()}
+    if folder is None:
+        return
+    save_model(folder, model, clip, frame_path=frame_path, weights=weights)
     tokenizer.save(folder / "tokenizer.json")

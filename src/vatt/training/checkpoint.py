@@ -67,29 +67,44 @@ def checkpoint_folder(folder: Path) -> Iterator[Path]:
         ) from error
 
 
+def save_model_folder(folder: Path | None, write_model: Callable[[Path | None], None]) -> None:
+    """Write a model folder; called by all ranks together, with None on those that write nothing.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    if folder is None:
+        write_model(None)
+        return
+    with checkpoint_folder(folder) as aside:
+        write_model(aside)
+
+
 def save(
-    folder: Path,
+    folder: Path | None,
     state: TrainingState,
     optimiser: Optimiser,
-    write_model: Callable[[Path], None],
-) -> Path:
-    """Write the checkpoint `folder/step-…`.
+    write_model: Callable[[Path | None], None],
+) -> None:
+    """Write the checkpoint `folder/step-…`; called by all ranks together.
 
     Args:
-        folder: where the run keeps its checkpoints.
+        folder: where the run keeps its checkpoints; None on ranks that write nothing.
         state: step and facts to find again with `resume`.
         optimiser: its tensors are saved beside the model.
-        write_model: writes the model's files into the folder it is given.
+        write_model: writes the model's files into the folder it is given, if it is given one.
 
     Raises:
         CheckpointError: it cannot be written; those written before are untouched.
     """
-    path = folder / f"step-{state.step:06d}"
-    with checkpoint_folder(path) as aside:
+    if folder is None:
+        write_model(None)
+        optimiser.state()
+        return
+    with checkpoint_folder(folder / f"step-{state.step:06d}") as aside:
         write_model(aside)
         save_file(optimiser.state(), aside / OPTIMISER)
         write_state(aside, state)
-    return path
 
 
 def write_state(folder: Path, state: TrainingState) -> None:

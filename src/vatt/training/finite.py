@@ -52,7 +52,7 @@ class FiniteCheck(Generic[BatchT]):
     Args:
         folder: run folder, where `failures/step-…` is written.
         buffers: of the model, which its forward pass changes (running statistics).
-        write_model: writes the model's files into a folder.
+        write_model: writes the model's files into a folder, or takes part in it (`Learner`).
     """
 
     skip: Tensor | None
@@ -60,7 +60,7 @@ class FiniteCheck(Generic[BatchT]):
     None where the host reads at once."""
 
     def __init__(
-        self, folder: Path, buffers: Sequence[Tensor], write_model: Callable[[Path], None]
+        self, folder: Path, buffers: Sequence[Tensor], write_model: Callable[[Path | None], None]
     ) -> None:
         self.skip = None
         self._folder, self._buffers, self._write_model = folder, buffers, write_model
@@ -113,8 +113,7 @@ class FiniteCheck(Generic[BatchT]):
             buffer.copy_(before)
         with checkpoint.checkpoint_folder(where / f"rank-{distributed.rank()}") as aside:
             save_batch(step.batch, aside)
-            if distributed.is_main():
-                self._write_model(aside)
+            self._write_model(aside if distributed.is_main() else None)
         found = ", ".join(f"{name} {value:.4g}" for name, value in self._read.items())
         clips = ", ".join(getattr(step.batch, "keys", ())[:3])
         raise TrainingError(

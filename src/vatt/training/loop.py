@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,9 @@ class TrainConfig:
     micro_batch: int | None = None
     """Clips of a process whose intermediate values are in memory at once, at the cost of one more
     forward pass; loss, batch norm and gradients are those of the whole batch. "none": all."""
+    parallel: Literal["replicate", "fsdp"] = "replicate"
+    """Of several processes: replicate gives each a copy of the model; fsdp divides weights,
+    gradients and the optimiser's state among them."""
     recompute: bool = False
     """Keep only what enters each Transformer layer, and compute the rest again in the backward
     pass: far less memory for one more forward pass."""
@@ -74,7 +77,8 @@ class Learner(Generic[BatchT]):
 
     objective: batch → scalars; "loss" is to be minimised. Each is this rank's share of a value of
         the whole batch: shares, and so their gradients, add up over ranks.
-    write_model: writes the model's files into a folder.
+    write_model: writes the model's files into a folder; called by all ranks together, with None
+        where nothing is to be written.
     facts: what else a continued run should know, kept in checkpoints as JSON; called by all
         ranks together, used on the main one.
     buffers: of the model, which the objective changes (running statistics of batch norm).
@@ -83,7 +87,7 @@ class Learner(Generic[BatchT]):
 
     objective: Callable[[BatchT], Mapping[str, Tensor]]
     optimiser: Optimiser
-    write_model: Callable[[Path], None]
+    write_model: Callable[[Path | None], None]
     facts: Callable[[], Mapping[str, Any]]
     seed: int
     buffers: Sequence[Tensor] = ()
@@ -148,8 +152,10 @@ def train(
             if (step + 1) % config.save_every == 0 or last or stop:
                 check.read()
                 state = TrainingState(step=step + 1, facts=learner.facts())
+                checkpoint.save(
+                    where if active else None, state, learner.optimiser, learner.write_model
+                )
                 if active:
-                    checkpoint.save(where, state, learner.optimiser, learner.write_model)
                     checkpoint.prune(where, config.keep)
                 distributed.barrier()
             if stop and not last:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from vatt.distributed import divided, is_divided, own_part, sum_over_ranks, whole
 from vatt.errors import CheckpointError, ConfigError
 
 SLOTS = {"adam": ("step", "exp_avg", "exp_avg_sq"), "momentum": ("momentum_buffer",)}
@@ -125,12 +126,19 @@ class Optimiser:
 
     def clip(self) -> Tensor:
         """Scale gradients down to `clip_norm` if it is set; returns their norm before, a scalar."""
-        if self.config.clip_norm is not None:
-            left_out = "linear." if self.config.clip_scope == "backbone" else " "
-            clipped = [w for name, w in self._weights.items() if not name.startswith(left_out)]
-            return nn.utils.clip_grad_norm_(clipped, self.config.clip_norm)
-        gradients = [w.grad for w in self._weights.values() if w.grad is not None]
-        return nn.utils.get_total_norm(gradients)
+        limit = self.config.clip_norm
+        left_out = "linear." if limit and self.config.clip_scope == "backbone" else " "
+        used = [
+            w for name, w in self._weights.items()
+            if w.grad is not None and not name.startswith(left_out)
+        ]  # fmt: skip
+        gradients = [own_part(w.grad) for w in used if w.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if any(map(is_divided, used)):
+            norm = sum_over_ranks(norm.square()).sqrt()
+        if limit is not None:
+            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))  # as torch does
+        return norm
 
     @torch.no_grad()
     def step(self, number: int, *, skip: Tensor | None = None) -> float:
@@ -145,8 +153,12 @@ class Optimiser:
             decay = config.weight_decay
             keep = 1 - (decay * rate if config.decay_form == "scaled" else decay)
             factor = keep if skip is None else torch.where(skip == 1, 1.0, keep)
-            torch._foreach_mul_(list(self._weights.values()), factor)
-        used = [(n, w, w.grad) for n, w in self._weights.items() if w.grad is not None]
+            torch._foreach_mul_([own_part(w) for w in self._weights.values()], factor)
+        used = [
+            (n, own_part(w), own_part(w.grad))
+            for n, w in self._weights.items()
+            if w.grad is not None
+        ]
         weights, gradients = [w for _, w, _ in used], [gradient for *_, gradient in used]
         for name, weight, _ in used:
             if name not in self._state:
@@ -176,11 +188,14 @@ class Optimiser:
         return rate
 
     def state(self) -> dict[str, Tensor]:
-        """Everything it remembers: `<parameter>/<what>` → tensor; empty before the first step."""
+        """Everything it remembers: `<parameter>/<what>` → tensor; empty before the first step.
+
+        Of weights that are divided among ranks the whole; all ranks call it together.
+        """
         return {
-            f"{name}/{what}": self._state[name][what]
-            for name in self._weights
-            for what in self._state.get(name, ())
+            f"{name}/{what}": value if what == "step" else whole(value, weight)
+            for name, weight in self._weights.items()
+            for what, value in self._state.get(name, {}).items()
         }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -206,6 +221,8 @@ class Optimiser:
                         f"optimiser state {name}/{what}: found shape {list(value.shape)}, expected "
                         f"{list(weight.shape)}; the checkpoint is of a model of another size"
                     )
+            there = {what: value.to(weight.device, copy=True) for what, value in state.items()}
             self._state[name] = {
-                what: value.to(weight.device, copy=True) for what, value in state.items()
+                what: value if what == "step" else divided(value, weight)
+                for what, value in there.items()
             }

@@ -1,9 +1,9 @@
-"""How a model is run in training: its blocks compiled or run twice, a copy of it on each rank."""
+"""How a model is run in training: blocks compiled or run twice; on each rank a copy or a part."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,13 @@ from vatt.training.loop import TrainConfig
 
 
 def parallelize(
-    model: nn.Module, config: TrainConfig, blocks: Iterable[nn.Module] = ()
+    model: nn.Module, config: TrainConfig, blocks: Sequence[nn.Module] = ()
 ) -> nn.Module:
     """The model to call in training; called once, before an objective is made of it.
 
     The losses are rank shares that add up to the loss of the whole batch, so their gradients add
-    up too: the usual averaging of DistributedDataParallel is replaced. In a single process it is
-    the model itself.
+    up too: the usual averaging is replaced. In a single process it is the model itself. With fsdp
+    the parameters of the model are other objects afterwards.
 
     Args:
         model: on its device.
@@ -37,6 +37,8 @@ def parallelize(
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if not dist.is_initialized():
         return model
+    if config.parallel == "fsdp":
+        return _sharded(model, blocks)
     # Batch norm sums over ranks itself, so buffers are equal already; PyTorch 2.13 renamed this.
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
@@ -44,6 +46,23 @@ def parallelize(
     wrapped = DistributedDataParallel(model, **keep_buffers)
     wrapped.register_comm_hook(state=None, hook=lambda _, bucket: _sum(bucket.buffer()))
     return wrapped
+
+
+def _sharded(model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
+    """FSDP2: weights are gathered block by block; batch norm's statistics stay whole."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
+    for module in (*blocks, model):
+        fully_shard(module, mesh=mesh)
+        assert isinstance(module, FSDPModule)
+        if hasattr(module, "set_force_sum_reduction_for_comms"):  # from PyTorch 2.8 on
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+        else:
+            module.set_reduce_scatter_divide_factor(1.0)
+    return model
 
 
 def _sum(gradients: Tensor) -> torch.futures.Future[Tensor]:
