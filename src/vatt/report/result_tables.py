@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME
@@ -88,3 +89,18 @@ def linear_table(result: Mapping[str, Any]) -> Table | None:
         constant = [f"{numbers['majority']:.3f}"] * len(CLASSIFIERS)
         groups.append([*rows, (f"always the most frequent of {numbers['classes']}", constant)])
     return Table(["", *CLASSIFIERS.values()], groups) if groups else None
+
+
+def finetuned_table(results: Sequence[Mapping[str, Any]]) -> Table | None:
+    """What `vatt evaluate` measured of classifiers; None if nothing."""
+    groups: list[list[Row]] = []
+    for result in results:
+        measures, n, classes = result["measures"], result["n_evaluated"], result["classes"]
+        count = f"{n:,}" if n == result["n_expected"] else f"{n:,} of {result['n_expected']:,}"
+        numbers = {name: value for name, value in measures.items() if isinstance(value, float)}
+        if "per_class" in measures:
+            numbers = {"mean over classes": mean(measures["per_class"].values()), **numbers}
+            numbers[f"chance, {classes} classes"] = 1 / classes
+        first, *others = [(name, [f"{value:.3f}"]) for name, value in numbers.items()]
+        groups.append([(f"{result['label']} ({count} clips): {first[0]}", first[1]), *others])
+    return Table(["", "accuracy"], groups) if groups else None

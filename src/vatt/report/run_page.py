@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,12 @@ from vatt.evaluation.trained_run import TrainedRun
 from vatt.media.media_file import decode_frames
 from vatt.report.figures import Curve, Points, Similarities, curves, densities, maps
 from vatt.report.page import Example, Mark, Strip, render
-from vatt.report.result_tables import from_text_table, linear_table, retrieval_table
+from vatt.report.result_tables import (
+    finetuned_table,
+    from_text_table,
+    linear_table,
+    retrieval_table,
+)
 from vatt.report.training_curve import read_metrics
 from vatt.run_folder import METRICS_FILE
 
@@ -36,6 +42,8 @@ class RunPageConfig:
     title: str = "A VATT training run"
     notes: tuple[str, ...] = ()
     """Paragraphs for "What these numbers do not show"."""
+    classifiers: tuple[Path, ...] = ()
+    """Runs of `vatt finetune` that began with this one: what `vatt evaluate` measured of them."""
     examples: int = 8
     """Captions with the clips found for them; drawn by the seed, not chosen."""
     pool: int = 500
@@ -61,6 +69,7 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
     log = read_metrics(run.folder / METRICS_FILE)
     zero_shot = read_result(run.folder, "zero-shot")
     linear_eval = read_result(run.folder, "linear-eval")
+    tuned = [one for one in (read_result(n, "evaluate") for n in config.classifiers) if one]
     examples, num_searched = _examples(config, run, clips)
     spaces = _spaces(config, run, clips)
     training_curves = None
@@ -85,6 +94,8 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
         from_text=from_text_table(zero_shot or {}),
         linear_eval=linear_eval,
         linear=linear_table(linear_eval or {}),
+        finetuned=finetuned_table(tuned),
+        finetuned_videos=sorted({run.videos_of(result["split"]) for result in tuned}),
         left_out=(zero_shot or {}).get("left_out", {}) | (linear_eval or {}).get("left_out", {}),
         curves=training_curves,
         examples=examples,
