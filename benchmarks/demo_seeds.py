@@ -18,6 +18,7 @@ Result = Mapping[str, Any]
 
 TEXT, AUDIO = "zero_shot.text_to_video", "zero_shot.audio_to_video"
 ACTION, STILL = "linear_eval.video_action", "linear_eval.video_action.still_frame.svm"
+TUNED = "finetune.video_action"
 WORDS, SOUND = "zero_shot.action_from_text", "linear_eval.sound_event_10"
 # What is measured, the keys of chance, untrained, trained and ceiling, and how numbers look.
 ROWS = (
@@ -44,6 +45,11 @@ ROWS = (
     (
         "which of 8 actions: linear classifier on frozen video features",
         (f"{ACTION}.chance", f"{ACTION}.random_init.svm", f"{ACTION}.pretrained.svm"),
+        "{:.3f}",
+    ),
+    (
+        "… all of the video backbone fine-tuned on the same labels",
+        (f"{TUNED}.chance", "", f"{TUNED}.pretrained"),
         "{:.3f}",
     ),
     ("… one still frame instead of the moving clip", (f"{ACTION}.chance", "", STILL), "{:.3f}"),

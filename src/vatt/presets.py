@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vatt.config import from_values, to_values
+from vatt.config import from_values, merge, to_values
 from vatt.contracts import ClipSpec
 from vatt.data.augment import AugmentConfig
 from vatt.errors import ConfigError
@@ -258,10 +258,22 @@ def _finetune_small(kind: str) -> Values:
     }
 
 
+def finetune_demo() -> Values:
+    """The demo's actions, from its own model: small frames, decoded once and needed whole."""
+    changes = {
+        "label": "action",
+        "data": {"batch_size": 64, "decode": "rgb", "decode_size": [48, 64], "cache": "disk"},
+        "augment": demo()["augment"],
+        "train": {"steps": 200},
+    }
+    return merge(_finetune_small("video"), changes)
+
+
 FINETUNE_PRESETS: dict[str, Callable[[], Values]] = {
     "finetune-video": finetune_video,
     "finetune-audio": finetune_audio,
     "finetune-image": finetune_image,
+    "finetune-demo": finetune_demo,
     "finetune-small-video": partial(_finetune_small, "video"),
     "finetune-small-audio": partial(_finetune_small, "audio"),
     "finetune-small-image": partial(_finetune_small, "image"),

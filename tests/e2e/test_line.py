@@ -125,6 +125,9 @@ def test_the_demo_runs_from_nothing_to_a_table_and_continues_when_done(tmp_path,
     summary = json.loads((out / "result.json").read_text())
     assert {"text_to_video", "audio_to_video", "video_to_audio"} <= set(summary["zero_shot"])
     assert "video_action" in summary["linear_eval"]
+    tuned = summary["finetune"]["video_action"]
+    assert (tuned["classes"], tuned["n"]) == (8, tuned["n_expected"])
+    assert "trained on labels" in (out / "report.html").read_text()
     assert summary["seconds"]["total"] == pytest.approx(took, rel=0.2)
     assert (out / "report.html").stat().st_size > 10_000
     started = time.monotonic()
