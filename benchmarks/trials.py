@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from vatt.config import from_values, merge
+from vatt.models.weights import read_settings
 from vatt.presets import FINETUNE_PRESETS
 from vatt.tasks import evaluate, finetune
 
@@ -39,6 +40,11 @@ def trial(
 def balanced_accuracy(result: Mapping[str, Any]) -> float:
     """Mean over the classes of each class's accuracy, of an evaluate.json."""
     return mean(result["measures"]["per_class"].values())
+
+
+def best_validation(out: Path) -> float:
+    """The best accuracy in validation of a trial, by which its model was kept."""
+    return float(read_settings(out / "model")[2]["value"])
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
