@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from vatt.errors import MediaError
+from vatt.ingest.sources import printable
+from vatt.media.container import media_errors
 from vatt.media.media_file import open_media
 from vatt.public_data.catalogue import DatasetFolder, problems_of_lists
 from vatt.public_data.listing import CAPTION, Kind, leaks_of, numbers, split_counts
@@ -32,29 +34,19 @@ class SplitCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetCheck:
-    """What is there of a data set.
-
-    labels, captions: rows of each split that have one, for people.
-    """
+    """What is there of a data set."""
 
     classes: tuple[str, ...] | None
     splits: Mapping[str, SplitCount]
     extra: int
     problems: Sequence[str]
-    labels: Mapping[str, int]
-    captions: Mapping[str, int]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every expected file is there and can be read."""
-        return not any(one.missing or one.unreadable for one in self.splits.values())
 
 
 def check(found: DatasetFolder, *, workers: int = 0) -> DatasetCheck:
-    """Count what is there; each file that is found is opened, and its first frame decoded."""
+    """Count what is there; each file found is opened, and its first frame or audio decoded."""
     bad = unreadable(found, workers=workers)
     pairs = list(zip(found.listing.files, found.matches, strict=True))
-    splits, labels, captions = dict[str, SplitCount](), dict[str, int](), dict[str, int]()
+    splits, pools = dict[str, SplitCount](), list[str]()
     for split in split_counts(found.listing.files):
         here = [(one, match) for one, match in pairs if split in one.splits]
         there = [match for _, match in here if match is not None]
@@ -65,16 +57,18 @@ def check(found: DatasetFolder, *, workers: int = 0) -> DatasetCheck:
             unreadable=sum(match.path in bad for match in there),
             renamed=sum(match.renamed for match in there),
         )
-        rows = [row for one, match in here if match is not None for row in one.rows]
-        captions[split] = sum(CAPTION in row for row in rows)
-        labels[split] = len(rows) - captions[split]
+        captions = [(match, sum(CAPTION in row for row in one.rows)) for one, match in here]
+        pool = sum(count for match, count in captions if match is not None)
+        if pool and pool < (whole := sum(count for _, count in captions)):
+            pools.append(
+                f"{split}: captions of files that are there: {pool:,} of {whole:,}; a recall needs "
+                "that number beside it"
+            )
     return DatasetCheck(
         classes=found.listing.classes,
         splits=splits,
         extra=len(found.extra),
-        problems=_problems(found, bad),
-        labels=labels,
-        captions=captions,
+        problems=[printable(one) for one in (*_problems(found, bad), *pools)],
     )
 
 
@@ -99,6 +93,10 @@ def _look(path: str, time_limit: TimeLimit, *, folder: Path, kind: Kind) -> str:
                     return f"{path}: holds no audio"
             elif kind != "audio":
                 return f"{path}: holds only audio"
+            else:
+                with media_errors(media.source):
+                    if next(media.container.decode(audio=0), None) is None:
+                        return f"{path}: holds no sample of audio"
     except MediaError as error:
         return str(error)
     return ""

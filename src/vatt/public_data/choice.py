@@ -10,7 +10,7 @@ from typing import Any
 
 from vatt.errors import ConfigError, DataError, MediaError
 from vatt.ingest.manifest import ManifestEntry
-from vatt.ingest.sources import Found, Item, Skipped
+from vatt.ingest.sources import DUPLICATE, Found, Item, Skipped
 from vatt.media.media_file import open_media
 from vatt.public_data.catalogue import DatasetFolder, dataset_named, read_folder
 from vatt.public_data.listing import ListedFile, PublicDataset, leaks_of, numbers, roles
@@ -100,8 +100,12 @@ def found_files(found: DatasetFolder, number: int) -> Found:
             continue
         path = (found.files.folder / match.path).absolute()
         rows = [{**row, **_memberships(one)} for row in _on_clock(one, match, path)]
-        before = items.get(match.path)
-        if before is not None and before.entry is not None:  # two clips of one whole video
+        before = items.get(match.path)  # another clip of a whole video
+        if before is not None and before.split != split:
+            reason = f"{path}: another clip of it is in {before.split}"
+            skipped.append(Skipped(source=one.names[0], cause=DUPLICATE, reason=reason))
+            continue
+        if before is not None and before.entry is not None:
             rows = [*before.entry.labels, *rows]
         entry = ManifestEntry(split=split, labels=rows)
         items[match.path] = Item(path=path, name=match.path, split=split, entry=entry)
@@ -128,11 +132,10 @@ def _memberships(one: ListedFile) -> dict[str, str]:
 
 def _on_clock(one: ListedFile, match: Match, path: Path) -> Sequence[Mapping[str, Any]]:
     """The rows of a file; moved to where its clip lies, where the file is the whole video."""
-    if one.cut_from is None or (match.by == 0 and "." in one.names[0]):
-        return one.rows
+    bare = min(one.names, key=len)  # its id
+    if one.cut_from is None or one.names[match.by] not in (bare, f"Y{bare}"):
+        return one.rows  # its times are in its name
     start_s, end_s = one.cut_from
-    if any(mark in Path(match.path).stem for mark in (f"_{int(start_s)}", f"_{int(start_s):06d}")):
-        return one.rows
     try:
         with open_media(path, damaged=True, sparsely=True) as media:
             duration_s = (media.container.duration or 0) / 1e6

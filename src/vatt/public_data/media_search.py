@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from vatt.media.container import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vatt.public_data.listing import Kind, ListedFile, OfficialListing
@@ -56,8 +56,8 @@ class _Search:
         self._by_stem = defaultdict[str, list[str]](list)
         for path in self.media:
             self._by_stem[_split(path)[1]].append(path)
-        self._folders = {_plain(_split(name)[0]) for one in listing.files for name in one.names}
-        self._folders.discard("")
+        above = {_split(n)[0] for one in listing.files for n in one.names if "/" in n}
+        self._folders = {_plain(folder) for folder in above if folder}
 
     def find(self, listed: ListedFile) -> Match | None:
         """The likeliest of the files with one of its names; all of these are taken."""
@@ -77,7 +77,7 @@ class _Search:
                     path,
                 )
 
-            path = min(here, key=order)
+            path = here[0] if len(here) == 1 else min(here, key=order)
             other_suffix = bool(suffix) and _split(path)[2] != suffix
             return Match(path, number, renamed=number > 0 or other_suffix)
         return None
@@ -108,17 +108,20 @@ class _Search:
 
     def _fits(self, path: str, folder: str) -> bool:
         """Whether it lies in the folder that it should, or in one that means nothing."""
+        if not folder:
+            return True
         own = _plain(_split(path)[0])
-        return not folder or own == _plain(folder) or own not in self._folders
+        return own == _plain(folder) or own not in self._folders
 
 
 def _split(name: str) -> tuple[str, str, str]:
     """The folder just above a file, its name without suffix, its suffix; of media alone."""
-    above, _, base = unicodedata.normalize("NFC", name).rpartition("/")
-    stem, suffix = os.path.splitext(base)  # noqa: PTH122 a name, not a path
-    if suffix.lower() not in MEDIA_SUFFIXES:
+    above, _, base = (name if name.isascii() else normalize("NFC", name)).rpartition("/")
+    stem, _, suffix = base.rpartition(".")
+    suffix = f".{suffix.lower()}"
+    if not stem or suffix not in MEDIA_SUFFIXES:
         stem, suffix = base, ""
-    return above.rpartition("/")[2], stem, suffix.lower()
+    return above.rpartition("/")[2], stem, suffix
 
 
 def _plain(name: str) -> str:

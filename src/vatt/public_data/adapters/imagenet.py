@@ -48,10 +48,10 @@ def read(files: OfficialFiles) -> OfficialListing:
             "ids, expected all 1000, which the numbers count: put LOC_synset_mapping.txt there"
         )
     classes = wnids or sorted(numbers, key=int)
-    lists = Lists()
+    lists, known = Lists(), set(classes)
     for path, split, folder in placed:
         label = classes[int(folder)] if folder in numbers and wnids else folder
-        if label not in set(classes) and wnids:
+        if label not in known:
             refuse(str(files.folder / path), label, "a WordNet id of LOC_synset_mapping.txt")
         lists.add((path,), split, {LABEL: label})
     problems = []

@@ -5,8 +5,8 @@ test 2,990. Retrieval is mostly reported on 1k-A, a CSV `key,vid_key,video_id,se
 by semicolons) with 1,000 of the test videos and one sentence each. Where it is there, these are
 `test`, with that sentence alone: the 20 of each would make another task
 (OpenGVLab/InternVideo#273). The other 1,990 are then in no split, unless a table of `video_id`
-alone (`MSRVTT_train.9k.csv`, `.7k.csv`) puts them into `train`. Repeated captions are kept; they
-tie. 879 of the 1,000 have audio.
+alone (`MSRVTT_train.9k.csv`, `.7k.csv`) puts them into `train`. A caption that several videos have
+ties. 879 of the 1,000 have audio.
 """
 
 from __future__ import annotations
