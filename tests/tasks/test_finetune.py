@@ -122,6 +122,19 @@ def test_a_stopped_run_goes_on_to_the_same_weights_log_and_best(finished, tmp_pa
     assert_same_run(out, settings.out)
 
 
+def test_few_labels_are_the_same_ones_after_a_stop_and_from_scratch(tiny, tmp_path):
+    few = {"few": 2, "few_draw": 3, "model": {"linear_first": 0.1}}
+    whole = config(tiny, tmp_path / "whole", **few)
+    result = finetune.run(whole)
+    assert (result.few["examples"], result.few["draw"]) == (4, 3)
+    assert read_settings(whole.out / "model")[2]["few"] == result.few
+    out = stopped_after(2, whole.out, tmp_path / "stopped")
+    finetune.run(replace(whole, out=out))
+    assert_same_run(out, whole.out)
+    scratch = config(tiny, tmp_path / "scratch", scratch=True, train={"steps": 2}, **few)
+    assert finetune.run(scratch).few == result.few
+
+
 def test_a_finished_run_given_again_changes_nothing(finished):
     settings, result = finished
     before = (settings.out / "metrics.jsonl").read_text()
@@ -160,6 +173,8 @@ def test_two_ranks_fine_tune_as_one_process_does(tiny, tmp_path, kind):
     }
     if kind == "audio":
         changes["targets"] = {"labels": "several"}  # balanced over the whole batch
+    else:
+        changes["few"] = 3
     one = config(tiny, tmp_path / "one", kind, **changes)
     finetune.run(one)
     values = configs.to_values(replace(one, out=tmp_path / "two"))

@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 
 from vatt import distributed
 from vatt.contracts import Batch, UnreadableClip
-from vatt.data.datasets import ClipDataset, EvalDataset
+from vatt.data.data_config import DataConfig
+from vatt.data.datasets import EvalDataset
 from vatt.devices import cpus_of_rank
 from vatt.errors import DataError, VattError
 
@@ -33,6 +34,20 @@ class BatchSource(Protocol):
 
     def batch(self, positions: Sequence[int], /) -> Batch:
         """The clips of some positions."""
+        ...
+
+
+class TrainingClips(BatchSource, Protocol):
+    """What training reads from: an endless order of clips."""
+
+    @property
+    def config(self) -> DataConfig:
+        """How they are read."""
+        ...
+
+    @property
+    def num_videos(self) -> int:
+        """From how many videos they come."""
         ...
 
 
@@ -168,7 +183,7 @@ class Loader:
 
 
 def make_loader(
-    dataset: ClipDataset,
+    dataset: TrainingClips,
     *,
     steps: int,
     device: torch.device,
@@ -209,7 +224,7 @@ def make_loader(
 
 
 def training_batches(
-    dataset: ClipDataset,
+    dataset: TrainingClips,
     *,
     steps: int,
     device: torch.device,

@@ -179,6 +179,16 @@ def refuse_other_classes(trained: Sequence[str], found: Sequence[str], where: st
         )
 
 
+def reader_of(
+    data: ShardFolder, examples: Sequence[LabelledSpan], config: DataConfig, spec: ClipSpec
+) -> ClipReader:
+    """Reads clips of these examples; a cache on disk holds the whole split, for others to use."""
+    rows = np.unique([example.row for example in examples]).astype(np.int64)
+    if config.cache == "disk" and len(rows):
+        rows = data.rows(str(data.column("split")[rows[0]]))
+    return ClipReader(data, config, spec, None, [rows])
+
+
 class ExampleClips:
     """Reads the clips of examples, those of one example at once and as one, for a `Loader`."""
 
@@ -192,10 +202,7 @@ class ExampleClips:
         clips: int,
     ) -> None:
         self.examples, self.spec, self.num_clips = tuple(examples), spec, clips
-        rows = np.unique([example.row for example in examples]).astype(np.int64)
-        if config.cache == "disk" and len(rows):
-            rows = data.rows(str(data.column("split")[rows[0]]))
-        self._reader = ClipReader(data, config, spec, None, [rows])
+        self._reader = reader_of(data, examples, config, spec)
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -34,6 +34,8 @@ from vatt.evaluation.examples import (
     class_names,
     find_examples,
 )
+from vatt.evaluation.few_labels import FewClips, Found, about_few, few_of
+from vatt.evaluation.linear_first import fit_linear_layer
 from vatt.evaluation.validation import Validation
 from vatt.ingest.labelled import SUFFIXES, find_labelled, store_labelled
 from vatt.losses import (
@@ -97,6 +99,9 @@ class BackboneChanges:
     head_dropout: float = 0.0
     """Of the features before the linear layer; the official code has 0.5 for video (0.2 of the
     shared backbone), 0 for audio."""
+    linear_first: float | None = None
+    """Begin with the linear layer that logistic regression finds for the features as they are;
+    the value is its C: the larger, the closer to the labels. "none": begin with random weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +160,10 @@ class FinetuneConfig(DatasetChoice):
     """What is classified; an image is a video that stands still (§4.4.3)."""
     label: str = "label"
     """The column of the labels."""
+    few: int | None = None
+    """Labelled examples of each class that are used for training; "none": all there are."""
+    few_draw: int = 0
+    """Which ones: the same number draws the same, whatever the model and the seed."""
     val_split: str = "val"
     """What is validated on; without it nothing is, and the last model is kept."""
     eval_every: int = 5000
@@ -194,6 +203,16 @@ class FinetuneConfig(DatasetChoice):
                 "train.parallel: found fsdp, expected replicate: only pre-training divides a model "
                 "among processes"
             )
+        first = self.model.linear_first
+        if first is not None and (first <= 0 or self.targets.labels == "several"):
+            raise ConfigError(
+                f"model.linear_first: found {first}, expected > 0, and targets.labels one"
+            )
+        if self.few is not None and (self.few < 1 or self.data.weights):
+            raise ConfigError(
+                f"few: found {self.few}, expected >= 1, and no data.weights: examples are drawn "
+                "from all folders together"
+            )
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(f"epochs: found {self.epochs}, expected > 0")
         if self.epochs is None and self.optim.warmup_steps > self.train.steps:
@@ -210,7 +229,10 @@ class FinetuneConfig(DatasetChoice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinetuneResult:
-    """What a fine-tuning made; `model` says which model is in model/."""
+    """What a fine-tuning made.
+
+    few: which examples were used when not all were; model: which model is in model/.
+    """
 
     out: Path
     classes: int
@@ -218,6 +240,7 @@ class FinetuneResult:
     steps: int
     loss: float | None
     validation: Mapping[str, float]
+    few: Mapping[str, Any]
     model: str
     skipped_files: Mapping[str, int]
     failed_clips: int
@@ -322,27 +345,32 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         )
         if public is not None:
             names = official_classes(public, names)
-        dataset = ClipDataset(
-            data, spec, config.augment, None, config.seed,
-            label=config.label, with_audio=config.kind == "audio",
-        )  # fmt: skip
+        few: dict[str, Any] = {}
+        if config.few is not None:
+            train_examples = few_of(train_examples, config.few, draw=config.few_draw)
+            few = about_few(train_examples, config.few, draw=config.few_draw)
+        dataset = training_clips(config, data, spec, train_examples)
         steps = config.train.steps
         if config.epochs is not None:
             steps = max(1, round(config.epochs * dataset.num_clips / data.batch_size))
         state = resumed(config, data, names, steps)
         renew_settings(config.out, settings)
+        path = frame_path(data, antialias=config.augment.antialias, autocast=config.train.autocast)
         model = model_at(state, config, sizes, spec, names).to(device)
+        if config.model.linear_first is not None and not state.of_this_run:
+            strength = config.model.linear_first
+            fit_linear_layer(model, train_examples, data, spec, path, strength=strength)
         optimiser = Optimiser(config.optim, model.named_parameters(), steps=steps)
         optimiser.load_state(state.optimiser)
         loader = training_batches(
             dataset, steps=steps, device=device, start_step=state.step, facts=state.facts
         )
-        path = frame_path(data, antialias=config.augment.antialias, autocast=config.train.autocast)
 
         def write(folder: Path | None, **extra: Any) -> None:
             if folder is None:
                 return
-            save_model(folder, model, spec, {"label": config.label, **extra}, frame_path=path)
+            about = {"label": config.label, **({"few": few} if few else {}), **extra}
+            save_model(folder, model, spec, about, frame_path=path)
 
         def keep(best: Mapping[str, Any]) -> None:
             if distributed.is_main():
@@ -391,6 +419,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         steps=steps_made,
         loss=summary.loss,
         validation=validation.latest,
+        few=few,
         model=kept(validation.best if keeps_best else {}, steps_made, steps),
         skipped_files=skipped,
         failed_clips=failed_clips,
@@ -587,6 +616,18 @@ def examples_of(
         for folder in folders
         if split in folder.info["splits"]
     ]
+
+
+def training_clips(
+    config: FinetuneConfig, data: DataConfig, spec: ClipSpec, examples: Found
+) -> ClipDataset | FewClips:
+    """Clips of all that is labelled in the training split, or of the few examples alone."""
+    if config.few is not None:
+        return FewClips(examples, data, spec, config.augment, config.seed, column=config.label)
+    return ClipDataset(
+        data, spec, config.augment, None, config.seed,
+        label=config.label, with_audio=config.kind == "audio",
+    )  # fmt: skip
 
 
 def kept(best: Mapping[str, Any], steps_made: int, steps: int) -> str:
