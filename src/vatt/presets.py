@@ -269,11 +269,25 @@ def finetune_demo() -> Values:
     return merge(_finetune_small("video"), changes)
 
 
+def finetune_few_video() -> Values:
+    """Of `--few` labels a class; ours, chosen on the demo's validation maps (docs/finetune.md)."""
+    augmentation = AugmentConfig(
+        crop_area=(1.0, 1.0), flip=False, saturation=0.0, contrast=0.4, hue=0.0
+    )
+    few: Values = {
+        "augment": to_values(augmentation),
+        "model": {"linear_first": 0.05, "drop_token": 0.5},
+        "train": {"steps": 300},
+    }
+    return merge(_finetune_small("video"), few)
+
+
 FINETUNE_PRESETS: dict[str, Callable[[], Values]] = {
     "finetune-video": finetune_video,
     "finetune-audio": finetune_audio,
     "finetune-image": finetune_image,
     "finetune-demo": finetune_demo,
+    "finetune-few-video": finetune_few_video,
     "finetune-small-video": partial(_finetune_small, "video"),
     "finetune-small-audio": partial(_finetune_small, "audio"),
     "finetune-small-image": partial(_finetune_small, "image"),

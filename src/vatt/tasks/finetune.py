@@ -345,10 +345,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         )
         if public is not None:
             names = official_classes(public, names)
-        few: dict[str, Any] = {}
-        if config.few is not None:
-            train_examples = few_of(train_examples, config.few, draw=config.few_draw)
-            few = about_few(train_examples, config.few, draw=config.few_draw)
+        train_examples, few = chosen_few(config, train_examples)
         dataset = training_clips(config, data, spec, train_examples)
         steps = config.train.steps
         if config.epochs is not None:
@@ -616,6 +613,16 @@ def examples_of(
         for folder in folders
         if split in folder.info["splits"]
     ]
+
+
+def chosen_few(
+    config: FinetuneConfig, examples: list[tuple[ShardFolder, list[LabelledSpan]]]
+) -> tuple[list[tuple[ShardFolder, list[LabelledSpan]]], dict[str, Any]]:
+    """The examples that training uses, and what is said of them when they are not all."""
+    if config.few is None:
+        return examples, {}
+    few = few_of(examples, config.few, draw=config.few_draw)
+    return few, about_few(few, config.few, draw=config.few_draw)
 
 
 def training_clips(
