@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_log_and_best(finished, tmp_pa
 
 
 def test_few_labels_are_the_same_ones_after_a_stop_and_from_scratch(tiny, tmp_path):
-    few = {"few": 2, "few_draw": 3, "model": {"linear_first": 0.1}}
+    few: dict[str, Any] = {"few": 2, "few_draw": 3, "model": {"linear_first": 0.1}}
     whole = config(tiny, tmp_path / "whole", **few)
     result = finetune.run(whole)
     assert (result.few["examples"], result.few["draw"]) == (4, 3)
