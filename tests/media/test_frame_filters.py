@@ -218,6 +218,33 @@ def test_what_is_transparent_is_shown_over_black(
     np.testing.assert_allclose(shown(stored(path)), expected, atol=STORED_TOLERANCE)
 
 
+@pytest.mark.parametrize("pix_fmt", ["rgba", "rgba64be", "ya8", "ya16be", "pal8"])
+def test_what_is_transparent_in_an_image_is_shown_over_white(pix_fmt: str, tmp_path: Path) -> None:
+    alpha = np.array([1.0, 0.5, 0.0, 1.0])  # black, so that all that is seen is the background
+    rgba = np.zeros((48, 64, 4), np.uint8)
+    opacity = quarters(np.repeat(alpha[:, None], 3, axis=1), (48, 64))[..., :1]
+    rgba[..., 3:] = (255 * opacity).round().astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(rgba, "rgba")
+    if pix_fmt == "pal8":  # it has one entry for each opacity
+        frame = av.VideoFrame(64, 48, "pal8")
+        plane, levels = frame.planes[0], (255 * alpha).round().astype(np.uint8)
+        rows = np.zeros((48, plane.line_size), np.uint8)
+        rows[:, :64] = np.searchsorted(np.unique(levels), rgba[..., 3])
+        plane.update(rows.tobytes())
+        palette = np.zeros((256, 4), np.uint8)
+        palette[:3, 3] = np.unique(levels)
+        frame.planes[1].update(palette.tobytes())
+    path = tmp_path / "a.png"
+    with av.open(str(path), "w", format="image2", options={"update": "1"}) as output:
+        stream = output.add_stream("png")
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pix_fmt
+        kept = frame if pix_fmt == "pal8" else frame.reformat(format=pix_fmt)
+        output.mux([*stream.encode(kept), *stream.encode()])
+    expected = np.repeat(1 - alpha[:, None], 3, axis=1) * 255
+    np.testing.assert_allclose(shown(path), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(shown(stored(path)), expected, atol=STORED_TOLERANCE)
+
+
 def test_frames_with_a_palette_keep_its_colours(tmp_path: Path) -> None:
     picture = quarters(COLOURS, (48, 64)).round().astype(np.uint8)
     frames = [av.VideoFrame.from_ndarray(picture).reformat(format="rgb8") for _ in range(2)]

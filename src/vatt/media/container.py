@@ -69,6 +69,11 @@ def describe(source: MediaSource) -> str:
     return str(source) if isinstance(source, Path) else f"video of {len(source):,} bytes"
 
 
+def is_image(container: InputContainer) -> bool:
+    """Whether it is the file of a still image."""
+    return container.format.name.endswith("_pipe")
+
+
 def open_container(source: MediaSource, *, quickly: bool = False) -> InputContainer:
     """A new handle on a source, at its start.
 

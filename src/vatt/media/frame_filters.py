@@ -108,6 +108,7 @@ class FrameConverter:
         *,
         filled_by: float | None = None,
         are_upright: bool = False,
+        over_white: bool = False,
         bt709: bool = True,
         full_range: bool = False,
     ) -> None:
@@ -119,12 +120,13 @@ class FrameConverter:
             filled_by: W / H of the frames, as shown but before they are turned, that fill `size`.
                 Others keep their own shape, in the middle of black. None: all fill it.
             are_upright: of converted frames, which still carry the display matrix of their source.
+            over_white: what is transparent is shown over white, not black.
             bt709: of planes: in BT.709, else BT.601.
             full_range: of planes.
         """
         self._size, self._pix_fmt, self._are_upright = size, pix_fmt, are_upright
         self._filled_by, self._bt709 = filled_by, bt709
-        self._full_range = full_range
+        self._full_range, self._over_white = full_range, over_white
         self._filled_by_upright: float | None = None
         self._form: tuple[object, ...] | None = None
         self._graph: Graph | None = None  # for what scaling alone does not do
@@ -198,7 +200,9 @@ class FrameConverter:
             scale += f":out_color_matrix={matrix}:out_range={'pc' if self._full_range else 'tv'}"
         if vivid:
             scale += ":intent=perceptual:out_transfer=bt709:out_primaries=bt709"
-        over_black = [("format", "gbrap"), ("premultiply", "inplace=1")] if transparent else []
+        solid = [("format", "gbrap"), ("premultiply", "inplace=1")] if transparent else []
+        if transparent and self._over_white:  # its negative, over black
+            solid = [solid[0], ("negate", ""), solid[1], ("negate", "")]
         mirror = [("hflip", "")] if upright.mirrored else []
         turn = [("transpose", "cclock")] * upright.quarter_turns
         (high, wide), (top, left) = (
@@ -206,7 +210,7 @@ class FrameConverter:
             ((a - b) // 4 * 2 for a, b in zip(self._size, size, strict=True)),
         )
         pad = [("pad", f"{wide}:{high}:{left}:{top}:black")] if size != self._size else []
-        return [*over_black, ("scale", scale), ("format", self._pix_fmt), *mirror, *turn, *pad]
+        return [*solid, ("scale", scale), ("format", self._pix_fmt), *mirror, *turn, *pad]
 
 
 class RgbConverter:
@@ -218,9 +222,12 @@ class RgbConverter:
         *,
         filled_by: float | None = None,
         are_upright: bool = False,
+        over_white: bool = False,
     ) -> None:
         """Arguments as of `FrameConverter`."""
-        self._convert = FrameConverter(size, "rgb24", filled_by=filled_by, are_upright=are_upright)
+        self._convert = FrameConverter(
+            size, "rgb24", filled_by=filled_by, are_upright=are_upright, over_white=over_white
+        )
 
     def __call__(
         self, frame: VideoFrame, sample_aspect: Fraction = Fraction(1)

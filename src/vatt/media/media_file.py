@@ -23,6 +23,7 @@ from vatt.media.container import (
     MediaSource,
     audio_stream,
     describe,
+    is_image,
     media_errors,
     open_container,
     video_stream,
@@ -123,7 +124,7 @@ class MediaFile:
     @property
     def is_image(self) -> bool:
         """Whether it is the file of a still image."""
-        return self.container.format.name.endswith("_pipe")
+        return is_image(self.container)
 
     @property
     def declared_s(self) -> float:
@@ -210,9 +211,18 @@ class MediaFile:
         last: TimedFrame | None = None
         with media_errors(self.source):
             reader = self.video()
-            store = FrameConverter(stored, "yuv420p", filled_by=reader.aspect) if stored else None
+            store = None
+            if stored:
+                store = FrameConverter(
+                    stored, "yuv420p", filled_by=reader.aspect, over_white=reader.over_white
+                )
             filled_by = None if stored else reader.aspect
-            convert = RgbConverter(size, filled_by=filled_by, are_upright=stored is not None)
+            convert = RgbConverter(
+                size,
+                filled_by=filled_by,
+                are_upright=stored is not None,
+                over_white=reader.over_white,
+            )
             for place, timed in reader.frames_at(times_s):
                 if timed is not last:
                     _, _, frame, sample_aspect = last = timed
@@ -238,7 +248,9 @@ class MediaFile:
         most = _MAX_DECODED_BYTES // (size[0] * size[1] * 3)
         with media_errors(self.source):
             reader = self.video()
-            convert = RgbConverter(size, filled_by=reader.aspect)
+            convert = RgbConverter(
+                size, filled_by=reader.aspect, over_white=reader.over_white
+            )
             for timed in reader.frames():
                 if len(frames) == most:
                     raise MediaError(

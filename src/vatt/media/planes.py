@@ -213,6 +213,7 @@ class PlaneCopier:
             (self.form.height, self.form.width),
             "yuv420p",
             filled_by=reader.aspect,
+            over_white=reader.over_white,
             bt709=self.form.bt709,
             full_range=self.form.full_range,
         )

@@ -228,7 +228,9 @@ def encode_parts(
             sample_rate_hz=SAMPLE_RATE_HZ,
             damage=media.damage,
         )
-        convert = FrameConverter(size, "yuv420p", filled_by=reader.aspect)
+        convert = FrameConverter(
+            size, "yuv420p", filled_by=reader.aspect, over_white=reader.over_white
+        )
         shown = enumerate(on_screen(reader.frames(), times_s()))
         for number, frames in groupby(shown, part_of):
             path = folder / f"part-{number:04d}.mp4"

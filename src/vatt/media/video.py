@@ -22,7 +22,14 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.container import MAX_HELD_S, MAX_PIXELS, MediaSource, describe, video_stream
+from vatt.media.container import (
+    MAX_HELD_S,
+    MAX_PIXELS,
+    MediaSource,
+    describe,
+    is_image,
+    video_stream,
+)
 from vatt.media.damage import Damage, decode
 from vatt.media.frame_filters import deinterlaced
 
@@ -113,6 +120,11 @@ class VideoReader:
         """W / H of its first frame as it is shown, but for turning it."""
         height, width = self.size
         return width / height * float(self.sample_aspect)
+
+    @property
+    def over_white(self) -> bool:
+        """Whether white is behind what is transparent: of still images, which are drawn for paper."""
+        return is_image(self._container)
 
     @property
     def first(self) -> VideoFrame:
