@@ -171,8 +171,8 @@ def test_frames_larger_than_the_limit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.mp4", replace(LONG, frames=2))
-    monkeypatch.setattr("vatt.media.container.MAX_PIXELS", HEIGHT * WIDTH - 1)
-    with pytest.raises(MediaError):
+    monkeypatch.setattr("vatt.media.video.MAX_PIXELS", HEIGHT * WIDTH - 1)
+    with pytest.raises(MediaError, match=f"frames of {WIDTH}x{HEIGHT}, expected at most"):
         decode_all_frames(path, size=SIZE)
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 from av.container import InputContainer
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -91,6 +92,7 @@ class VideoReader:
         assert stream.time_base is not None
         self._container, self.stream, self.source = container, stream, source
         self._damage, self._reached = damage, reached
+        self._refuse_huge(stream.codec_context)  # by its header; the decoder's error says nothing
         self._tick_s = float(stream.time_base)
         said, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
         self._fixed_aspect = said if said and said != coded else None  # by the container
@@ -194,15 +196,18 @@ class VideoReader:
                     f"{self.end_s:.2f} s; ask for earlier times"
                 )
 
+    def _refuse_huge(self, what: VideoCodecContext | VideoFrame) -> None:
+        if what.width * what.height > MAX_PIXELS:
+            raise MediaError(
+                f"{describe(self.source)}: frames of {what.width}x{what.height}, expected at most "
+                f"{MAX_PIXELS:,} pixels"
+            )
+
     def _decoded(self) -> Iterator[VideoFrame]:
         for frame in decode(self._container, self.stream, self._damage):
             if frame.is_corrupt:
                 raise MediaError(f"{describe(self.source)}: damaged at {frame.time} s")
-            if frame.width * frame.height > MAX_PIXELS:
-                raise MediaError(
-                    f"{describe(self.source)}: frames of {frame.width}x{frame.height}, expected "
-                    f"at most {MAX_PIXELS:,} pixels"
-                )
+            self._refuse_huge(frame)
             self.interlaced |= frame.interlaced_frame
             yield frame
 
