@@ -248,9 +248,7 @@ class MediaFile:
         most = _MAX_DECODED_BYTES // (size[0] * size[1] * 3)
         with media_errors(self.source):
             reader = self.video()
-            convert = RgbConverter(
-                size, filled_by=reader.aspect, over_white=reader.over_white
-            )
+            convert = RgbConverter(size, filled_by=reader.aspect, over_white=reader.over_white)
             for timed in reader.frames():
                 if len(frames) == most:
                     raise MediaError(
