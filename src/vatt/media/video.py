@@ -125,7 +125,7 @@ class VideoReader:
 
     @property
     def over_white(self) -> bool:
-        """Whether white is behind what is transparent: of still images, which are drawn for paper."""
+        """Whether what is transparent shows white: of still images, which are drawn for paper."""
         return is_image(self._container)
 
     @property
