@@ -6,6 +6,7 @@ PyTorch is imported where it is used: the workers of `vatt prepare` count cores 
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,15 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
             f"{num_gpus} here; set it to auto or cpu, or install PyTorch for this GPU"
         )
     return torch.device("cuda", index)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes of the device that were in use at most so far; on a CPU those of this process."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @contextmanager

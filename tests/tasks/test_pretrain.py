@@ -366,12 +366,29 @@ def test_unreadable_video_is_replaced_counted_and_remembered(shards, tmp_path):
     out = tmp_path / "run"
     settings = config(copy, out, data={"max_bad_fraction": 0.5})
     result = pretrain.run(settings)
+    assert isinstance(result, pretrain.PretrainResult)
     assert result.failed_clips > 0
     state = json.loads((out / "checkpoints" / "step-000012" / "state.json").read_text())
     failures = state["facts"]["failures"]
     assert len(failures) == result.failed_clips
     assert all(where["key"] in failure["key"] for failure in failures)
-    assert pretrain.run(settings).failed_clips == result.failed_clips
+    again = pretrain.run(settings)
+    assert isinstance(again, pretrain.PretrainResult)
+    assert again.failed_clips == result.failed_clips
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_a_dry_run_says_what_training_takes_and_writes_nothing(shards, tmp_path, micro_batch):
+    out = tmp_path / "run"
+    train = {"steps": 1000, "micro_batch": micro_batch or "none"}
+    settings = config(shards, out, train=train, data={"batch_size": 96}, dry_run=True)
+    found = pretrain.run(settings)
+    assert isinstance(found, pretrain.DryRunResult)
+    assert found.timed_clips == (micro_batch or pretrain.TIMED_CLIPS)
+    assert found.epochs == pytest.approx(1000 * 96 / found.clips)
+    assert found.hours == pytest.approx(1000 * 96 / found.clips_per_s / 3600)
+    assert found.peak_memory_gb > 0.05
+    assert not out.exists()
 
 
 def test_videos_without_captions_train_pictures_and_sound_alone(tmp_path, caplog):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -29,7 +31,7 @@ from vatt.data.datasets import ClipDataset
 from vatt.data.loader import training_batches
 from vatt.data.statistics import frame_path, measure_frames, same_data, vocabulary
 from vatt.data.tokenizer import WordTokenizer
-from vatt.devices import autocast, cpu_threads, pick_device, seeded
+from vatt.devices import autocast, cpu_threads, peak_memory, pick_device, seeded
 from vatt.errors import ConfigError
 from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
@@ -40,13 +42,14 @@ from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_setting
 from vatt.training import checkpoint
 from vatt.training.capture import load_batch
 from vatt.training.checkpoint import TrainingState
-from vatt.training.loop import Learner, TrainConfig, step_randomness, train
+from vatt.training.loop import Learner, TrainConfig, step_randomness, train, whole_batch
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize
 
 logger = logging.getLogger(__name__)
 
 STATISTICS_CLIPS = 256
+TIMED_CLIPS = 8  # of a dry run without micro-batches
 # What a setting was before it was one: the run of a config.toml without it goes on so.
 EARLIER: Mapping[str, Mapping[str, Any]] = {
     "data": {"positives": "nearest", "unknown_words": 0.0},
@@ -75,6 +78,8 @@ class PretrainConfig:
     """unit: frames enter the model in [-1, 1] (§4.3), or by model.video.mean and std. measured:
     by the mean and deviation of 256 training clips, which are stored with the model."""
     seed: int = 0
+    dry_run: bool = False
+    """Train nothing: make two steps on a few clips and say what the whole training would take."""
 
     def __post_init__(self) -> None:
         audio = self.model.audio
@@ -108,6 +113,30 @@ class PretrainResult:
     waiting_share: float | None
     failed_clips: int
     """Clips that could not be read and were replaced; the log names their videos."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRunResult:
+    """What a training would take, as far as two steps on a few of its clips can tell.
+
+    clips, videos: of the training data; epochs: passes over the clips in all steps.
+    timed_clips: of one process, in memory at once: `train.micro_batch`, or at most 8.
+    peak_memory_gb: of the process, or of its accelerator, with so many.
+    clips_per_s: of one process that computes; read_per_s: of one that reads, with what it decodes.
+    hours: for all steps on this many processes, when reading keeps up.
+    """
+
+    clips: int
+    videos: int
+    parameters: int
+    timed_clips: int
+    loss: float
+    peak_memory_gb: float
+    clips_per_s: float
+    read_per_s: float
+    steps: int
+    epochs: float
+    hours: float
 
 
 def objective(batch: Batch, model: nn.Module, config: PretrainConfig) -> dict[str, Tensor]:
@@ -167,7 +196,7 @@ def inputs_of(batch: Batch, config: PretrainConfig) -> Inputs | list[Part]:
     return [partial(part, first=first) for first in range(0, len(batch), size)]
 
 
-def run(config: PretrainConfig) -> PretrainResult:
+def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
     """Pre-train, or continue where the run folder's newest checkpoint stands.
 
     Raises:
@@ -181,6 +210,9 @@ def run(config: PretrainConfig) -> PretrainResult:
     shards = tuple(folder.absolute() for folder in config.data.shards)  # found from any folder
     config = replace(config, data=replace(config.data, shards=shards))
     device = pick_device(config.train.device, distributed.local_rank())
+    if config.dry_run:
+        with cpu_threads(config.train.threads), distributed.joined_ranks(device):
+            return try_out(config, device)
     with (
         cpu_threads(config.train.threads),
         distributed.joined_ranks(device),
@@ -246,6 +278,55 @@ def run(config: PretrainConfig) -> PretrainResult:
         clips_per_s=summary.clips_per_s,
         waiting_share=summary.waiting_share,
         failed_clips=failed_clips,
+    )
+
+
+def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
+    """Make two steps of a few clips with fresh weights, in a folder that is thrown away.
+
+    Raises:
+        ConfigError, DataError: what would stop the training before its first step.
+    """
+    ranks, share = distributed.world_size(), len(distributed.own_slots(config.data.batch_size))
+    timed = min(share, config.train.micro_batch or TIMED_CLIPS)
+    small = replace(config, data=replace(config.data, batch_size=max(2, timed * ranks)))
+    with TemporaryDirectory() as aside:
+        tokenizer = vocabulary(
+            Path(aside),
+            config.data,
+            max_words=config.model.text.vocabulary,
+            start_from=config.start_from,
+        )
+    dataset = ClipDataset(small.data, config.clip, config.augment, tokenizer, config.seed)
+    dataset.check_contrast(texts=config.loss.text_weight > 0)
+    model = model_at(TrainingState(folder=config.start_from), config, dataset).to(device)
+    spread = parallelize(model.train(), config.train, layers_of(model))
+    optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
+    started = time.perf_counter()
+    batches = list(training_batches(dataset, steps=2, device=device, start_step=0, facts={}))
+    read_s = time.perf_counter() - started
+    for step, batch in enumerate(batches):
+        started = time.perf_counter()
+        with step_randomness(config.seed, step):
+            losses = objective(batch, spread, small)
+            torch.autograd.backward(losses["loss"])
+        optimiser.clip()
+        optimiser.step(step)
+        loss = whole_batch(losses)["loss"].item()  # waits for the device
+        step_s = time.perf_counter() - started
+    made = len(batches[0])
+    return DryRunResult(
+        clips=dataset.num_clips,
+        videos=dataset.num_videos,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        timed_clips=made,
+        loss=loss,
+        peak_memory_gb=peak_memory(device) / 1e9,
+        clips_per_s=made / step_s,
+        read_per_s=len(batches) * made / read_s,
+        steps=config.train.steps,
+        epochs=config.train.steps * config.data.batch_size / dataset.num_clips,
+        hours=config.train.steps * share / made * step_s / 3600,
     )
 
 
