@@ -18,7 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
-from trials import balanced_accuracy, mean_and_spread, print_table, trial
+from trials import (
+    balanced_accuracy,
+    best_validation,
+    mean_and_spread,
+    print_table,
+    shortest_of_the_best,
+    trial,
+)
 
 from vatt.config import to_values
 from vatt.data.augment import apply
@@ -26,12 +33,11 @@ from vatt.evaluation.classifiers import Labelled, LowRankConfig, Splits, linear_
 from vatt.evaluation.examples import ExampleClips, LabelledSpan, find_examples
 from vatt.evaluation.few_labels import few_of
 from vatt.evaluation.trained_run import TrainedRun, open_run
-from vatt.models.weights import read_settings
 
 LABEL = "action"
 LABELS = (10, 50)  # of each class
 COSTS = (0.004, 0.016, 0.064, 0.25)
-SCRATCH_STEPS, QUICK_STEPS = 600, 60
+SCRATCH = (200, 600)  # steps to choose from, by the first draw's accuracy in validation
 LOW_RANK = LowRankConfig(steps=2000)
 TITLES = {
     "finetuned": "pre-trained, fine-tuned",
@@ -61,7 +67,7 @@ def measure(
     }
     used = {one.id: one for some in drawn.values() for one in some}
     to_read = examples | {"train": list(used.values())}
-    reached, steps = defaultdict[str, list[float]](list), defaultdict[str, list[int]](list)
+    reached, chosen = defaultdict[str, list[float]](list), dict[int, int]()
     frozen = {"probe": trained.encoder.module.video_features, "efficientnet": efficientnet()}
     for name, function in frozen.items():
         if function is None:
@@ -70,11 +76,21 @@ def measure(
         for (number, _), some in drawn.items():
             accuracy = best_linear(features, examples | {"train": some})
             reached[f"{name}_{number}"].append(accuracy)
-    for number, draw in drawn:
-        for name in ("finetuned", "scratch"):
-            accuracy, step = fine_tune(trained, out, name, number, draw, quick=quick)
-            reached[f"{name}_{number}"].append(accuracy)
-            steps[f"{name}_{number}"].append(step)
+    lengths = (20, 40) if quick else SCRATCH
+    for number in LABELS:
+        usual = {"train": {"steps": 40}} if quick else {}
+        for draw in seeds:
+            accuracy = fine_tune(trained, out / f"finetuned-{number}-{draw}", number, draw, usual)
+            reached[f"finetuned_{number}"].append(accuracy)
+        tried = {steps: out / f"scratch-{number}-{seeds[0]}-{steps}" for steps in lengths}
+        for steps, folder in tried.items():
+            fine_tune(trained, folder, number, seeds[0], fresh(steps))
+        validated = [best_validation(folder) for folder in tried.values()]
+        chosen[number] = lengths[shortest_of_the_best(validated)]
+        for draw in seeds:
+            folder = out / f"scratch-{number}-{draw}-{chosen[number]}"
+            accuracy = fine_tune(trained, folder, number, draw, fresh(chosen[number]))
+            reached[f"scratch_{number}"].append(accuracy)
     classes = len({one.labels for one in examples["train"]})
     rows = [
         [title, *(mean_and_spread(reached[f"{name}_{n}"]) if f"{name}_{n}" in reached
@@ -82,7 +98,7 @@ def measure(
         for name, title in TITLES.items()
     ]  # fmt: skip
     print_table(["of each class", *(f"{number} labels" for number in LABELS)], rows)
-    print(f"chance {1 / classes:.3f}; steps of the model that validates best: {dict(steps)}")
+    print(f"\nchance {1 / classes:.3f}; steps from scratch, chosen by validation: {chosen}")
     means = {
         f"{name}_{n}": mean(reached[f"{name}_{n}"]) if f"{name}_{n}" in reached else None
         for name in TITLES
@@ -93,26 +109,18 @@ def measure(
 
 
 def fine_tune(
-    trained: TrainedRun, out: Path, name: str, number: int, draw: int, *, quick: bool
-) -> tuple[float, int]:
-    """Balanced accuracy on the test maps, and the steps made by the model that validates best."""
-    changes: dict[str, Any] = {
-        "start_from": str(trained.folder),
-        "few": number,
-        "few_draw": draw,
-        "label": LABEL,
-        "seed": draw,
-        "data": to_values(trained.data) | {"batch_size": 32, "workers": 0},
-    }
-    preset = "finetune-few-video"
-    if name == "scratch":
-        preset = "finetune-small-video"
-        changes |= {"scratch": True, "train": {"steps": SCRATCH_STEPS}, "eval_every": 50}
-    if quick:
-        changes |= {"train": {"steps": QUICK_STEPS}, "eval_every": QUICK_STEPS // 3}
-    folder = out / f"{name}-{number}-{draw}"
-    result = trial(folder, preset, changes)
-    return balanced_accuracy(result), read_settings(folder / "model")[2]["step"]
+    trained: TrainedRun, folder: Path, number: int, draw: int, changes: Mapping[str, Any]
+) -> float:
+    """Balanced accuracy on the test maps of the model that does best on the validation maps."""
+    data = to_values(trained.data) | {"batch_size": 32, "workers": 0}
+    few = {"few": number, "few_draw": draw, "seed": draw, "label": LABEL, "data": data}
+    start = {"start_from": str(trained.folder), **few}
+    return balanced_accuracy(trial(folder, "finetune-few-video", {**start, **changes}))
+
+
+def fresh(steps: int) -> dict[str, Any]:
+    """The same from scratch: no features to fit a linear layer to, and as many steps as wanted."""
+    return {"scratch": True, "model": {"linear_first": "none"}, "train": {"steps": steps}}
 
 
 def features_of(

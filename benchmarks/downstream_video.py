@@ -13,14 +13,20 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from trials import balanced_accuracy, best_validation, mean_and_spread, print_table, trial
+from trials import (
+    balanced_accuracy,
+    best_validation,
+    mean_and_spread,
+    print_table,
+    shortest_of_the_best,
+    trial,
+)
 
 from vatt.errors import DataError
 from vatt.evaluation.results import read_result
 from vatt.presets import finetune_demo
 
 SCRATCH = (400, 800, 1600)  # steps to choose from, by the first seed's accuracy in validation
-ENOUGH = 0.01  # a longer training is chosen when it is better by more than this
 ONE_FRAME = {"clip": {"fps": 1e5}}  # all frames of a clip within 0.2 ms
 
 
@@ -84,9 +90,3 @@ def measure(
         "chance": probe["chance"],
         "spread": stdev(tuned) if len(tuned) > 1 else 0.0,
     }
-
-
-def shortest_of_the_best(validated: Sequence[float]) -> int:
-    """The first length that no longer one is better than by more than `ENOUGH`."""
-    best = range(len(validated))
-    return next(at for at in best if max(validated[at:]) <= validated[at] + ENOUGH)

@@ -14,6 +14,8 @@ from vatt.models.weights import read_settings
 from vatt.presets import FINETUNE_PRESETS
 from vatt.tasks import evaluate, finetune
 
+ENOUGH = 0.01  # a longer training is chosen when it is better by more than this
+
 
 def trial(
     out: Path, preset: str, changes: Mapping[str, Any], *, clips: int = 1, split: str = "test"
@@ -45,6 +47,12 @@ def balanced_accuracy(result: Mapping[str, Any]) -> float:
 def best_validation(out: Path) -> float:
     """The best accuracy in validation of a trial, by which its model was kept."""
     return float(read_settings(out / "model")[2]["value"])
+
+
+def shortest_of_the_best(validated: Sequence[float]) -> int:
+    """The first length that no longer one is better than by more than `ENOUGH`."""
+    best = range(len(validated))
+    return next(at for at in best if max(validated[at:]) <= validated[at] + ENOUGH)
 
 
 def mean_and_spread(values: Sequence[float]) -> str:
