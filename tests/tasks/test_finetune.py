@@ -19,11 +19,16 @@ from torch.testing import assert_close
 import vatt
 from tests.distributed.ranks import run_ranks
 from vatt import config as configs
+from vatt.contracts import FramePath
 from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError
+from vatt.evaluation.examples import ExampleClips, find_examples
+from vatt.evaluation.few_labels import few_of
+from vatt.evaluation.protocols.multi_view import score
 from vatt.models.classifier import Classifier
 from vatt.models.weights import load_model, read_settings
 from vatt.presets import FINETUNE_PRESETS
 from vatt.report.training_curve import read_metrics
+from vatt.shards.read import ShardFolder
 from vatt.storage import locked
 from vatt.tasks import finetune
 from vatt.tasks.finetune import FinetuneConfig
@@ -133,6 +138,24 @@ def test_few_labels_are_the_same_ones_after_a_stop_and_from_scratch(tiny, tmp_pa
     assert_same_run(out, whole.out)
     scratch = config(tiny, tmp_path / "scratch", scratch=True, train={"steps": 2}, **few)
     assert finetune.run(scratch).few == result.few
+
+
+def test_the_linear_layer_first_knows_the_examples_before_any_other_weight_changes(tiny, tmp_path):
+    first = config(
+        tiny, tmp_path / "first",
+        few=3, model={"linear_first": 100.0}, data={"split": "test"}, val_split="test",
+        optim={"learning_rate": 1e-12, "warmup_steps": 0}, train={"steps": 1},
+    )  # fmt: skip
+    finetune.run(first)
+    model, spec = load_model(Classifier, first.out / "model")
+    shards = ShardFolder.open(tiny.shards)
+    drawn = few_of([(shards, find_examples(shards, "test", "action"))], 3, draw=0)[0][1]
+    found = score(model, ExampleClips(shards, drawn, spec, first.data, clips=1), FramePath())
+    labels = [model.config.names.index(one.labels[0]) for one in drawn]
+    assert found.values.argmax(1).tolist() == labels
+    assert_close(
+        model.linear.weight.sum(0), torch.zeros(model.linear.in_features), atol=1e-4, rtol=0
+    )
 
 
 def test_a_finished_run_given_again_changes_nothing(finished):

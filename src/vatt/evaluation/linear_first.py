@@ -26,7 +26,8 @@ def fit_linear_layer(
 ) -> None:
     """Set the linear layer to the logistic regression of the examples' central clips.
 
-    Classes weigh the same, however many examples they have.
+    Classes weigh the same, however many examples they have; one without an example keeps its
+    weights.
 
     Args:
         model: left in training mode.
@@ -45,13 +46,15 @@ def fit_linear_layer(
         features.append(scores.features)
         labels += [number[examples[at].labels[0]] for at in scores.positions.tolist()]
     model.train()
+    if len(set(labels)) < 2:
+        return
     rows = np.concatenate(features).astype(np.float64)
     mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-6)
     fitted = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     fitted.fit((rows - mean) / scale, labels)
-    weight, bias = fitted.coef_ / scale, fitted.intercept_
-    if len(number) == 2:  # scikit-learn gives one row of weights, of the second class
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight, bias, classes = fitted.coef_ / scale, fitted.intercept_, fitted.classes_
+    if len(classes) == 2:  # scikit-learn then has one row: that of the second less the first
+        weight, bias = (np.concatenate([-one, one]) / 2 for one in (weight, bias))
     with torch.no_grad():
-        model.linear.weight.copy_(torch.from_numpy(weight))
-        model.linear.bias.copy_(torch.from_numpy(bias - weight @ mean))
+        model.linear.weight[classes] = torch.from_numpy(weight).to(model.linear.weight)
+        model.linear.bias[classes] = torch.from_numpy(bias - weight @ mean).to(model.linear.bias)
