@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,6 +54,7 @@ _FORMATS = (
     "aac,ac3,eac3,dts,amr,aiff,caf,au,gif,mxf,nut,rm,ivf,dv,nsv,wtv,swf,yuv4mpegpipe,wv,tta,ape,"
     "h264,hevc,m4v,mpegvideo,mjpeg,apng,obu,av1,gxf,voc,webp,jpeg_pipe,png_pipe,bmp_pipe,webp_pipe"
 )
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # none of those inside image data
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # full, or not writable
 _OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": _FORMATS}
 # The header of an MP4 file is enough; FFmpeg also reads packets, which takes 3 ms for each file.
@@ -86,18 +88,19 @@ def open_container(source: MediaSource, *, quickly: bool = False) -> InputContai
     """
 
     def attempt(options: dict[str, str]) -> InputContainer:
-        if isinstance(source, FilePart):
-            end = source.offset + source.size
-            file: str | io.BytesIO = (
-                f"subfile,,start,{source.offset},end,{end},,:file:{source.path}"
-            )
-        elif isinstance(source, Path):
-            file = f"file:{source}"  # else "talk: intro.mp4" asks for a protocol called "talk"
-        else:
+        part = source if isinstance(source, FilePart) else jpeg
+        if part is not None:
+            end = part.offset + part.size
+            file: str | io.BytesIO = f"subfile,,start,{part.offset},end,{end},,:file:{part.path}"
+        elif isinstance(source, bytes):
             file = io.BytesIO(source)
-        return av.open(file, mode="r", options=options, metadata_errors="ignore")
+        else:
+            file = f"file:{source}"  # else "talk: intro.mp4" asks for a protocol called "talk"
+        kind = "jpeg_pipe" if jpeg else None
+        return av.open(file, mode="r", format=kind, options=options, metadata_errors="ignore")
 
     try:
+        jpeg = _first_jpeg(source)
         if quickly:
             with suppress(av.FFmpegError):  # some files need a closer look
                 container = attempt(_OPTIONS | _QUICKLY)
@@ -111,7 +114,31 @@ def open_container(source: MediaSource, *, quickly: bool = False) -> InputContai
         return container
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = _what_is_wrong(source) or _reason(error)
+        if isinstance(error, av.ArgumentError):  # only its name is that of a format
+            reason = "found no kind of media that is read"
         raise MediaError(f"{describe(source)}: cannot be opened: {reason}") from error
+
+
+def _first_jpeg(source: MediaSource) -> FilePart | None:
+    """The first image of a file that is JPEG by its name and its first bytes.
+
+    FFmpeg goes by the name alone, and takes a reader of whole series of images for it, which may
+    open other files and so is not among what may be opened. Phones put further images behind the
+    first one: a preview, or a map of how bright HDR screens may show it.
+    """
+    if not isinstance(source, Path) or source.suffix.lower() not in (".jpg", ".jpeg"):
+        return None
+    with source.open("rb") as file:
+        if file.read(3) != b"\xff\xd8\xff":
+            return None
+        file.seek(0)
+        content = file.read()
+    at = 2
+    while marker := _JPEG_MARKER.search(content, at):
+        if marker[1] == b"\xd9":  # the end; the other markers say how long what follows them is
+            return FilePart(source, 0, marker.end())
+        at = marker.end() + max(2, int.from_bytes(content[marker.end() : marker.end() + 2]))
+    return FilePart(source, 0, len(content))
 
 
 def _what_is_wrong(source: MediaSource) -> str:

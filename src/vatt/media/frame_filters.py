@@ -50,7 +50,10 @@ def orientation(frame: VideoFrame) -> Orientation:
     Not for every frame: PyAV's side data and their frame refer to each other, so that the frame
     stays in memory until Python looks for cycles.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # it has side data that PyAV does not know, such as Exif
+        return Orientation(mirrored=False, quarter_turns=round(frame.rotation / 90) % 4)
     if not isinstance(matrix, SideData):
         return Orientation(mirrored=False, quarter_turns=0)
     # A point (x, y) of the frame, y downwards, is shown at (a x + c y, b x + d y).
