@@ -205,15 +205,21 @@ def test_audio_files_and_images_become_classifiers(tiny, tmp_path, capsys, kind)
         for number in range(4):
             write = write_tone if kind == "audio" else write_image
             write(tmp_path / "files" / name / str(number), level + number)
+    if kind == "audio":
+        film = next(tiny.clips.glob("train/*.mp4"))
+        without_audio(film, tmp_path / "files" / "low" / "silent.mp4")
     run = str(tmp_path / "run")
     args = [str(tmp_path / "files"), "--preset", f"finetune-small-{kind}", "--out", run]
     args += ["--train.steps", "4", "--train.threads", "1", "--eval-every", "4"]
     args += ["--optim.warmup-steps", "2", "--data.batch-size", "4", "--source.workers", "1"]
     made = vatt_json(capsys, "finetune", *args, "--start-from", str(tiny.run))
-    assert (made["classes"], made["skipped_files"]) == (2, {})
+    assert (made["classes"], made["skipped_files"]) == (
+        2,
+        {"no audio": 1} if kind == "audio" else {},
+    )
     assert vatt_json(capsys, "evaluate", run)["n_evaluated"] == 2
     used = vatt_json(capsys, "predict", str(tmp_path / "files"), "--model", run, "--topk", "1")
-    assert used["predicted"] == 8
+    assert (used["predicted"], len(used["failed"])) == (8, int(kind == "audio"))
 
 
 def write_tone(path, hz: int) -> None:

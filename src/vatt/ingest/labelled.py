@@ -18,7 +18,7 @@ from vatt.errors import DataError
 from vatt.ingest.item import Making
 from vatt.ingest.manifest import SPLITS, ManifestEntry, read_label_table
 from vatt.ingest.run import IngestPlan, ingest
-from vatt.ingest.sources import TABLE_SUFFIXES, Found, Item, Skipped, too_many_skipped
+from vatt.ingest.sources import TABLE_SUFFIXES, Found, Item, Skipped, printable, too_many_skipped
 from vatt.media.container import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vatt.media.stored_form import StoredForm
 from vatt.shards.layout import FAILURES_FILE, INDEX_FILE
@@ -114,7 +114,7 @@ def store_labelled(
         workers: processes; 0 takes one per core.
 
     Returns:
-        Cause → how many were skipped; the log names the first, and what classes lack.
+        Cause → how many are of no use; the log names the first, and what classes lack.
     """
     settings = {
         "command": "finetune", "label": column, "fps": float(form.fps or 0),
@@ -144,7 +144,11 @@ def store_labelled(
     if problem is not None:
         _logger.warning("%s", problem.partition(", expected at most")[0])
         _logger.warning("each with its reason: %s", out / FAILURES_FILE)
-    return dict(Counter(one.cause for one in outcome.skipped))
+    counts = Counter(one.cause for one in outcome.skipped)
+    if mute := sorted(lost - {one.source for one in outcome.skipped}):
+        counts["no audio"] = len(mute)
+        _logger.warning("%d files have no audio; first: %s", len(mute), printable(mute[0]))
+    return dict(counts)
 
 
 def _lost(table: pa.Table, skipped: Sequence[Skipped], for_audio: bool) -> set[str]:
