@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +109,13 @@ def problems_of_lists(found: DatasetFolder) -> list[str]:
             f"classes in the lists here {len(listing.classes or ()):,}, in the published ones "
             f"{dataset.classes:,}; numbers of classes are other ones"
         )
+    other = defaultdict[tuple[int, tuple[int, ...]], list[str]](list)
     for split, count in split_counts(listing.files).items():
         if (known := dataset.published.get(split)) and count not in known:
-            problems.append(
-                f"{split}: files in the lists here {count:,}, in the published ones "
-                f"{' or '.join(f'{one:,}' for one in known)}; it is a part, or another version"
-            )
+            other[count, known].append(split)
+    for (count, known), splits in other.items():
+        problems.append(
+            f"{', '.join(splits)}: files in the lists here {count:,}, in the published ones "
+            f"{' or '.join(f'{one:,}' for one in known)}; it is a part, or another version"
+        )
     return problems

@@ -116,6 +116,11 @@ class Lists:
         return list(self._files.values())
 
 
+def plain(name: str) -> str:
+    """Without case, blanks and punctuation: "adult+female+singing" is "Adult female singing"."""
+    return re.sub(r"[\W_]+", "", name).casefold()
+
+
 def role(split: str, number: int) -> str | None:
     """What the files of a split are for: train, val or test; None: nothing.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
 
 from vatt.media.container import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from vatt.public_data.listing import Kind, ListedFile, OfficialListing
+from vatt.public_data.listing import Kind, ListedFile, OfficialListing, plain
 from vatt.public_data.official_files import MEDIA_SUFFIXES
 
 SUFFIXES: dict[Kind, frozenset[str]] = {
@@ -57,7 +56,7 @@ class _Search:
         for path in self.media:
             self._by_stem[_split(path)[1]].append(path)
         above = {_split(n)[0] for one in listing.files for n in one.names if "/" in n}
-        self._folders = {_plain(folder) for folder in above if folder}
+        self._folders = {plain(folder) for folder in above if folder}
 
     def find(self, listed: ListedFile) -> Match | None:
         """The likeliest of the files with one of its names; all of these are taken."""
@@ -71,7 +70,7 @@ class _Search:
             def order(path: str, folder: str = folder, suffix: str = suffix) -> tuple[object, ...]:
                 return (
                     "replacement" not in path.casefold(),  # of corrupt files, by the publisher
-                    _plain(_split(path)[0]) != _plain(folder),
+                    plain(_split(path)[0]) != plain(folder),
                     bool(suffix) and _split(path)[2] != suffix,
                     path.count(os.sep),
                     path,
@@ -89,16 +88,16 @@ class _Search:
         left, wanted = defaultdict[str, list[str]](list), defaultdict[str, list[ListedFile]](list)
         for path in self.media:
             if path not in self.taken:
-                left[_plain(_split(path)[1])].append(path)
+                left[plain(_split(path)[1])].append(path)
         for one, match in zip(files, found, strict=True):
             if match is None:
-                wanted[_plain(_split(one.names[0])[1])].append(one)
+                wanted[plain(_split(one.names[0])[1])].append(one)
 
         def matches() -> Iterator[Match | None]:
             for one, match in zip(files, found, strict=True):
                 folder, stem, _ = _split(one.names[0])
-                there = [path for path in left[_plain(stem)] if self._fits(path, folder)]
-                if match is None and len(there) == len(wanted[_plain(stem)]) == 1:
+                there = [path for path in left[plain(stem)] if self._fits(path, folder)]
+                if match is None and len(there) == len(wanted[plain(stem)]) == 1:
                     self.taken.update(there)
                     yield Match(there[0], 0, renamed=True)
                 else:
@@ -110,8 +109,8 @@ class _Search:
         """Whether it lies in the folder that it should, or in one that means nothing."""
         if not folder:
             return True
-        own = _plain(_split(path)[0])
-        return own == _plain(folder) or own not in self._folders
+        own = plain(_split(path)[0])
+        return own == plain(folder) or own not in self._folders
 
 
 def _split(name: str) -> tuple[str, str, str]:
@@ -122,8 +121,3 @@ def _split(name: str) -> tuple[str, str, str]:
     if not stem or suffix not in MEDIA_SUFFIXES:
         stem, suffix = base, ""
     return above.rpartition("/")[2], stem, suffix
-
-
-def _plain(name: str) -> str:
-    """Without case, blanks and punctuation: "adult+female+singing" is "Adult female singing"."""
-    return re.sub(r"[\W_]+", "", name).casefold()

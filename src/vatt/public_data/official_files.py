@@ -101,6 +101,18 @@ class OfficialFiles:
                 found.append(path)
         return found
 
+    def json_lists(self, official: str, *keys: str) -> list[tuple[Path, Any]]:
+        """The JSON files of an official name, each with what it holds; else those with some keys.
+
+        Args:
+            official: pattern of their names.
+            keys: of the object, or of the first of a list of objects, in files of other names.
+        """
+        if known := self.named(official):
+            return [(path, read_json(path)) for path in known]
+        found = [(path, read_json(path)) for path in self.named(r".*\.json")]
+        return [(path, data) for path, data in found if set(keys) <= _keys(data)]
+
     def missing(self, what: str) -> NoReturn:
         """Stop because the lists are not there.
 
@@ -116,6 +128,11 @@ class OfficialFiles:
 
 def _unlisted(error: OSError) -> None:
     raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+
+
+def _keys(data: Any) -> set[str]:
+    first = data[0] if isinstance(data, list) and data else data
+    return set(first) if isinstance(first, dict) else set()
 
 
 def _cells(head: str) -> list[str]:

@@ -68,10 +68,10 @@ class DatasetsCheck:
     def shown(self) -> dict[str, Any]:
         """For people: a row for each split, then what to do."""
         names = self.classes or ()
-        more = [f"and {len(names) - _SHOWN:,} more"] if len(names) > _SHOWN else []
+        more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
         return {
             "dataset": self.dataset,
-            "classes": [f"{len(names):,} in this order:", *names[:_SHOWN], *more] if names else "–",
+            "classes": f"{len(names):,}: {', '.join(names[:_SHOWN])}{more}" if names else "none",
             "extra": self.extra,
             "splits": self.splits,
             "what_to_know": [{"": number, "problem": text}

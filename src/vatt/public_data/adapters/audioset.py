@@ -57,13 +57,15 @@ def timed_names(id_: str, start_s: float, end_s: float) -> tuple[str, ...]:
 
 
 def _classes(path: Path) -> dict[str, str]:
-    """Machine id → name, in the order of the file; two classes never share a name."""
-    names = dict[str, str]()
+    """Machine id → name, in the order of the index; two classes never share a name."""
+    numbered = dict[int, tuple[str, str]]()
     for where, row in rows(path, ("index", "mid", "display_name")):
-        if row["index"] != str(len(names)) or row["mid"] in names:
-            refuse(where, row["index"], f"index {len(names)} and a mid of its own")
-        name = row["display_name"]
-        names[row["mid"]] = f"{name} ({row['mid']})" if name in names.values() else name
+        if not row["index"].isdecimal() or int(row["index"]) in numbered:
+            refuse(where, row["index"], "an index of its own")
+        numbered[int(row["index"])] = row["mid"], row["display_name"]
+    names = dict[str, str]()
+    for _, (mid, name) in sorted(numbered.items()):
+        names[mid] = f"{name} ({mid})" if name in names.values() else name
     return names
 
 

@@ -17,7 +17,6 @@ from vatt.public_data.official_files import (
     OfficialFiles,
     field_of,
     inside,
-    read_json,
     refuse,
     seconds,
     split_named_in,
@@ -28,12 +27,12 @@ _PIECE_S = 5.0
 
 def read(files: OfficialFiles) -> OfficialListing:
     """Moments with their sentences, and the paragraphs of whole videos."""
-    tables, lists = files.named(r"(train|val|test)_data\.json"), Lists()
+    tables = files.json_lists(r"(train|val|test)_data\.json", "video", "description", "times")
+    lists = Lists()
     if not tables:
         files.missing("train_data.json, val_data.json, test_data.json")
-    for path in tables:
+    for path, data in tables:
         split, said = split_named_in(path.stem, str(path)), defaultdict[str, list[str]](list)
-        data = read_json(path)
         if not isinstance(data, list):
             refuse(str(path), data, "a list of objects")
         for number, entry in enumerate(data):

@@ -31,8 +31,9 @@ def read(files: OfficialFiles) -> OfficialListing:
             if not line.strip():
                 continue
             where = f"{path}: line {at}"
-            name, _, flag = line.strip().rpartition(" ")
-            if flag not in _SPLIT:
+            *before, flag = line.rsplit(None, 1)
+            name = "".join(before).strip()
+            if flag not in _SPLIT or not name:
                 refuse(where, line, "a name and 0, 1 or 2")
             split = _SPLIT[flag]
             name = inside(f"{label}/{name}", where)

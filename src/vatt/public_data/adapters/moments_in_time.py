@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vatt.errors import DataError
-from vatt.public_data.listing import LABEL, Lists, OfficialListing, PublicDataset
+from vatt.public_data.listing import LABEL, Lists, OfficialListing, PublicDataset, plain
 from vatt.public_data.official_files import OfficialFiles, inside, lines, refuse, rows
 
 
@@ -21,15 +21,15 @@ def read(files: OfficialFiles) -> OfficialListing:
     if categories is None or not any(tables.values()):
         files.missing("moments_categories.txt beside trainingSet.csv or validationSet.csv")
     classes, lists = _classes(categories), Lists()
-    known = set(classes)
+    known = {plain(name): name for name in classes}
     for split, path in tables.items():
         if path is None:
             continue
         for where, row in rows(path, ("file",), header=("file", "label", "agree", "disagree")):
             name = inside(row["file"], where)
-            label = row.get("label") or name.split("/")[0]
-            if label not in known:
-                refuse(where, label, f"one of the {len(classes)} classes of {categories.name}")
+            label = known.get(plain(row.get("label") or name.split("/")[0]))
+            if label is None:
+                refuse(where, name, f"one of the {len(classes)} classes of {categories.name}")
             lists.add((name,), split, {LABEL: label})
     return OfficialListing(files=lists.files(), classes=classes)
 

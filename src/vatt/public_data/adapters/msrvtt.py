@@ -18,7 +18,6 @@ from vatt.public_data.official_files import (
     OfficialFiles,
     field_of,
     inside,
-    read_json,
     refuse,
     rows,
     split_named_in,
@@ -30,10 +29,8 @@ _1K = ("video_id", "sentence")
 def read(files: OfficialFiles) -> OfficialListing:
     """Videos and sentences of the JSON files, then the partitions of the tables."""
     split_of, captions = dict[str, str | None](), list[tuple[str, str]]()
-    for path in files.named(r".*\.json"):
-        data = read_json(path)
-        if isinstance(data, dict) and {"videos", "sentences"} <= data.keys():
-            _add(data, str(path), split_of, captions)
+    for path, data in files.json_lists(r".*_videodatainfo\.json", "videos", "sentences"):
+        _add(data, str(path), split_of, captions)
     pools, lists = files.tables(*_1K), Lists()
     if not split_of and not pools:
         files.missing("train_val_videodatainfo.json, or MSRVTT_JSFUSION_test.csv (1k-A)")
@@ -57,7 +54,7 @@ def read(files: OfficialFiles) -> OfficialListing:
 
 
 def _add(
-    data: dict[str, Any],
+    data: Any,
     where: str,
     split_of: dict[str, str | None],
     captions: list[tuple[str, str]],

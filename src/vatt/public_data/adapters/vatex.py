@@ -16,7 +16,6 @@ from vatt.public_data.official_files import (
     OfficialFiles,
     field_of,
     inside,
-    read_json,
     refuse,
     span,
     split_named_in,
@@ -25,12 +24,11 @@ from vatt.public_data.official_files import (
 
 def read(files: OfficialFiles) -> OfficialListing:
     """Every clip with its English captions; those of the private test have none."""
-    tables, lists = files.named(r"vatex.*\.json"), Lists()
+    tables, lists = files.json_lists(r"vatex.*\.json", "videoID"), Lists()
     if not tables:
         files.missing("vatex_training_v1.0.json, vatex_validation_v1.0.json …")
-    for path in tables:
+    for path, data in tables:
         split = split_named_in(path.stem.replace("without_annotations", ""), str(path))
-        data = read_json(path)
         if not isinstance(data, list):
             refuse(str(path), data, "a list of objects")
         for number, entry in enumerate(data):

@@ -13,7 +13,6 @@ from vatt.public_data.listing import CAPTION, Lists, OfficialListing, PublicData
 from vatt.public_data.official_files import (
     OfficialFiles,
     field_of,
-    read_json,
     refuse,
     rows,
     span,
@@ -26,12 +25,12 @@ _POOL = ("video_id", "start", "end", "text")
 
 def read(files: OfficialFiles) -> OfficialListing:
     """The annotations, and the pool of others in place of those of validation."""
-    path, pools, lists = files.one(r"youcookii_.*\.json"), files.tables(*_POOL), Lists()
-    if path is None and not pools:
+    annotations = files.json_lists(r"youcookii_.*\.json", "database")
+    pools, lists = files.tables(*_POOL), Lists()
+    if not annotations and not pools:
         files.missing("youcookii_annotations_trainval.json, or MIL-NCE's validation_youcook.csv")
-    if path is not None:
-        database = field_of(read_json(path), "database", dict, str(path))
-        for id_, entry in database.items():
+    for path, data in annotations:
+        for id_, entry in field_of(data, "database", dict, str(path)).items():
             where = f"{path}: database[{id_!r}]"
             id_ = youtube_id(id_, where)
             split = split_named_in(field_of(entry, "subset", str, where), f"{where}: subset")
@@ -45,8 +44,9 @@ def read(files: OfficialFiles) -> OfficialListing:
                 if len(times) != 2:
                     refuse(f"{at}: segment", times, "a start and an end")
                 start_s, end_s = span(times[0], times[1], f"{at}: segment")
-                text = field_of(one, "sentence", str, at)
-                lists.add((id_,), split, {"start_s": start_s, "end_s": end_s, CAPTION: text})
+                if split != "test" or "sentence" in one:  # of test only segments are public
+                    text = field_of(one, "sentence", str, at)
+                    lists.add((id_,), split, {"start_s": start_s, "end_s": end_s, CAPTION: text})
     for pool in pools:
         for where, row in rows(pool, _POOL):
             start_s, end_s = span(row["start"], row["end"], where)
