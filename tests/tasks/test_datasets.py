@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from tests.public_data import official
 from tests.public_data.official import wave, write
 from vatt.cli.main import main
+from vatt.errors import ConfigError
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
 from vatt.shards.read import ShardFolder
+from vatt.tasks.evaluate import EvaluateConfig, names_of
 
 
 def esc50(folder: Path) -> Path:
@@ -206,6 +209,17 @@ def test_what_was_trained_on_is_not_evaluated_and_other_data_sets_are_prepared(
     ]
     result = json.loads(run(capsys, *linear, "--low_rank.steps", "3", "--json"))
     assert result["splits"] == ["train", "train", "test"]
+
+
+def test_a_converted_classifier_gets_the_names_of_a_data_set_with_as_many_classes(tmp_path):
+    config = EvaluateConfig(run=tmp_path)
+    nameless: Any = SimpleNamespace(
+        folder=tmp_path, module=SimpleNamespace(config=SimpleNamespace(names=(), classes=2))
+    )
+    assert names_of(config, nameless, ("yoyo", "archery")) == ("yoyo", "archery")
+    for other in ((), ("a", "b", "c")):
+        with pytest.raises(ConfigError, match="has no names of its 2 classes"):
+            names_of(config, nameless, other)
 
 
 def test_zero_shot_takes_the_captions_of_a_data_set(tiny, tmp_path, capsys):

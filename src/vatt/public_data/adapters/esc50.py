@@ -7,11 +7,13 @@ anew leak. Licence: CC BY-NC. Some clips end in digital silence.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 
 from vatt.public_data.listing import LABEL, Lists, OfficialListing, PublicDataset
 from vatt.public_data.official_files import OfficialFiles, inside, refuse, rows
 
+_NAME = re.compile(r"(?P<fold>\d)-\d+-[A-Z]-(?P<target>\d+)\.\w+$")
 _COLUMNS = ("filename", "fold", "target", "category", "src_file")
 
 
@@ -28,15 +30,18 @@ def read(files: OfficialFiles) -> OfficialListing:
             refuse(where, f"fold {fold}, target {target}", "fold 1 to 5, target 0 to 49")
         if classes.setdefault(int(target), row["category"]) != row["category"]:
             refuse(where, row["category"], f"{classes[int(target)]!r}, as target {target} before")
-        parts = name.rpartition(".")[0].split("-")
-        if len(parts) == 4 and parts[3] != target:
-            refuse(where, f"{name} with target {target}", f"target {parts[3]}, as in its name")
-        if len(parts) == 4 and parts[0] != fold and not leaks:
+        said = _NAME.search(name)
+        if said and said["target"] != target:
+            refuse(
+                where, f"{name} with target {target}", f"target {said['target']}, as in its name"
+            )
+        if said and said["fold"] != fold and not leaks:
             leaks.append(
-                f"{where}: {name} is in fold {fold}, by its name in fold {parts[0]}: the folds "
+                f"{where}: {name} is in fold {fold}, by its name in fold {said['fold']}: the folds "
                 "were drawn anew"
             )
-        folds[row["src_file"]].add(fold)
+        if said is None:  # else its name, which nobody changes, vouches for its fold
+            folds[row["src_file"]].add(fold)
         lists.add((name,), f"fold{fold}", {LABEL: row["category"]})
     if split := sorted(source for source, of in folds.items() if len(of) > 1):
         leaks.append(f"clips of one recording are in several folds (first: {split[0]})")
