@@ -98,7 +98,7 @@ class DemoConfig:
     out: Path = Path("runs/demo")
     """Run folder; clips/ and shards/ in it hold the recordings."""
     length: Literal["quick", "normal", "long"] = "normal"
-    """quick: two minutes, to see that it works; normal: ten; long: three times the training
+    """quick: two minutes, to see that it works; normal: eleven; long: three times the training
     videos, five times the steps."""
     preset: str = "demo"
     """Preset of `vatt pretrain`: demo, demo-shared (one backbone for all), demo-spectrogram."""
