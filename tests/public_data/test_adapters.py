@@ -282,6 +282,17 @@ def test_imagenet_classes_are_sorted_wordnet_ids(tmp_path):
     assert "1 images lie in no folder of a class" in found.listing.problems[0]
 
 
+def test_validation_images_in_one_folder_are_placed_by_their_list(tmp_path):
+    rows = "ImageId,PredictionString\nILSVRC2012_val_00000001,n01751748 111 108 249 287 \n"
+    rows += "ILSVRC2012_val_00000002,n01440764 1 1 2 2\n"
+    write(tmp_path, {"LOC_val_solution.csv": rows})
+    touch(tmp_path, "train/n01440764/a.JPEG", "val/ILSVRC2012_val_00000001.JPEG")
+    files = by_name(read("imagenet", tmp_path))
+    flat = files["val/ILSVRC2012_val_00000001.JPEG"]
+    assert (flat.splits, labels(flat)) == (["val"], ["n01751748"])
+    assert "ILSVRC2012_val_00000002.JPEG" in files  # and is missing
+
+
 def test_names_of_imagenet_classes_are_refused_because_two_share_one(tmp_path):
     with pytest.raises(DataError, match=r"'crane': names of classes are not unique"):
         read("imagenet", touch(tmp_path, "train/crane/a.JPEG"))
@@ -480,8 +491,9 @@ def test_a_list_may_be_in_utf_16_or_begin_with_a_mark(tmp_path):
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_a_folder_without_lists_says_which_are_expected(tmp_path, name):
-    with pytest.raises(DataError, match=r"found no .*nothing is downloaded"):
-        read(name, touch(tmp_path, "readme.md", "a.mp4"))
+    for folder in (touch(tmp_path, "readme.md"), touch(tmp_path, "a.mp4", "b.jpg")):
+        with pytest.raises(DataError, match=r"found no .*nothing is downloaded"):
+            read(name, folder)
 
 
 def test_linked_folders_are_searched_once(tmp_path):

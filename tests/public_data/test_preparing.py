@@ -68,6 +68,17 @@ def test_a_whole_video_gives_its_clips_to_one_split_only(tmp_path):
     assert [(one.cause, "train" in one.reason) for one in found.skipped] == [("duplicate", True)]
 
 
+def test_files_of_a_hidden_test_are_prepared_only_where_nothing_needs_to_be_known(tmp_path):
+    lists = {
+        "train.csv": official.KINETICS,
+        "test.csv": "youtube_id,time_start,time_end,split\nddddddddddd,0,10,test\n",
+    }
+    names = ("-KbXM0WRkYA_000049_000059.mp4", "ddddddddddd_000000_000010.mp4")
+    found = read_folder(DATASETS["kinetics400"], write(tmp_path, lists, names))
+    assert [one.split for one in found_files(found, 1).items] == ["train", "test"]
+    assert [one.split for one in found_files(found, 1, known_only=True).items] == ["train"]
+
+
 def test_captions_that_cannot_be_had_are_counted_because_recalls_depend_on_the_pool(tmp_path):
     write(tmp_path, {"MSRVTT_data.json": official.MSRVTT}, ("video2.mp4",))
     problems = check(read_folder(DATASETS["msrvtt"], tmp_path), workers=1).problems

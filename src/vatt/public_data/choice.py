@@ -79,12 +79,13 @@ def chosen_folder(choice: DatasetChoice) -> DatasetFolder:
     return found
 
 
-def found_files(found: DatasetFolder, number: int) -> Found:
+def found_files(found: DatasetFolder, number: int, *, known_only: bool = False) -> Found:
     """The files of a data set as `vatt prepare` takes them: with splits, labels and captions.
 
     Args:
         found: the folder.
         number: of numbered splits, as `listing.role` takes it.
+        known_only: leave out files without labels and captions, such as those of hidden tests.
 
     Raises:
         DataError: none of the listed files is there.
@@ -92,7 +93,7 @@ def found_files(found: DatasetFolder, number: int) -> Found:
     items, skipped = dict[str, Item](), list[Skipped]()
     for one, match in zip(found.listing.files, found.matches, strict=True):
         split = next(iter(roles(one, number)), None)
-        if split is None:
+        if split is None or (known_only and not one.rows):
             continue
         if match is None:
             reason = f"{found.files.folder}: the lists of {found.dataset.name} name it; not there"

@@ -72,7 +72,7 @@ def shards_for(
     }  # fmt: skip
     outcome = ingest(
         IngestPlan(
-            found=found_files(found, number),
+            found=found_files(found, number, known_only=True),
             out=out,
             making=Making(form=form, part_s=_PART_S, lone_audio=public.kind == "audio"),
             settings=settings,

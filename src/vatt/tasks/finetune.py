@@ -582,7 +582,7 @@ def _prepare(
 ) -> dict[str, int]:
     how = config.source
     if public is not None:
-        found = found_files(public, config.dataset_split)
+        found = found_files(public, config.dataset_split, known_only=True)
     else:
         found = find_labelled(
             config.src[0],
