@@ -225,3 +225,10 @@ def test_a_video_is_opened_once_each_for_its_packets_frames_and_audio(
     path = write(tmp_path / "a.mkv", PLAIN)
     ((_, video),) = prepared(item(path), tmp_path, copy=False).parts
     assert opened == [path, path, path, video, video]  # and what was encoded is looked at
+
+
+def test_a_video_that_is_called_an_image_is_named_and_not_stored(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", Recipe(frames=4)).rename(tmp_path / "a.jpg")
+    outcome = prepare_item(item(path), TimeLimit(), Making(form=FORM, folder=tmp_path))
+    assert isinstance(outcome, Skipped)
+    assert (outcome.cause, outcome.reason) == ("unreadable", f"{path}: a video, expected an image")

@@ -85,7 +85,15 @@ def test_what_is_called_jpeg_and_is_none_is_read_as_what_it_is_or_refused(image,
     image.save(tmp_path / "png.jpg", format="PNG")
     assert read(tmp_path / "png.jpg").shape == (240, 320, 3)
     (tmp_path / "text.jpg").write_text("no image")
+    image.save(tmp_path / "cut.jpg")
+    whole = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     (tmp_path / "noise.jpg").write_bytes(b"\xff\xd8\xff" + b"x" * 500)
-    for name, why in (("text.jpg", "opened: found no kind of media"), ("noise.jpg", "decoded")):
+    early = "opened: found JPEG that ends early"
+    for name, why in (
+        ("text.jpg", "opened: found no kind of media"),
+        ("cut.jpg", early),
+        ("noise.jpg", early),
+    ):
         with pytest.raises(MediaError, match=rf"{name}: cannot be {why}"):
             read(tmp_path / name)

@@ -117,8 +117,10 @@ def prepare_item(item: Item, time_limit: TimeLimit, making: Making) -> Prepared 
             media = files.enter_context(opened(item.path))
             if not media.has_video and not making.lone_audio:
                 return _skipped_audio(item)
-            if media.is_image and item.path.suffix.lower() not in IMAGE_SUFFIXES:
-                return _skipped(item, "unreadable", f"{item.path}: an image, expected a video")
+            if media.is_image != (item.path.suffix.lower() in IMAGE_SUFFIXES):
+                kinds = "an image, expected a video", "a video, expected an image"
+                reason = f"{item.path}: {kinds[not media.is_image]}"
+                return _skipped(item, "unreadable", reason)
             if not media.has_video:
                 folder.mkdir(exist_ok=True)
                 joined = folder / "beside-black.mkv"

@@ -125,6 +125,9 @@ def _first_jpeg(source: MediaSource) -> FilePart | None:
     FFmpeg goes by the name alone, and takes a reader of whole series of images for it, which may
     open other files and so is not among what may be opened. Phones put further images behind the
     first one: a preview, or a map of how bright HDR screens may show it.
+
+    Raises:
+        ValueError: it has no end; FFmpeg would show grey for what is missing.
     """
     if not isinstance(source, Path) or source.suffix.lower() not in (".jpg", ".jpeg"):
         return None
@@ -138,7 +141,7 @@ def _first_jpeg(source: MediaSource) -> FilePart | None:
         if marker[1] == b"\xd9":  # the end; the other markers say how long what follows them is
             return FilePart(source, 0, marker.end())
         at = marker.end() + max(2, int.from_bytes(content[marker.end() : marker.end() + 2]))
-    return FilePart(source, 0, len(content))
+    raise ValueError("found JPEG that ends early: copy it again")
 
 
 def _what_is_wrong(source: MediaSource) -> str:

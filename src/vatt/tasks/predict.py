@@ -66,9 +66,11 @@ class PredictResult:
             | {"likeliest": ", ".join(f"{k} {v:.0%}" for k, v in list(one["classes"].items())[:3])}
             for one in rows
         ]
+        more = len(rows) < len(self.predictions)
+        title = f"the first {len(rows)}; all are in {self.out}" if more else "predictions"
         failed = [{"file": file, "failed": reason} for file, reason in self.failed.items()]
         return {
-            "predicted": self.predicted, "out": self.out, "failed": failed, "predictions": table,
+            "predicted": self.predicted, "out": self.out, "failed": failed, title: table,
         }  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def _files(source: Path) -> list[Path]:
     """A file as it is given; of a folder those that look like media."""
     if not source.is_dir():
         return [source]
-    found = (path for path in sorted(source.rglob("*")) if path.is_file())
+    found = (path for path in sorted(source.rglob("*")) if path.is_file() and path.name[0] != ".")
     return [path for path in found if path.suffix.lower() in chain(*SUFFIXES.values())]
 
 
