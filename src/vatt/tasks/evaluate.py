@@ -110,6 +110,8 @@ class EvaluateResult:
         """For people: of many classes those that are found least."""
         given = {name: getattr(self, name) for name in self.__dataclass_fields__}
         measures = dict(given.pop("measures"))
+        if not self.dataset:
+            del given["dataset"]
         shares, numbers = measures.pop("per_class", {}), measures.pop("examples", {})
         worst = sorted(shares, key=lambda name: (shares[name], name))
         rows = [
