@@ -217,7 +217,9 @@ def test_audio_files_and_images_become_classifiers(tiny, tmp_path, capsys, kind)
         2,
         {"no audio": 1} if kind == "audio" else {},
     )
-    assert vatt_json(capsys, "evaluate", run)["n_evaluated"] == 2
+    judged = vatt_json(capsys, "evaluate", run)
+    assert judged["n_evaluated"] == 2
+    assert judged["views"].startswith("1 clips x 3 crops" if kind == "image" else "4 clips x 1")
     used = vatt_json(capsys, "predict", str(tmp_path / "files"), "--model", run, "--topk", "1")
     assert (used["predicted"], len(used["failed"])) == (8, int(kind == "audio"))
 

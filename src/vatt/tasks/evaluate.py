@@ -190,6 +190,8 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
         examples = find_examples(shards, split, label, with_audio=True)
     crops = 1 if sizes.modality == "audio" else config.crops
     source = ExampleClips(shards, examples, classifier.spec, data, clips=config.clips)
+    if set(distinct_starts(examples, source)) == {1}:  # such as images: the others are the same
+        source = ExampleClips(shards, examples, classifier.spec, data, clips=1)
     with ProgressBar("evaluate", len(examples)) as bar:
         found = score(
             classifier.module,
@@ -221,13 +223,13 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
         "split": split,
         "label": label,
         "labels": "several" if sizes.several else "one",
-        "clips": config.clips,
+        "clips": source.num_clips,
         "crops": crops,
         "average": config.average,
         "n_evaluated": len(evaluated),
         "n_expected": expected,
         "n_files": len(set(map(file_of, ids))),
-        "fewer_starts": sum(number < config.clips for number in starts),
+        "fewer_starts": sum(number < source.num_clips for number in starts),
         "mean_starts": float(np.mean(starts)) if starts else 0.0,
         "skipped_in_preparation": skipped,
         "classes": len(names),
