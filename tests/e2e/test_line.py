@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,7 @@ def sorted_files(tmp_path_factory):
     others = (Item(path=folder, name=f"alone/{n}.mp4", split="") for n in range(99))
     (folder / next(one.name for one in others if one.digest > first)).write_bytes(junk)
     (folder / "left" / "notes.txt").write_text("not a video")
+    shutil.copy(folder / "alone" / "one.mp4", folder / "left" / "same.mp4")
     without_audio(folder / "right" / "right 0.mp4", folder / "right" / "silent.mp4")
     return folder
 
@@ -177,12 +179,14 @@ def test_a_sorted_folder_becomes_a_classifier_that_is_judged_and_used(
     args += ["--optim.warmup-steps", "2", "--data.batch-size", "8", "--source.workers", "1"]
     made = vatt_json(capsys, "finetune", *args)
     assert (made["classes"], made["steps"], made["failed_clips"]) == (3, 8, 0)
-    assert made["skipped_files"] == {"unreadable": 2}
+    assert made["skipped_files"] == {"unreadable": 2, "duplicate": 1}
+    assert "1 files have the bytes of a file of another class" in caplog.text
+    assert "first: left/same.mp4 is alone/one.mp4" in caplog.text
     table = pq.read_table(tmp_path / "classes" / "shards" / "index.parquet")
     splits = dict(zip(table["source"].to_pylist(), table["split"].to_pylist(), strict=True))
     assert splits["alone/one.mp4"] == "train"
     assert "classes without a file in val: ['alone']" in caplog.text
-    assert "(2 unreadable; first: " in caplog.text
+    assert "(2 unreadable, 1 duplicate; first: " in caplog.text
     assert "the best of the validations: top1" in made["model"]
     again = vatt_json(capsys, "finetune", *args)
     assert (again["steps"], again["loss"]) == (8, None)
@@ -192,7 +196,7 @@ def test_a_sorted_folder_becomes_a_classifier_that_is_judged_and_used(
     assert set(judged["measures"]["per_class"]) <= {"alone", "left", "right"}
     out = tmp_path / "found.csv"
     used = vatt_json(capsys, "predict", str(sorted_files), "--model", run, "--out", str(out))
-    assert (used["predicted"], len(used["failed"])) == (14, 2)
+    assert (used["predicted"], len(used["failed"])) == (15, 2)
     with out.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["rank"] == "1"]
     assert {row["class"] for row in rows} <= {"alone", "left", "right"}

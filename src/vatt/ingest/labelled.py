@@ -18,7 +18,15 @@ from vatt.errors import DataError
 from vatt.ingest.item import Making
 from vatt.ingest.manifest import SPLITS, ManifestEntry, read_label_table
 from vatt.ingest.run import IngestPlan, ingest
-from vatt.ingest.sources import TABLE_SUFFIXES, Found, Item, Skipped, printable, too_many_skipped
+from vatt.ingest.sources import (
+    DUPLICATE,
+    TABLE_SUFFIXES,
+    Found,
+    Item,
+    Skipped,
+    printable,
+    too_many_skipped,
+)
 from vatt.media.container import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from vatt.media.stored_form import StoredForm
 from vatt.shards.layout import FAILURES_FILE, INDEX_FILE
@@ -144,6 +152,7 @@ def store_labelled(
     if problem is not None:
         _logger.warning("%s", problem.partition(", expected at most")[0])
         _logger.warning("each with its reason: %s", out / FAILURES_FILE)
+    _say_what_is_in_two_classes(items, outcome.skipped, column)
     counts = Counter(one.cause for one in outcome.skipped)
     if mute := sorted(lost - {one.source for one in outcome.skipped}):
         counts["no audio"] = len(mute)
@@ -188,6 +197,26 @@ def _say_what_classes_lack(
         if without and total[split]:
             more = f" and {len(without) - _NAMED} more" if len(without) > _NAMED else ""
             _logger.warning("classes without a file in %s: %s%s", split, without[:_NAMED], more)
+
+
+def _say_what_is_in_two_classes(
+    items: Sequence[Item], skipped: Sequence[Skipped], column: str
+) -> None:
+    """The log names a file that is stored with the label of another one of the same bytes."""
+    classes = {item.name: _classes(item, column) for item in items}
+    pairs = [
+        (one.source, one.reason.rpartition("duplicate of ")[2])
+        for one in skipped
+        if one.cause == DUPLICATE
+    ]
+    differ = [pair for pair in pairs if classes.get(pair[0]) != classes.get(pair[1])]
+    if differ:
+        name, first = map(printable, differ[0])
+        _logger.warning(
+            "%d files have the bytes of a file of another class, whose label alone is kept; first: "
+            "%s is %s",
+            len(differ), name, first,
+        )  # fmt: skip
 
 
 def _classes(item: Item, column: str) -> list[str]:
