@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -22,13 +23,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vatt.errors import ConfigError
+from vatt.rank_watch import ending_together
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def joined_ranks(device: torch.device) -> Iterator[None]:
-    """Join the ranks that `torchrun` started, while the context lasts; nothing without torchrun."""
+    """Join the ranks that `torchrun` started, while the context lasts; nothing without torchrun.
+
+    A rank that fails or dies meanwhile ends all of them (`vatt.rank_watch`).
+    """
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
@@ -36,8 +41,15 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield
-    finally:
+        with ending_together(rank(), world_size(), gather_json):
+            yield
+    except BaseException:
+        _hosts.cache_clear()
+        with suppress(RuntimeError):  # NCCL would wait for the ranks that are no more
+            dist.distributed_c10d._abort_process_group()
+        raise
+    else:
+        _hosts.cache_clear()
         dist.destroy_process_group()
 
 
@@ -77,22 +89,21 @@ def own_slots(total: int) -> range:
     return range(rank() * share, (rank() + 1) * share)
 
 
-def barrier() -> None:
-    """Wait until all ranks are here."""
-    if dist.is_initialized():
-        dist.barrier()
+@lru_cache(maxsize=1)
+def _hosts(_world: object) -> dist.ProcessGroup:
+    """The same ranks by their hosts alone, so that no accelerator is waited for.
 
-
-@contextmanager
-def main_rank_may_take_long() -> Iterator[None]:
-    """The main rank does what takes hours here; the others wait, however long the time-out is."""
-    if not dist.is_initialized():
-        yield
-        return
+    One may work for hours while the others wait: ranks that fail or die are noticed otherwise.
+    """
     group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
-    yield
-    dist.barrier(group=group)
-    dist.destroy_process_group(group)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
+
+
+def barrier() -> None:
+    """Wait until all ranks are here, however long one of them takes."""
+    if dist.is_initialized():
+        dist.barrier(group=_hosts(dist.group.WORLD))
 
 
 @contextmanager
@@ -100,12 +111,9 @@ def asked_to_stop() -> Iterator[Callable[[], int]]:
     """Meanwhile SIGTERM and a first SIGINT (Ctrl-C) end no process; a second SIGINT does.
 
     The function that is given returns the number of the signal once any of the ranks got one, else
-    0. All ranks call it together and get the same answer. It asks the hosts alone, so that no
-    accelerator is waited for.
+    0. All ranks call it together and get the same answer.
     """
-    got, group = [0], None
-    if dist.is_initialized() and dist.get_backend() != "gloo":
-        group = dist.new_group(backend="gloo")
+    got = [0]
 
     def note(number: int, _: object) -> None:
         if number == got[0] == signal.SIGINT:
@@ -118,7 +126,7 @@ def asked_to_stop() -> Iterator[Callable[[], int]]:
         if not dist.is_initialized():
             return got[0]
         answer = torch.tensor([got[0]])
-        dist.all_reduce(answer, op=dist.ReduceOp.MAX, group=group)
+        dist.all_reduce(answer, op=dist.ReduceOp.MAX, group=_hosts(dist.group.WORLD))
         return int(answer)
 
     if threading.current_thread() is not threading.main_thread():  # only that one can be told
@@ -182,11 +190,40 @@ def gather_json(mine: Any) -> list[Any]:
     """A JSON value of every rank, in rank order."""
     if not dist.is_initialized():
         return [mine]
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    text = torch.tensor(list(json.dumps(mine).encode()), dtype=torch.uint8, device=device)
-    lengths = gather(torch.tensor([len(text)], device=device)).tolist()
-    rows = gather(F.pad(text, (0, max(lengths) - len(text)))[None]).tolist()
-    return [json.loads(bytes(row[:length])) for row, length in zip(rows, lengths, strict=True)]
+    text = _json_tensor(mine)
+    lengths = [int(length) for length in _of_hosts(torch.tensor([len(text)]))]
+    rows = _of_hosts(F.pad(text, (0, max(lengths) - len(text))))
+    return [json.loads(bytes(r[:n].numpy())) for r, n in zip(rows, lengths, strict=True)]
+
+
+def each_to_main(mine: Any) -> Iterator[Any]:
+    """A JSON value of every rank, one after the other, on the main rank; elsewhere none.
+
+    One of them at a time is in memory. All ranks run through it.
+    """
+    if is_main():
+        yield mine
+    elif world_size() > 1:
+        text = _json_tensor(mine)
+        dist.send(torch.tensor([len(text)]), 0, group=_hosts(dist.group.WORLD))
+        dist.send(text, 0, group=_hosts(dist.group.WORLD))
+        return
+    for sender in range(1, world_size()):
+        length = torch.zeros(1, dtype=torch.int64)
+        dist.recv(length, sender, group=_hosts(dist.group.WORLD))
+        text = torch.empty(int(length), dtype=torch.uint8)
+        dist.recv(text, sender, group=_hosts(dist.group.WORLD))
+        yield json.loads(bytes(text.numpy()))
+
+
+def _json_tensor(value: Any) -> Tensor:
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _of_hosts(mine: Tensor) -> list[Tensor]:
+    every = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(every, mine, group=_hosts(dist.group.WORLD))
+    return every
 
 
 def is_divided(tensor: Tensor) -> bool:

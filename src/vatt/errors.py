@@ -4,11 +4,18 @@ from __future__ import annotations
 
 
 class VattError(Exception):
-    """Base of all errors shown to a user: where, what was found, what was expected, what to do."""
+    """Base of all errors shown to a user: where, what was found, what was expected, what to do.
+
+    exit_code: of the command line.
+    """
+
+    exit_code = 1
 
 
 class ConfigError(VattError):
-    """A setting is unknown, out of range, or contradicts another; the command line exits with 2."""
+    """A setting is unknown, out of range, or contradicts another."""
+
+    exit_code = 2
 
 
 class MediaError(VattError):

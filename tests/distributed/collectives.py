@@ -29,6 +29,8 @@ def main(out: str) -> None:
         assert mine.grad is not None
         told = distributed.gather_json({"rank": rank, "seen": ["ä"] * rank})
         assert told == [{"rank": r, "seen": ["ä"] * r} for r in range(world)]
+        to_main = list(distributed.each_to_main(["ä"] * rank))
+        assert to_main == ([["ä"] * r for r in range(world)] if rank == 0 else [])
         save_file(
             {
                 "everything": everything.detach(),

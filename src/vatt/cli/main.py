@@ -167,20 +167,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             advice = "; the same command continues from here" if resumes else ""
             render.error(f"interrupted{advice}")
         return INTERRUPTED
-    except ConfigError as error:
-        render.error(str(error))
-        return USAGE
     except VattError as error:
-        render.error(str(error))
-        return FAILED
+        render.error(f"{_by_rank()}{error}")
+        return error.exit_code
     except BrokenPipeError:  # the reader of our output, e.g. `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:  # where no command says better what to do
         where = f"{error.filename}: " if error.filename else ""
         render.error(
-            f"{where}{error.strerror or error}; give another path, or look at what is there, who "
-            "may write to it, and how much room its disk has"
+            f"{_by_rank()}{where}{error.strerror or error}; give another path, or look at what is "
+            "there, who may write to it, and how much room its disk has"
         )
         return FAILED
 
@@ -268,6 +265,11 @@ def _run(name: str, args: Sequence[str]) -> int:
 def _prints() -> bool:
     """Whether this is the one of the processes of `torchrun` that prints."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def _by_rank() -> str:
+    """Which of the processes of `torchrun` an error is of, if it is not the one that prints."""
+    return "" if _prints() else f"rank {os.environ['RANK']}: "
 
 
 def split_options(args: Sequence[str], *, presets: str) -> tuple[Options, list[str]]:

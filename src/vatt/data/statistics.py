@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from vatt.contracts import Augmentation, Batch, FramePath
 from vatt.data import augment
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.tokenizer import WordTokenizer
+from vatt.data.tokenizer import WordTokenizer, count_words
 from vatt.devices import AutocastSetting
 from vatt.errors import CheckpointError, DataError
 from vatt.shards.index import ALL_COLUMNS
 from vatt.shards.read import ShardFolder
 from vatt.storage import atomic_file
+from vatt.workers.progress import followed
 
 logger = logging.getLogger(__name__)
 
@@ -33,42 +35,53 @@ def vocabulary(
 ) -> WordTokenizer:
     """The words of the training captions, at most `max_words` of them (§4.3).
 
-    Built once by the main rank and kept in the run folder; a continued run reads it. A run that
-    starts from a model has that model's words.
+    Made once, by all ranks together, and kept in the run folder; a continued run reads it. A run
+    that starts from a model has that model's words.
 
     Raises:
         CheckpointError: the model to start from has none.
     """
     path = folder / "tokenizer.json"
-    if distributed.is_main() and not path.exists():
-        if start_from is None:
-            texts = [
-                caption.text
-                for shards in map(ShardFolder.open, data.shards)
-                for row in shards.rows(data.split).tolist()
-                for caption in shards.read_record(row).captions
-            ]
-            if data.shards and not texts:
-                logger.warning(
-                    "no captions in split %r: the model learns from frames and audio alone",
-                    data.split,
-                )
-            tokenizer = WordTokenizer.build(texts, max_words=max_words)
-        else:
-            if not start_from.is_dir():
-                raise CheckpointError(f"{start_from}: no such folder; expected a model folder")
-            of_model = start_from / "tokenizer.json"
-            if not of_model.is_file():
-                raise CheckpointError(
-                    f"{of_model}: not found; expected the words that the model was trained with, "
-                    "or captions would get the vectors of other words; for an official checkpoint, "
-                    "convert it with --vocabulary FILE"
-                )
-            tokenizer = WordTokenizer.load(of_model)
+    if distributed.gather_json(path.exists())[0]:  # ranks may not see a new file at one time
+        return WordTokenizer.load(path)
+    if start_from is None:
+        counts = _words(data)
+        tokenizer = WordTokenizer.of_counts(counts, max_words=max_words)
+        if data.shards and not counts and distributed.is_main():
+            logger.warning(
+                "no captions in split %r: the model learns from frames and audio alone", data.split
+            )
+    else:
+        if not start_from.is_dir():
+            raise CheckpointError(f"{start_from}: no such folder; expected a model folder")
+        of_model = start_from / "tokenizer.json"
+        if not of_model.is_file():
+            raise CheckpointError(
+                f"{of_model}: not found; expected the words that the model was trained with, "
+                "or captions would get the vectors of other words; for an official checkpoint, "
+                "convert it with --vocabulary FILE"
+            )
+        tokenizer = WordTokenizer.load(of_model)
+    if distributed.is_main():
         with atomic_file(path) as aside:
             tokenizer.save(aside)
     distributed.barrier()
     return WordTokenizer.load(path)
+
+
+def _words(data: DataConfig) -> Counter[str]:
+    """How often each word is in the training captions; known to the main rank alone.
+
+    Each rank reads its share of the videos, one after the other.
+    """
+    counts = Counter[str]()
+    for shards in map(ShardFolder.open, data.shards):
+        mine = shards.rows(data.split)[distributed.rank() :: distributed.world_size()].tolist()
+        videos = followed(mine, f"words of {shards.folder.name}", shown=distributed.is_main())
+        counts += count_words(
+            caption.text for row in videos for caption in shards.read_record(row).captions
+        )
+    return sum(map(Counter, distributed.each_to_main(counts)), Counter())
 
 
 def data_hash(data: DataConfig) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +72,15 @@ class WordTokenizer:
         Raises:
             ConfigError: `max_words` leaves no room for a word.
         """
+        return cls.of_counts(count_words(texts), max_words=max_words, min_count=min_count)
+
+    @classmethod
+    def of_counts(
+        cls, counts: Mapping[str, int], *, max_words: int, min_count: int = 1
+    ) -> WordTokenizer:
+        """As `build`, of how often each word occurs."""
         if max_words < 3:
             raise ConfigError(f"max_words: found {max_words}, expected 3 or more")
-        empty = cls._of({PADDING: 0, UNKNOWN: 1})
-        counts = Counter(word for text in texts for word in empty.words_of(text))
         frequent = [word for word, count in counts.items() if count >= min_count]
         frequent.sort(key=lambda word: (-counts[word], word))
         words = [PADDING, UNKNOWN, *frequent[: max_words - 2]]
@@ -167,3 +172,9 @@ class WordTokenizer:
             found = self._tokenizer.encode(text).ids[:words]
             row[: len(found)] = found
         return ids
+
+
+def count_words(texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs."""
+    words_of = WordTokenizer._of({PADDING: 0, UNKNOWN: 1}).words_of
+    return Counter(word for text in texts for word in words_of(text))

@@ -373,6 +373,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
             if distributed.is_main():
                 with checkpoint.checkpoint_folder(config.out / "model") as aside:
                     write(aside, **best)
+            distributed.barrier()
 
         found = examples_of(data, config.val_split, config)
         if not found:
@@ -569,12 +570,10 @@ def prepare_source(
         for folder in config.data.shards:
             refuse_below(ShardFolder.open(folder), config, fps=fps, short_side=short_side)
     form = StoredForm(short_side=short_side, fps=Fraction(fps).limit_denominator(1001), gop=16)
-    with distributed.main_rank_may_take_long():
-        return (
-            {}
-            if config.data.shards or not distributed.is_main()
-            else _prepare(config, form, public)
-        )
+    prepares = distributed.is_main() and not config.data.shards
+    skipped = _prepare(config, form, public) if prepares else {}
+    distributed.barrier()
+    return skipped
 
 
 def _prepare(

@@ -114,6 +114,7 @@ class FiniteCheck(Generic[BatchT]):
         with checkpoint.checkpoint_folder(where / f"rank-{distributed.rank()}") as aside:
             save_batch(step.batch, aside)
             self._write_model(aside if distributed.is_main() else None)
+        distributed.barrier()  # the first rank that fails ends the others
         found = ", ".join(f"{name} {value:.4g}" for name, value in self._read.items())
         clips = ", ".join(getattr(step.batch, "keys", ())[:3])
         raise TrainingError(

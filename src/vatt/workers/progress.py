@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Self
+import logging
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+LONG_S, LINE_S = 5.0, 60.0
 
 
 class ProgressBar:
@@ -35,3 +45,20 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+
+def followed(items: Sequence[Item], what: str, *, shown: bool = True) -> Iterator[Item]:
+    """The same items; if they take long, with a bar, or else a line of the log each minute."""
+    started = said = time.monotonic()
+    bar: ProgressBar | None = None
+    with ExitStack() as stack:
+        for done, item in enumerate(items):
+            yield item
+            now = time.monotonic()
+            if bar is not None:
+                bar.update(done + 1)
+            elif shown and sys.stderr.isatty() and now - started > LONG_S:
+                bar = stack.enter_context(ProgressBar(what, len(items), done=done + 1))
+            elif shown and now - said > LINE_S:
+                said = now
+                logger.info("%s: %d of %d", what, done + 1, len(items))
