@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vatt.errors import ConfigError
-from vatt.rank_watch import ending_together
+from vatt.workers.rank_watch import ending_together
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 def joined_ranks(device: torch.device) -> Iterator[None]:
     """Join the ranks that `torchrun` started, while the context lasts; nothing without torchrun.
 
-    A rank that fails or dies meanwhile ends all of them (`vatt.rank_watch`).
+    A rank that fails or dies meanwhile ends all of them (`vatt.workers.rank_watch`).
     """
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -11,9 +11,10 @@ from vatt import distributed
 
 def main(out: str) -> None:
     dist.init_process_group("gloo", timeout=timedelta(seconds=1))
-    with distributed.main_rank_may_take_long():
-        if distributed.is_main():
-            time.sleep(2)
-            (Path(out) / "done").touch()
+    distributed.barrier()
+    if distributed.is_main():
+        time.sleep(2)
+        (Path(out) / "done").touch()
+    distributed.barrier()
     assert (Path(out) / "done").is_file()
     dist.destroy_process_group()

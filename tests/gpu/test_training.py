@@ -16,6 +16,7 @@ from vatt.config import from_values
 from vatt.contracts import Batch
 from vatt.devices import seeded
 from vatt.errors import TrainingError
+from vatt.failed_step import load_batch
 from vatt.losses import LossConfig
 from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
@@ -24,7 +25,6 @@ from vatt.models.weights import load_model, load_weights, save_model
 from vatt.presets import tiny
 from vatt.tasks.pretrain import PretrainConfig, objective
 from vatt.training import checkpoint
-from vatt.training.capture import load_batch
 from vatt.training.loop import Learner, TrainConfig, train
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize
@@ -50,6 +50,7 @@ class Run:
         self.model = Vatt(self.config.model).to(device)
         self.optimiser = Optimiser(self.config.optim, self.model.named_parameters(), steps=STEPS)
         self.learner = Learner(
+            model=self.model,
             objective=partial(objective, model=self.spread(), config=self.config),
             optimiser=self.optimiser,
             write_model=self.write_model,

@@ -119,6 +119,7 @@ def test_the_loop_takes_the_official_course_to_the_official_weights(name, clippi
     if isinstance(optimiser, OfficialClipping):
         optimiser.norms = GradientNorms(model)
     learner: Learner[Step] = Learner(
+        model=model,
         objective=lambda batch: class_losses(model.train(), batch.signal, batch.targets, config),
         optimiser=optimiser,
         write_model=lambda where: None,

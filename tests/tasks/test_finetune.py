@@ -19,6 +19,7 @@ from torch.testing import assert_close
 import vatt
 from tests.distributed.ranks import run_ranks
 from vatt import config as configs
+from vatt.cli.main import main
 from vatt.contracts import FramePath
 from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError
 from vatt.evaluation.examples import ExampleClips, find_examples
@@ -287,13 +288,18 @@ def test_a_second_run_in_a_folder_at_work_is_refused(tiny, tmp_path):
         finetune.run(config(tiny, tmp_path))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tiny, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(tiny, tmp_path, capsys):
     wild = {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": "none", "name": "momentum"}
-    with pytest.raises(TrainingError, match=r"step \d+: found .*(nan|inf)"):
+    with pytest.raises(TrainingError, match=r"step \d+ \(clips .*found .*(nan|inf).* it began in"):
         finetune.run(config(tiny, tmp_path, optim=wild))
     (capture,) = (tmp_path / "failures").iterdir()
     again = finetune.replay(capture)
-    assert not all(torch.isfinite(torch.tensor(value)) for value in again.values())
+    assert not all(torch.isfinite(torch.tensor(value)) for value in again.losses.values())
+    assert main(["debug", "replay", str(capture), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert again.began in shown["finding"]
+    first = next(one for one in shown["modules"] if not one["finite"])
+    assert first["module"] == again.began
 
 
 @pytest.mark.parametrize(

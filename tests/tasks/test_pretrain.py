@@ -21,9 +21,11 @@ from tests.data.small_shards import Video, write_shards
 from tests.distributed.ranks import run_ranks
 from tests.e2e.tiny_clips import sentence, write_clips
 from vatt import config as configs
+from vatt.cli.main import main
 from vatt.contracts import Batch
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError, VattError
+from vatt.failed_step import load_batch
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model
 from vatt.presets import tiny
@@ -35,7 +37,6 @@ from vatt.tasks.prepare import PrepareConfig
 from vatt.tasks.prepare import run as prepare
 from vatt.tasks.pretrain import PretrainConfig
 from vatt.training import checkpoint
-from vatt.training.capture import load_batch
 
 ROOT = Path(__file__).parents[2]
 TIMELESS = ("step", "loss", "video_audio", "video_text", "learning_rate", "gradient_norm")
@@ -319,7 +320,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_continues(finished, s
     assert_same_run(out, finished[0])
 
 
-def test_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(shards, tmp_path):
+def test_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(shards, tmp_path, capsys):
     out = tmp_path / "diverging"
     settings = config(
         shards,
@@ -327,13 +328,18 @@ def test_loss_that_is_not_finite_stops_the_run_and_can_be_replayed(shards, tmp_p
         optim={"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": "none"},
         train={"threads": 1, "steps": 12},
     )
-    with pytest.raises(TrainingError, match=r"step \d+: found .*(nan|inf)"):
+    with pytest.raises(TrainingError, match=r"step \d+ \(clips .*found .*(nan|inf).* it began in"):
         pretrain.run(settings)
     (capture,) = (out / "failures").iterdir()
     batch = load_batch(Batch, capture / "rank-0")
     assert len(batch) == settings.data.batch_size
     again = pretrain.replay(capture)
-    assert not all(torch.isfinite(torch.tensor(value)) for value in again.values())
+    assert not all(torch.isfinite(torch.tensor(value)) for value in again.losses.values())
+    assert main(["debug", "replay", str(capture), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert again.began in shown["finding"]
+    first = next(one for one in shown["modules"] if not one["finite"])
+    assert first["module"] == again.began
 
 
 def test_measured_standardisation_is_of_the_training_frames_and_stays_with_the_model(

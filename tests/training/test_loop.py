@@ -10,9 +10,9 @@ import torch
 from tests.training.toy import Pairs, Toy, batches, pairs
 from vatt.devices import cpu_threads
 from vatt.errors import ConfigError, TrainingError
+from vatt.failed_step import load_batch
 from vatt.report.training_curve import read_metrics
 from vatt.training import checkpoint
-from vatt.training.capture import load_batch
 from vatt.training.loop import Stopwatch, TrainConfig, step_randomness, train
 
 
@@ -34,7 +34,7 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):
     second.load(saved)
     state = checkpoint.resume(saved.parent)
     second.optimiser.load_state(state.optimiser)
-    assert state.facts == {"seen": 5}
+    assert state.facts == {"seen": 5, "skipped_steps": 0}
     train(
         config(),
         second.learner,
@@ -67,7 +67,7 @@ def test_a_signal_ends_training_after_the_step_in_work_with_a_checkpoint(tmp_pat
     with ends:
         train(config(), learner, batches(0, 12), folder=tmp_path, start_step=0)
     saved = checkpoint.resume(tmp_path / "checkpoints")
-    assert (saved.step, saved.facts) == (4, {"seen": 4})
+    assert (saved.step, saved.facts) == (4, {"seen": 4, "skipped_steps": 0})
     assert signal.getsignal(number) is before
 
 
@@ -112,7 +112,7 @@ def test_loss_that_is_not_finite_stops_before_the_step_and_is_captured(tmp_path,
             else:
                 yield batch
 
-    with pytest.raises(TrainingError, match=r"step 4: found loss (nan|inf).*clips 4/0, 4/1"):
+    with pytest.raises(TrainingError, match=r"step 4 \(clips 4/0.*found loss (nan|inf)"):
         train(config(), toy.learner, poisoned(), folder=tmp_path, start_step=0)
     assert torch.equal(toy.weights(), before[4])
 
@@ -133,7 +133,9 @@ def test_gradient_that_is_not_finite_stops_although_the_loss_is(tmp_path):
         return {"loss": (toy.model(batch.x) * 0).square().sum().sqrt()}
 
     learner = replace(toy.learner, objective=root_at_zero)
-    with pytest.raises(TrainingError, match=r"loss 0, gradient norm nan"):
+    with pytest.raises(
+        TrainingError, match=r"loss 0, gradient norm nan.*the gradient of 3.bias is not"
+    ):
         train(config(steps=3), learner, batches(0, 3), folder=tmp_path, start_step=0)
 
 

@@ -44,6 +44,7 @@ class Toy:
         )
         self.losses: list[float] = []
         self.learner = Learner(
+            model=self.model,
             objective=self.objective,
             optimiser=self.optimiser,
             write_model=self.write_model,

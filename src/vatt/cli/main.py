@@ -127,6 +127,11 @@ COMMANDS = {
         "what a model costs: parameters, tokens, FLOPs, memory; the paper's own numbers",
         presets="PRESETS",
     ),
+    "debug replay": Command(
+        "vatt.tasks.debug_replay",
+        "DebugReplayConfig",
+        "compute again a step that was not finite: which module and which clips it began with",
+    ),
     "bench loader": Command(
         "vatt.tasks.bench_loader",
         "BenchLoaderConfig",

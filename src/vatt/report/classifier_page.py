@@ -138,7 +138,8 @@ def _curves(log: list[dict[str, float]]) -> str | None:
     checked = [entry for entry in log if "val_loss" in entry]
     if len(log) < 2:
         return None
-    panels = [Curve("training loss", [one["step"] for one in log], {"": [o["loss"] for o in log]})]
+    losses = {one["step"]: one["loss"] for one in log if "loss" in one}
+    panels = [Curve("training loss", list(losses), {"": list(losses.values())})]
     if len(checked) > 1:
         steps = [one["step"] for one in checked]
         names = [name for name in ("val_top1", "val_top5", "val_mean_ap") if name in checked[0]]

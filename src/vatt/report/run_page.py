@@ -66,7 +66,7 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
     Raises:
         CheckpointError: a result or the training log is damaged.
     """
-    log = read_metrics(run.folder / METRICS_FILE)
+    log = [entry for entry in read_metrics(run.folder / METRICS_FILE) if "loss" in entry]
     zero_shot = read_result(run.folder, "zero-shot")
     linear_eval = read_result(run.folder, "linear-eval")
     tuned = [one for one in (read_result(n, "evaluate") for n in config.classifiers) if one]

@@ -37,6 +37,7 @@ from vatt.evaluation.examples import (
 from vatt.evaluation.few_labels import FewClips, Found, about_few, few_of
 from vatt.evaluation.linear_first import fit_linear_layer
 from vatt.evaluation.validation import Validation
+from vatt.failed_step import Replayed, computed_again, load_batch
 from vatt.ingest.labelled import SUFFIXES, find_labelled, store_labelled
 from vatt.losses import (
     balanced_sigmoid_cross_entropy,
@@ -59,7 +60,6 @@ from vatt.public_data.choice import (
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.shards.read import ShardFolder
 from vatt.training import checkpoint
-from vatt.training.capture import load_batch
 from vatt.training.checkpoint import TrainingState
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train
 from vatt.training.optim import OptimConfig, Optimiser
@@ -384,6 +384,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
             best=state.facts.get("best", {}), keep=keep if keeps_best else None,
         )  # fmt: skip
         learner = Learner(
+            model=model,
             objective=partial(
                 objective,
                 model=parallelize(model.train(), config.train, layers_of(model)),
@@ -400,6 +401,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
                 "best": validation.best,
             },
             seed=config.seed,
+            skipped=state.facts.get("skipped_steps", 0) if state.of_this_run else 0,
             validate=validation if found else (lambda _: {}),
             validate_every=config.eval_every,
         )
@@ -647,19 +649,20 @@ def kept(best: Mapping[str, Any], steps_made: int, steps: int) -> str:
     return last if steps_made == steps else f"none yet: {steps_made} of {steps} steps are made"
 
 
-def replay(capture: Path) -> dict[str, float]:
-    """Compute again the loss of a step that was stopped because it was not finite.
+def replay(capture: Path, device: str = "auto") -> Replayed:
+    """Compute again the loss and gradients of a step that was not finite.
 
     Args:
         capture: `<run>/failures/step-…`; the batches of several ranks are joined.
+        device: where.
     """
     run_folder, step = capture.parents[1], int(capture.name.removeprefix("step-"))
     where = run_folder / CONFIG_FILE
     config = from_values(FinetuneConfig, read_toml(where), where=str(where))
-    device = pick_device(config.train.device)
+    place = pick_device(device)
     parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
-    model, spec = load_model(Classifier, capture / "rank-0", device)
+    model, spec = load_model(Classifier, capture / "rank-0", place)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
-        batch, names = Batch.joined(parts).to(device), model.config.names
-        losses = objective(batch, model.train(), config, spec, names)
-    return {name: value.item() for name, value in losses.items()}
+        batch = Batch.joined(parts).to(place)
+        again = partial(objective, batch, model.train(), config, spec, model.config.names)
+        return computed_again(model, again, batch.keys)

@@ -33,6 +33,7 @@ from vatt.data.statistics import frame_path, measure_frames, same_data, vocabula
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import autocast, cpu_threads, peak_memory, pick_device, seeded
 from vatt.errors import ConfigError
+from vatt.failed_step import Replayed, computed_again, load_batch
 from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
@@ -40,7 +41,6 @@ from vatt.models.vatt import Features, Part, Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.training import checkpoint
-from vatt.training.capture import load_batch
 from vatt.training.checkpoint import TrainingState
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train, whole_batch
 from vatt.training.optim import OptimConfig, Optimiser
@@ -246,6 +246,7 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
             facts=state.facts,
         )
         learner = Learner(
+            model=model,
             objective=partial(objective, model=spread, config=config),
             optimiser=optimiser,
             buffers=tuple(model.buffers()),
@@ -262,6 +263,7 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
             ),
             facts=lambda: {"failures": loader.failures(), "data": state.facts["data"]},
             seed=config.seed,
+            skipped=state.facts.get("skipped_steps", 0) if state.of_this_run else 0,
         )
         summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
         failed_clips, steps = len(loader.failures()), state.step + summary.steps_made
@@ -375,21 +377,23 @@ def model_at(state: TrainingState, config: PretrainConfig, dataset: ClipDataset)
     return model
 
 
-def replay(capture: Path) -> dict[str, float]:
-    """Compute again the losses of a step that was stopped because they were not finite.
+def replay(capture: Path, device: str = "auto") -> Replayed:
+    """Compute again the losses and gradients of a step that was not finite.
 
     Args:
         capture: `<run>/failures/step-…`; the batches of several ranks are joined.
+        device: where.
     """
     run_folder, step = capture.parents[1], int(capture.name.removeprefix("step-"))
     where = run_folder / CONFIG_FILE
     config = from_values(PretrainConfig, merge(EARLIER, read_toml(where)), where=str(where))
-    device = pick_device(config.train.device)
+    place = pick_device(device)
     parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
-    model, _ = load_model(Vatt, capture / "rank-0", device)
+    model, _ = load_model(Vatt, capture / "rank-0", place)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
-        losses = objective(Batch.joined(parts).to(device), model.train(), config)
-    return {name: value.item() for name, value in losses.items()}
+        batch = Batch.joined(parts).to(place)
+        again = partial(objective, batch, model.train(), config)
+        return computed_again(model, again, batch.keys)
 
 
 def write_model(

@@ -1,13 +1,14 @@
-"""Stop at a step whose losses or gradients are not finite, before it changes a weight.
+"""Leave a step out whose losses or gradients are not finite, or stop before it changes a weight.
 
 A GPU works through a queue that the host fills. Reading a number of the newest step would wait
-until the queue is empty, so there the device itself skips the step and all that follow (`skip`),
-and the host reads the numbers of a step when the work of the next one is queued. On a CPU the host
-reads at once.
+until the queue is empty, so there the device itself counts such steps and skips them, and all that
+follow when there are too many (`skip`), and the host reads the numbers of a step when the work of
+the next one is queued. On a CPU the host reads at once.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from vatt import distributed
 from vatt.errors import TrainingError
-from vatt.training import checkpoint
-from vatt.training.capture import save_batch
+
+logger = logging.getLogger(__name__)
 
 BatchT = TypeVar("BatchT")
 
@@ -34,13 +35,11 @@ def has_queue(device: torch.device) -> bool:
 class _Step(Generic[BatchT]):
     """A step whose gradients are computed.
 
-    values: float32 [names], on the host, there once `copied` is reached; buffers: the model's
-    before the step, kept with the batch in case it has to be captured.
+    values: float32 [names], on the host, there once `copied` is reached.
     """
 
     number: int
     batch: BatchT
-    buffers: Sequence[Tensor]
     names: Sequence[str]
     values: Tensor
     copied: torch.cuda.Event | None
@@ -50,20 +49,26 @@ class FiniteCheck(Generic[BatchT]):
     """Is shown every step between its gradients and the update of the weights.
 
     Args:
-        folder: run folder, where `failures/step-…` is written.
         buffers: of the model, which its forward pass changes (running statistics).
-        write_model: writes the model's files into a folder, or takes part in it (`Learner`).
+        keep: writes the folder of a step that failed; returns where it is and where it began.
+        may_skip: steps of a run that may be left out.
+        skipped: those of the run so far.
     """
 
     skip: Tensor | None
-    """float32 scalar on the device, 1 once a step was not finite: no later update may be made.
-    None where the host reads at once."""
+    """float32 scalar on the device, 1: the newest step may not change the weights. None: it may."""
 
     def __init__(
-        self, folder: Path, buffers: Sequence[Tensor], write_model: Callable[[Path | None], None]
+        self,
+        buffers: Sequence[Tensor],
+        keep: Callable[[int, BatchT], tuple[Path, str]],
+        *,
+        may_skip: int,
+        skipped: int,
     ) -> None:
-        self.skip = None
-        self._folder, self._buffers, self._write_model = folder, buffers, write_model
+        self.skip, self.skipped, self._may_skip = None, skipped, may_skip
+        self._bad: Tensor | int = skipped  # counted on the device
+        self._buffers, self._keep = buffers, keep
         self._before_step = [buffer.clone() for buffer in buffers]
         self._newest: _Step[BatchT] | None = None
         self._read: dict[str, float] = {}
@@ -76,23 +81,27 @@ class FiniteCheck(Generic[BatchT]):
         """
         stacked = torch.stack([value.detach().float() for value in values.values()])
         waits, copied = has_queue(stacked.device), None
+        bad = stacked.isfinite().all().logical_not().float()
+        self._bad = bad + self._bad
+        self.skip = torch.maximum(bad, (self._bad > self._may_skip).float())
+        for buffer, before in zip(self._buffers, self._before_step, strict=True):
+            buffer.copy_(torch.where(self.skip == 1, before, buffer))
+        self._before_step = [buffer.clone() for buffer in self._buffers]
         if waits:
-            bad = stacked.isfinite().all().logical_not().float()
-            self.skip = bad if self.skip is None else torch.maximum(self.skip, bad)
             stacked = stacked.to("cpu", non_blocking=True)
         if stacked.is_pinned():
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
         previous = self._newest
-        self._newest = _Step(number, batch, self._before_step, tuple(values), stacked, copied)
-        self._before_step = [buffer.clone() for buffer in self._buffers]
+        self._newest = _Step(number, batch, tuple(values), stacked, copied)
         if not waits:
+            self.skip = self.skip if bad else None
             self.read()
         elif previous is not None:
             self._check(previous)
 
     def read(self) -> dict[str, float]:
-        """The values of the newest step; waits for them. Empty before the first.
+        """The finite values of the newest step; waits for them. Empty before the first.
 
         Raises:
             TrainingError: they are not finite.
@@ -105,21 +114,27 @@ class FiniteCheck(Generic[BatchT]):
     def _check(self, step: _Step[BatchT]) -> None:
         if step.copied is not None:
             step.copied.synchronize()
-        self._read = dict(zip(step.names, step.values.numpy().tolist(), strict=True))
-        if all(map(math.isfinite, self._read.values())):
+        values = dict(zip(step.names, step.values.numpy().tolist(), strict=True))
+        self._read = {name: value for name, value in values.items() if math.isfinite(value)}
+        bad = len(self._read) < len(values)
+        self.skipped += bad
+        if self.skipped:
+            self._read["skipped_steps"] = self.skipped
+        if not bad:
             return
-        where = self._folder / "failures" / f"step-{step.number:06d}"
-        for buffer, before in zip(self._buffers, step.buffers, strict=True):
-            buffer.copy_(before)
-        with checkpoint.checkpoint_folder(where / f"rank-{distributed.rank()}") as aside:
-            save_batch(step.batch, aside)
-            self._write_model(aside if distributed.is_main() else None)
-        distributed.barrier()  # the first rank that fails ends the others
-        found = ", ".join(f"{name} {value:.4g}" for name, value in self._read.items())
         clips = ", ".join(getattr(step.batch, "keys", ())[:3])
+        found = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+        found = f"step {step.number} (clips {clips} …): found {found}, expected finite numbers"
+        if self.skipped <= self._may_skip:
+            if distributed.is_main():
+                logger.warning("%s; left out, %d of %d", found, self.skipped, self._may_skip)
+            return
+        where, began = self._keep(step.number, step.batch)
+        for buffer, before in zip(self._buffers, self._before_step, strict=True):
+            buffer.copy_(before)
         raise TrainingError(
-            f"step {step.number}: found {found.replace('_', ' ')}, expected finite numbers; "
-            f"stopped before the weights changed. The batch (clips {clips} …) and the weights are "
-            f"kept in {where}; try a lower optim.learning_rate, optim.clip_norm = 1, or "
-            "train.autocast = off"
+            f"{found}; {began}. Stopped before the weights changed; batch and weights are kept: "
+            f"`vatt debug replay {where}`. The same command with --train.skip_nonfinite "
+            f"{self.skipped} leaves the step out; a lower optim.learning_rate, optim.clip_norm = 1 "
+            "or train.autocast = off take another --out, with --start-from a checkpoint of this run"
         )

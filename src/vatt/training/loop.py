@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vatt import distributed
 from vatt.contracts import draw_bits
 from vatt.devices import AutocastSetting, seeded
 from vatt.errors import ConfigError
+from vatt.failed_step import keep_step
 from vatt.training import checkpoint
 from vatt.training.checkpoint import TrainingState
 from vatt.training.finite import FiniteCheck
@@ -58,6 +60,8 @@ class TrainConfig:
     pass: far less memory for one more forward pass."""
     compile: bool = False
     """Compile the Transformer layers (torch.compile): faster on a GPU, minutes to begin with."""
+    skip_nonfinite: int = 0
+    """Steps whose loss or gradient is not finite that a run may leave out; one more ends it."""
     threads: int = 0
     """Threads of one process on a CPU; 0: one for each core, shared among the machine's ranks."""
 
@@ -65,8 +69,9 @@ class TrainConfig:
         for name in ("steps", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train.{name}: found {getattr(self, name)}, expected >= 1")
-        if self.threads < 0:
-            raise ConfigError(f"train.threads: found {self.threads}, expected >= 0")
+        for name in ("threads", "skip_nonfinite"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"train.{name}: found {getattr(self, name)}, expected >= 0")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"train.micro_batch: found {self.micro_batch}, expected >= 1")
 
@@ -75,6 +80,7 @@ class TrainConfig:
 class Learner(Generic[BatchT]):
     """What is trained.
 
+    model: whose weights are trained; looked at when a step is not finite.
     objective: batch → scalars; "loss" is to be minimised. Each is this rank's share of a value of
         the whole batch: shares, and so their gradients, add up over ranks.
     write_model: writes the model's files into a folder; called by all ranks together, with None
@@ -82,15 +88,18 @@ class Learner(Generic[BatchT]):
     facts: what else a continued run should know, kept in checkpoints as JSON; called by all
         ranks together, used on the main one.
     buffers: of the model, which the objective changes (running statistics of batch norm).
+    skipped: steps of the run so far that were left out, as `facts` say.
     validate: steps made → values for the log, each `validate_every` steps and after the last.
     """
 
+    model: nn.Module
     objective: Callable[[BatchT], Mapping[str, Tensor]]
     optimiser: Optimiser
     write_model: Callable[[Path | None], None]
     facts: Callable[[], Mapping[str, Any]]
     seed: int
     buffers: Sequence[Tensor] = ()
+    skipped: int = 0
     validate: Callable[[int], Mapping[str, float]] = lambda _: {}
     validate_every: int = 2**63
 
@@ -126,7 +135,15 @@ def train(
         CheckpointError: a checkpoint cannot be written.
     """
     clock, active, where = Stopwatch(), distributed.is_main(), folder / "checkpoints"
-    check = FiniteCheck[BatchT](folder, learner.buffers, learner.write_model)
+
+    def keep(step: int, batch: BatchT) -> tuple[Path, str]:
+        kept, again = folder / "failures" / f"step-{step:06d}", partial(learner.objective, batch)
+        with step_randomness(learner.seed, step):
+            return kept, keep_step(kept, batch, learner.write_model, learner.model, again)
+
+    check = FiniteCheck[BatchT](
+        learner.buffers, keep, may_skip=config.skip_nonfinite, skipped=learner.skipped
+    )
     with (
         RunLog(folder, start_step=start_step, steps=config.steps, active=active) as log,
         distributed.asked_to_stop() as asked_to_stop,
@@ -151,7 +168,8 @@ def train(
             stop = asked_to_stop()
             if (step + 1) % config.save_every == 0 or last or stop:
                 check.read()
-                state = TrainingState(step=step + 1, facts=learner.facts())
+                facts = {**learner.facts(), "skipped_steps": check.skipped}
+                state = TrainingState(step=step + 1, facts=facts)
                 checkpoint.save(
                     where if active else None, state, learner.optimiser, learner.write_model
                 )

@@ -1,1 +1,1 @@
-"""Running a job over many items in several processes, with limits of time and memory; Ray."""
+"""Several processes: a job over many items, with limits of time and memory; Ray; ranks of a run."""

@@ -4,7 +4,7 @@ import torch
 
 from tests.distributed.objective import whole
 from vatt.contracts import Batch, UnreadableClip
-from vatt.training.capture import load_batch, save_batch
+from vatt.failed_step import load_batch, save_batch
 
 
 def test_a_captured_batch_comes_back_as_it_was(tmp_path):
