@@ -33,7 +33,7 @@ def keep_step(
     Args:
         where: `failures/step-…` in the run folder.
         batch: this rank's.
-        write_model: writes the model's files, as before the step, into a folder, or takes part in it.
+        write_model: writes the files of the model before the step into a folder, or takes part.
         model: whose modules are looked at.
         objective: computes the losses of the batch again.
     """

@@ -94,7 +94,15 @@ def test_every_setting_that_may_have_none_takes_that_word(name):
                 found.append(prefix + one.name)
         return found
 
-    names = {"out": "x", "folder": "x", "prefix": "x", "run": "x", "capture": "x", "src": ["x"], "folders": ["x"]}
+    names = {
+        "out": "x",
+        "folder": "x",
+        "prefix": "x",
+        "run": "x",
+        "capture": "x",
+        "src": ["x"],
+        "folders": ["x"],
+    }
     more: dict[str, object] = {"dry_run": True, "scratch": True, "files": ["x"], "action": "list"}
     if name == "predict":  # elsewhere a group of settings
         more["model"] = "x"
