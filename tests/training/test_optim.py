@@ -1,6 +1,8 @@
 import itertools
 import json
 import math
+import re
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -9,7 +11,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from tests.parity.recordings import FOLDER, arrays, assert_near
+from vatt.config import from_values
 from vatt.errors import CheckpointError, ConfigError
+from vatt.models.model_config import ModelConfig
+from vatt.models.variants import as_official
+from vatt.models.vatt import Vatt
+from vatt.presets import tiny
 from vatt.training.optim import OptimConfig, Optimiser, learning_rate
 
 SCHEDULES = json.loads((FOLDER / "schedules/schedules.json").read_text())
@@ -154,6 +161,22 @@ def test_scaled_decay_shrinks_by_rate_times_decay_and_plain_by_decay():
         weight.grad = torch.zeros(2)
         optimiser.step(0)
         assert_close(weight.data, torch.full((2,), kept))
+
+
+@pytest.mark.parametrize("scope", ["all", "matrices"])
+def test_decay_can_leave_norms_biases_positions_and_the_aggregation_token_alone(scope):
+    sizes = from_values(ModelConfig, tiny()["model"], where="tiny")
+    models = [Vatt(sizes), Vatt(as_official(sizes)), Vatt(as_official(replace(sizes, shared=True)))]
+    small = r"norm|bias|positions|\.agg$"
+    for model in models:
+        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        config = OptimConfig(
+            warmup_steps=0, weight_decay=0.5, decay_form="plain", decay_scope=scope
+        )
+        Optimiser(config, model.named_parameters(), steps=1).step(0)
+        for name, weight in model.named_parameters():
+            kept = (scope == "matrices" and re.search(small, name)) or not weight.requires_grad
+            assert torch.equal(weight, before[name] * (1 if kept else 0.5)), name
 
 
 def test_clip_gives_the_norm_before_and_scales_only_longer_gradients():

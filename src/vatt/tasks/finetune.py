@@ -331,7 +331,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
             config.out,
             to_values(config),
             free=(*FREE_SETTINGS, *FREE_OF_CHOICE, "src", "source.workers"),
-            earlier=NOT_CHOSEN,
+            earlier={**NOT_CHOSEN, "optim": {"decay_scope": "all"}},
             advice="give the settings of that run to continue it, or another --out",
         )
         sizes, clip = starting_settings(config)

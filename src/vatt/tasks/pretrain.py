@@ -54,7 +54,7 @@ TIMED_CLIPS = 8  # of a dry run without micro-batches
 EARLIER: Mapping[str, Mapping[str, Any]] = {
     "data": {"positives": "nearest", "unknown_words": 0.0},
     "loss": {"duplicates": "negatives"},
-    "optim": {"clip_scope": "all"},
+    "optim": {"clip_scope": "all", "decay_scope": "all"},
 }
 
 

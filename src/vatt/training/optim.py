@@ -46,6 +46,8 @@ class OptimConfig:
     weight_decay: float = 0.0
     decay_form: Literal["scaled", "plain"] = "scaled"
     """scaled: weights shrink by rate × decay a step (AdamW); plain: by decay (official code)."""
+    decay_scope: Literal["all", "matrices"] = "all"  # official code
+    """matrices: decay leaves norms, biases, positions and the aggregation token alone."""
     clip_norm: float | None = None
     """Gradients longer than this, over all weights together, are scaled down to it."""
     clip_scope: Literal["all", "backbone"] = "all"
@@ -91,6 +93,11 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
                 remaining = (1 + math.cos(math.pi * progress)) / 2
             return low + (high - low) * remaining
     return config.final_learning_rate
+
+
+def is_matrix(name: str, weight: Tensor) -> bool:
+    """Whether a weight multiplies features: no norm, bias, table of positions or token."""
+    return weight.ndim > 1 and "positions." not in name and not name.startswith("relative_bias.")
 
 
 class Optimiser:
@@ -153,7 +160,11 @@ class Optimiser:
             decay = config.weight_decay
             keep = 1 - (decay * rate if config.decay_form == "scaled" else decay)
             factor = keep if skip is None else torch.where(skip == 1, 1.0, keep)
-            torch._foreach_mul_([own_part(w) for w in self._weights.values()], factor)
+            decayed = [
+                own_part(w) for name, w in self._weights.items()
+                if config.decay_scope == "all" or is_matrix(name, w)
+            ]  # fmt: skip
+            torch._foreach_mul_(decayed, factor)
         used = [
             (n, own_part(w), own_part(w.grad))
             for n, w in self._weights.items()
