@@ -35,7 +35,8 @@ class DebugReplayResult:
     gradients_not_finite: Sequence[str]
 
     def shown(self) -> dict[str, Any]:
-        """For people: losses that are no numbers, too, and modules in words."""
+        """For people: losses that are no numbers, too, modules in words, few gradients."""
+        bad = self.gradients_not_finite[::-1]  # as in the backward pass
         return {
             "finding": self.finding,
             "losses": {name: f"{value:.6g}" for name, value in self.losses.items()},
@@ -43,7 +44,7 @@ class DebugReplayResult:
                 {"module": one["module"], "output": "finite" if one["finite"] else "NOT FINITE"}
                 for one in self.modules
             ],
-            "gradients not finite": list(self.gradients_not_finite),
+            "gradients not finite": f"{len(bad)}: {', '.join(bad[:3])} …" if bad else "none",
         }
 
 
