@@ -15,10 +15,12 @@ BY_ONE = [case for case in cases() if not (case.compiled or case.divided)]
 
 def some(dropout):
     """The cases that have it all, and the others as slow ones."""
+    found = []
     for case in BY_ONE:
         if bool(case.dropout) == dropout:
             hard = case.drop_token and case.masks == "uneven"
-            yield pytest.param(case, id=str(case), marks=[] if hard else [pytest.mark.slow])
+            found.append(pytest.param(case, id=str(case), marks=[] if hard else [pytest.mark.slow]))
+    return found
 
 
 def assert_equal(found, expected):
