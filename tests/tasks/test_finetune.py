@@ -236,6 +236,15 @@ def test_a_larger_input_has_a_position_for_each_of_its_patches(tiny, tmp_path):
     assert finetune.at_input_size(sizes, spec, settings.model).video.buckets == (4, 6, 8)
 
 
+def test_of_audio_one_frame_is_read_and_clips_last_as_long_as_before(tiny, tmp_path):
+    for changes, frames in (({}, 1), ({"clip": {"frames": 8}}, 8)):
+        settings = config(tiny, tmp_path, "audio", **changes)
+        sizes, clip = finetune.starting_settings(settings)
+        spec = finetune.clip_spec(settings, sizes, clip)
+        assert spec.frames == frames
+        assert spec.duration_s == pytest.approx(clip.duration_s * (2 if frames == 8 else 1))
+
+
 def test_a_finetuned_model_is_a_start_for_other_and_for_the_same_classes(finished, tiny, tmp_path):
     start = str(finished[0].out)
     same = config(tiny, tmp_path / "same", start_from=start)

@@ -81,7 +81,8 @@ class ClipChanges:
     """What a clip holds; each value that is "none" is that of the model to start from."""
 
     frames: int | None = None
-    """Of audio 1 is enough: only the duration counts. Of images left out: as many as a patch."""
+    """Of audio only the duration counts, so that 1 is enough: with `fps` left out, too, 1 as long as
+    before. Of images left out: as many as a patch."""
     fps: float | None = None
     height: int | None = None
     width: int | None = None
@@ -453,6 +454,8 @@ def clip_spec(config: FinetuneConfig, sizes: ModelConfig, clip: ClipSpec) -> Cli
     """What a clip holds: as in the model to start from, but for what is set."""
     if config.kind == "image":
         clip = replace(clip, frames=sizes.video.patch[0])
+    elif config.kind == "audio" and config.clip.frames is None and config.clip.fps is None:
+        clip = replace(clip, frames=1, fps=1.0 / clip.duration_s)  # frames would not be looked at
     given = {one.name: getattr(config.clip, one.name) for one in fields(config.clip)}
     return replace(clip, **{name: value for name, value in given.items() if value is not None})
 
