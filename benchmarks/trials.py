@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from vatt.config import from_values, merge
 from vatt.models.weights import read_settings
@@ -15,10 +24,17 @@ from vatt.presets import FINETUNE_PRESETS
 from vatt.tasks import evaluate, finetune
 
 ENOUGH = 0.01  # a longer training is chosen when it is better by more than this
+LINEAR = (0.001, 0.01, 0.1, 1.0)  # strengths of logistic regression to choose from
 
 
 def trial(
-    out: Path, preset: str, changes: Mapping[str, Any], *, clips: int = 1, split: str = "test"
+    out: Path,
+    preset: str,
+    changes: Mapping[str, Any],
+    *,
+    clips: int = 1,
+    crops: int = 1,
+    split: str = "test",
 ) -> Mapping[str, Any]:
     """Fine-tune with a preset and changes to it, then evaluate: the content of evaluate.json.
 
@@ -27,13 +43,14 @@ def trial(
         preset: of `vatt finetune`.
         changes: to the preset's values, as in a settings file.
         clips: of each example.
+        crops: of each clip.
         split: what is evaluated.
     """
     result = out / "results" / "evaluate.json"
     if not result.is_file():
         values = merge(FINETUNE_PRESETS[preset](), {"out": str(out), **changes})
         finetune.run(from_values(finetune.FinetuneConfig, values, where=preset))
-        evaluate.run(evaluate.EvaluateConfig(run=out, clips=clips, crops=1, split=split))
+        evaluate.run(evaluate.EvaluateConfig(run=out, clips=clips, crops=crops, split=split))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     content: Mapping[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return content
@@ -64,3 +81,62 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A Markdown table."""
     for row in (titles, ["---"] * len(titles), *rows):
         print(f"| {' | '.join(row)} |")
+
+
+def spread(values: Sequence[float]) -> float:
+    """The standard deviation of one value; 0 if it stands alone."""
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+# ── files of packages ────────────────────────────────────────────────────────────────────────────
+
+
+class LabelledFile(NamedTuple):
+    """A row of a table for `vatt finetune`."""
+
+    path: Path
+    label: str
+    split: str
+    end_s: float | None = None  # how long the label holds; None: to the end
+
+
+def different_files(found: Iterable[tuple[Path, str]]) -> dict[str, tuple[Path, str]]:
+    """SHA-256 → file and label, in its order: repeats once, those with two labels not at all."""
+    same = defaultdict[str, list[tuple[Path, str]]](list)
+    for path, label in found:
+        same[hashlib.sha256(path.read_bytes()).hexdigest()].append((path, label))
+    kept = {
+        digest: files[0]
+        for digest, files in sorted(same.items())
+        if len({label for _, label in files}) == 1
+    }
+    number = sum(map(len, same.values()))
+    print(
+        f"{number} labelled files, {len(same)} of them different; {len(same) - len(kept)} have two "
+        f"labels and are left out: {len(kept)} are used"
+    )
+    return kept
+
+
+def write_table(path: Path, files: Iterable[LabelledFile]) -> Path:
+    """A CSV table as `vatt finetune` reads it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "label", "split", "end"))
+        writer.writerows((one.path.absolute(), *one[1:]) for one in files)
+    return path
+
+
+SPLITS = ("train", "val", "test")
+Examples = tuple[NDArray[np.float32], Sequence[str]]  # rows [N, D], and their labels
+
+
+def best_linear(train: Examples, val: Examples, test: Examples) -> float:
+    """Accuracy of logistic regression in the test, as regular as validation asks for."""
+
+    def fitted(inverse_strength: float) -> Any:
+        classifier = LogisticRegression(C=inverse_strength, max_iter=300)
+        return make_pipeline(StandardScaler(), classifier).fit(*train)
+
+    return float(max(map(fitted, LINEAR), key=lambda one: one.score(*val)).score(*test))

@@ -81,8 +81,8 @@ class ClipChanges:
     """What a clip holds; each value that is "none" is that of the model to start from."""
 
     frames: int | None = None
-    """Of audio only the duration counts, so that 1 is enough: with `fps` left out, too, 1 as long as
-    before. Of images left out: as many as a patch."""
+    """Of audio only the duration counts: left out with `fps`, 1 that lasts as long. Of images left
+    out: as many as a patch."""
     fps: float | None = None
     height: int | None = None
     width: int | None = None
