@@ -47,12 +47,12 @@ ROWS = (
         (f"{ACTION}.chance", f"{ACTION}.random_init.svm", f"{ACTION}.pretrained.svm"),
         "{:.3f}",
     ),
+    ("… one still frame instead of the moving clip", (f"{ACTION}.chance", "", STILL), "{:.3f}"),
     (
-        "… all of the video backbone fine-tuned on the same labels",
+        "which of 8 actions: the video backbone fine-tuned on all labels",
         (f"{TUNED}.chance", "", f"{TUNED}.pretrained"),
         "{:.3f}",
     ),
-    ("… one still frame instead of the moving clip", (f"{ACTION}.chance", "", STILL), "{:.3f}"),
     (
         "which of 8 actions: from sentences alone, no classifier",
         (f"{WORDS}.chance", f"{WORDS}.random_init", f"{WORDS}.pretrained"),
