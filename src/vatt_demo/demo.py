@@ -81,9 +81,9 @@ NOTES = (
     "The same few sounds repeat exactly. With all labels even a network that has learned nothing "
     "tells them apart well; that is why the table shows ten labels of each class.",
     "Sound says nothing about walking and turning: there are no footsteps.",
-    "Fine-tuning uses every label of the training maps. With so many the same network learns the "
-    "actions nearly as well from scratch, so its number says more about fine-tuning than about "
-    "what was learned before.",
+    "Fine-tuning uses every label of the training maps. With so many the same network gets as far "
+    "from scratch within twice the steps: the number says more about fine-tuning than about what "
+    "was learned before.",
 )
 
 
