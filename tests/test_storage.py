@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -182,3 +183,25 @@ def test_a_disk_without_locks_is_told_and_used(
     monkeypatch.setattr("fcntl.flock", unsupported)
     with storage.locked(tmp_path / ".lock"):
         assert "cannot be locked (Operation not supported): start no second run" in caplog.text
+
+
+def test_a_lock_ends_with_its_process_though_a_child_lives_on(tmp_path: Path) -> None:
+    code = """
+import os, sys, time
+from pathlib import Path
+from vatt.storage import locked
+with locked(Path(sys.argv[1])):
+    if os.fork() == 0:
+        time.sleep(60)
+    os.write(1, str(os.getpid()).encode())
+    os._exit(0)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "lock")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, start_new_session=True)
+    assert process.wait(timeout=30) == 0
+    try:
+        with storage.locked(tmp_path / "lock"):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()

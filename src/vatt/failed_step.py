@@ -12,10 +12,12 @@ from typing import Any, TypeVar, get_type_hints
 
 import torch
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vatt import distributed
+from vatt.errors import CheckpointError
 from vatt.storage import atomic_folder
 
 BatchT = TypeVar("BatchT")
@@ -36,10 +38,19 @@ def keep_step(
         write_model: writes the files of the model before the step into a folder, or takes part.
         model: whose modules are looked at.
         objective: computes the losses of the batch again.
+
+    Raises:
+        CheckpointError: it cannot be written.
     """
-    with atomic_folder(where / f"rank-{distributed.rank()}") as aside:
-        save_batch(batch, aside)
-        write_model(aside if distributed.is_main() else None)
+    try:
+        with atomic_folder(where / f"rank-{distributed.rank()}") as aside:
+            save_batch(batch, aside)
+            write_model(aside if distributed.is_main() else None)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{where}: this step is not finite, and its batch and weights cannot be kept: {error}; "
+            "make room, and give the same command to see where it began"
+        ) from error
     distributed.barrier()  # the first rank that fails ends the others
     return where_it_began(model, objective, getattr(batch, "keys", ()))
 

@@ -142,6 +142,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         BlockingIOError: another process holds it.
     """
     with path.open("ab") as file:
+        os.register_at_fork(after_in_child=file.close)  # or a child that outlives us would hold it
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
