@@ -46,7 +46,7 @@ TITLES = {
     "efficientnet": "frames by EfficientNet-Lite0 (ImageNet), frozen, linear classifier",
 }
 CLIPS_AT_ONCE = 32
-IMAGE_SIZE = (144, 192)
+IMAGE_SIZE = (96, 128)
 IMAGE_MEAN, IMAGE_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Features = Callable[[Tensor], Tensor]  # [B, T, H, W, 3] in [-1, 1] → [B, D]

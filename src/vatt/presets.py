@@ -288,7 +288,7 @@ def finetune_few_video() -> Values:
     few: Values = {
         "augment": to_values(augmentation),
         "model": {"linear_first": 0.05, "drop_token": 0.5},
-        "train": {"steps": 300},
+        "train": {"steps": 200},
     }
     return merge(_finetune_small("video"), few)
 
