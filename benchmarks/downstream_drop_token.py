@@ -25,7 +25,7 @@ from vatt.models.classifier import Classifier
 from vatt.models.weights import load_model, read_settings
 from vatt.presets import finetune_demo
 
-STEPS, ROUNDS = 160, 7  # of training; of timing
+STEPS, ROUNDS = 120, 7  # of training; of timing
 WAYS = ((2, 0.0), (2, 0.25), (2, 0.5), (2, 0.75), (1, 0.0))  # times the run's size; share dropped
 
 
