@@ -40,7 +40,7 @@ from vatt.shards.read import ShardFolder
 CLASSES = ("animals", "buildings", "food", "people", "plants", "recreation", "tools",
            "transportation")  # fmt: skip
 SIDE, PIXELS = 64, 16  # of drawings for the model, and for the baseline
-STEPS, SCRATCH = 900, (900, 1800)
+STEPS, SCRATCH = 2400, (2400, 4800)
 
 
 def measure(

@@ -275,7 +275,7 @@ def finetune_demo() -> Values:
         "label": "action",
         "data": {"batch_size": 64, "decode": "rgb", "decode_size": [48, 64], "cache": "disk"},
         "augment": demo()["augment"],
-        "train": {"steps": 200},
+        "train": {"steps": 250},
     }
     return merge(_finetune_small("video"), changes)
 
