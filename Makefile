@@ -16,7 +16,7 @@ STAMP := $(VENV)/set-up-seconds
 .PHONY: help setup openal demo demo-long demo-quick test test-slow lint types check wheel clean
 
 help:
-	@echo "make demo       record clips, prepare, pre-train, fine-tune, evaluate, report: about 12 minutes on 2 cores"
+	@echo "make demo       record clips, prepare, pre-train, fine-tune, evaluate, report: about 10 minutes on 2 cores"
 	@echo "make demo-long  the same with 3 times the training clips and 5 times the steps"
 	@echo "make test       the tests, in about 5 minutes on 2 cores"
 	@echo "make check      everything CI checks except the demo: tests, slow tests, lint, types"
