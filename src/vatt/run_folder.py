@@ -37,6 +37,7 @@ FREE_SETTINGS = (
     "train.threads",
     "train.skip_nonfinite",
     "train.micro_batch",
+    "train.parallel",
     "train.recompute",
     "train.compile",
 )

@@ -48,7 +48,8 @@ def test_sum_and_its_gradient_are_of_all_ranks(found):
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_the_others_wait_for_the_main_rank_beyond_the_time_out(tmp_path):
-    run_ranks("tests.distributed.waiting", str(tmp_path), world_size=2)
+    run_ranks("tests.distributed.waiting", str(tmp_path), world_size=2)  # each asserts it
+    assert (tmp_path / "done").is_file()
 
 
 @pytest.mark.distributed

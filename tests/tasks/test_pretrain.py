@@ -458,7 +458,7 @@ def test_clips_that_come_twice_in_a_batch_are_left_out_unless_set_otherwise(shar
     "train", [{}, {"parallel": "fsdp"}, {"parallel": "fsdp", "micro_batch": 1, "recompute": True}]
 )
 def test_two_ranks_train_as_one_process_does(shards, tmp_path, train):
-    """The run of two ranks also goes on from a checkpoint of its second step."""
+    """Their run also goes on from its second step, with the model spread in the other way."""
     still = {"transformer": {"dropout": 0.0}}
     one = config(
         shards,
@@ -472,6 +472,8 @@ def test_two_ranks_train_as_one_process_does(shards, tmp_path, train):
     (tmp_path / "two.toml").write_text(tomli_w.dumps(two))
     run_ranks("tests.tasks.pretrain_rank", str(tmp_path / "two.toml"), world_size=2)
     shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-000003")  # and the same command goes on
+    two["train"]["parallel"] = "replicate" if train else "fsdp"
+    (tmp_path / "two.toml").write_text(tomli_w.dumps(two))
     run_ranks("tests.tasks.pretrain_rank", str(tmp_path / "two.toml"), world_size=2)
     for mine, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
         assert mine == pytest.approx(theirs, rel=2e-3)

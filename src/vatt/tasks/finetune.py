@@ -73,6 +73,15 @@ SGD = OptimConfig(  # §4.3 Video fine-tuning
     name="momentum", momentum=0.9, learning_rate=0.005, final_learning_rate=0.0,
     schedule="half_cosine", warmup_steps=2500,
 )  # fmt: skip
+# What may change in a continued run, and what settings were before they were any.
+FREE = (*FREE_SETTINGS, *FREE_OF_CHOICE, "src", "source.workers", "clips_at_once")
+EARLIER: Mapping[str, Any] = {
+    **NOT_CHOSEN,
+    "few": "none",
+    "few_draw": 0,
+    "model": {"linear_first": "none"},
+    "optim": {"decay_scope": "all"},
+}
 _MIXUP_STREAM = 2  # its draws differ from the others of a seed
 
 
@@ -331,8 +340,8 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         settings = claim_folder(
             config.out,
             to_values(config),
-            free=(*FREE_SETTINGS, *FREE_OF_CHOICE, "src", "source.workers"),
-            earlier={**NOT_CHOSEN, "optim": {"decay_scope": "all"}},
+            free=FREE,
+            earlier=EARLIER,
             advice="give the settings of that run to continue it, or another --out",
         )
         sizes, clip = starting_settings(config)
@@ -364,6 +373,8 @@ def run(config: FinetuneConfig) -> FinetuneResult:
             dataset, steps=steps, device=device, start_step=state.step, facts=state.facts
         )
 
+        kept_in = config.out / "model" if distributed.is_main() else None
+
         def write(folder: Path | None, **extra: Any) -> None:
             if folder is None:
                 return
@@ -371,9 +382,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
             save_model(folder, model, spec, about, frame_path=path)
 
         def keep(best: Mapping[str, Any]) -> None:
-            if distributed.is_main():
-                with checkpoint.checkpoint_folder(config.out / "model") as aside:
-                    write(aside, **best)
+            checkpoint.save_model_folder(kept_in, partial(write, **best))
             distributed.barrier()
 
         found = examples_of(data, config.val_split, config)
@@ -409,9 +418,8 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         made = replace(config.train, steps=steps)
         summary = train(made, learner, loader, folder=config.out, start_step=state.step)
         steps_made, failed_clips = state.step + summary.steps_made, len(loader.failures())
-        if distributed.is_main() and steps_made == steps and not keeps_best:
-            with checkpoint.checkpoint_folder(config.out / "model") as aside:
-                write(aside, step=steps_made)
+        if steps_made == steps and not keeps_best:
+            checkpoint.save_model_folder(kept_in, partial(write, step=steps_made))
         distributed.barrier()
     return FinetuneResult(
         out=config.out,
