@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median
 from typing import Any
 
 import torch
 from timing import in_turn
-from trials import balanced_accuracy, mean_and_spread, print_table, trial
+from trials import balanced_accuracy, mean_and_spread, print_table, spread, trial
 
 from vatt.contracts import ClipSpec
 from vatt.costs.flops import blueprint, forward_flops
@@ -71,7 +71,7 @@ def measure(
             {
                 "what": name,
                 "accuracy": mean(accuracies),
-                "spread": stdev(accuracies) if len(accuracies) > 1 else 0.0,
+                "spread": spread(accuracies),
                 "step_ms": round(median(taken[name]), 1),
                 "gflops_training": gigaflops(*one, training=True),
                 "gflops_evaluation": gigaflops(*one, training=False),

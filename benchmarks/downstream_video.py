@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from trials import (
@@ -19,6 +19,7 @@ from trials import (
     mean_and_spread,
     print_table,
     shortest_of_the_best,
+    spread,
     trial,
 )
 
@@ -88,5 +89,5 @@ def measure(
         "scratch": mean(scratch),
         "still": mean(still),
         "chance": probe["chance"],
-        "spread": stdev(tuned) if len(tuned) > 1 else 0.0,
+        "spread": spread(tuned),
     }
