@@ -222,9 +222,9 @@ def test_a_setting_that_an_older_version_did_not_know_is_what_it_did(shards, tmp
     pretrain.run(config(shards, tmp_path / "whole", **earlier))
     half_done(tmp_path / "whole", out)
     values = configs.read_toml(out / "config.toml")
-    for part, settings in pretrain.EARLIER.items():
-        for key in settings:
-            del values[part][key]
+    for key in configs.flatten(pretrain.EARLIER):
+        *parts, name = key.split(".")
+        del (values[parts[0]] if parts else values)[name]
     (out / "config.toml").write_text(tomli_w.dumps(values))
     pretrain.run(config(shards, out, train={"steps": 6}))
     assert_same_run(out, tmp_path / "whole")
