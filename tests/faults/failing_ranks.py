@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from vatt.checkpoints import checkpoint
 from vatt.cli.main import main as vatt
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import Loader
 from vatt.errors import DataError
 from vatt.shards.read import ShardFolder
 from vatt.tasks import pretrain
-from vatt.training import checkpoint
 from vatt.training.loop import Learner
 
 CASES = [

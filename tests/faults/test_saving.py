@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.training.toy import Toy
-from vatt.training import checkpoint
+from vatt.checkpoints import checkpoint
 
 ROOT = Path(__file__).parents[2]
 SAVING = """
     import itertools, os, resource, signal, sys
     from pathlib import Path
     from tests.training.toy import Toy, batches
-    from vatt.training import checkpoint
+    from vatt.checkpoints import checkpoint
 
     toy = Toy(steps=10)
     for step, batch in enumerate(batches(0, 2)):
@@ -29,7 +29,7 @@ SAVING = """
 
     def save(folder, step):
         state = checkpoint.TrainingState(step=step, facts={"step": step})
-        checkpoint.save(Path(folder), state, toy.optimiser, toy.learner.write_model)
+        checkpoint.save(Path(folder), state, toy.optimiser.state(), toy.learner.write_model)
 
     if os.fork() == 0:
         # The kernel refuses to let a file grow past the limit, as it does on a full disk.

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tests.distributed.objective import CLIP, whole
+from vatt.checkpoints import checkpoint
 from vatt.config import from_values
 from vatt.contracts import Batch
 from vatt.devices import seeded
@@ -24,7 +25,6 @@ from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, save_model
 from vatt.presets import tiny
 from vatt.tasks.pretrain import PretrainConfig, objective
-from vatt.training import checkpoint
 from vatt.training.loop import Learner, TrainConfig, train
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize

@@ -20,6 +20,7 @@ from tests.parity.converted import (
 )
 from tests.parity.recordings import FOLDER, Recording, arrays, assert_near
 from tests.parity.test_official_classifiers import CLIPPED_AT, GradientNorms, signal
+from vatt.checkpoints.checkpoint import TrainingState
 from vatt.contracts import ClipSpec
 from vatt.data.data_config import DataConfig
 from vatt.errors import ConfigError
@@ -38,7 +39,6 @@ from vatt.tasks.finetune import (
     resumed,
     starting_settings,
 )
-from vatt.training.checkpoint import TrainingState
 from vatt.training.loop import Learner, TrainConfig, train
 from vatt.training.optim import OptimConfig, Optimiser
 

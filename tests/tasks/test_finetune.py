@@ -19,6 +19,7 @@ from torch.testing import assert_close
 import vatt
 from tests.distributed.ranks import run_ranks
 from vatt import config as configs
+from vatt.checkpoints import checkpoint
 from vatt.cli.main import main
 from vatt.contracts import FramePath
 from vatt.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -33,7 +34,6 @@ from vatt.shards.read import ShardFolder
 from vatt.storage import locked
 from vatt.tasks import finetune
 from vatt.tasks.finetune import FinetuneConfig
-from vatt.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 TIMELESS = ("step", "loss", "learning_rate", "gradient_norm", "val_top1", "val_loss", "val_mean_ap")

@@ -21,6 +21,7 @@ from tests.data.small_shards import Video, write_shards
 from tests.distributed.ranks import run_ranks
 from tests.e2e.tiny_clips import sentence, write_clips
 from vatt import config as configs
+from vatt.checkpoints import checkpoint
 from vatt.cli.main import main
 from vatt.contracts import Batch
 from vatt.data.tokenizer import WordTokenizer
@@ -36,7 +37,6 @@ from vatt.tasks import pretrain
 from vatt.tasks.prepare import PrepareConfig
 from vatt.tasks.prepare import run as prepare
 from vatt.tasks.pretrain import PretrainConfig
-from vatt.training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 TIMELESS = ("step", "loss", "video_audio", "video_text", "learning_rate", "gradient_norm")

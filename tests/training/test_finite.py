@@ -10,10 +10,11 @@ import torch
 
 from tests.training.reads import count_reads
 from tests.training.toy import Pairs, Toy, batches, pairs
+from vatt.checkpoints import checkpoint
 from vatt.errors import TrainingError
 from vatt.failed_step import load_batch
 from vatt.report.training_curve import read_metrics
-from vatt.training import checkpoint, finite
+from vatt.training import finite
 from vatt.training.loop import Learner, TrainConfig, train
 
 CONFIG = TrainConfig(steps=12, save_every=5, log_every=4, device="cpu")

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.training.toy import Pairs, Toy, batches, pairs
+from vatt.checkpoints import checkpoint
 from vatt.devices import cpu_threads
 from vatt.errors import ConfigError, TrainingError
 from vatt.failed_step import load_batch
 from vatt.report.training_curve import read_metrics
-from vatt.training import checkpoint
 from vatt.training.loop import Stopwatch, TrainConfig, step_randomness, train
 
 

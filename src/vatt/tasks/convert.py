@@ -10,6 +10,13 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from vatt.checkpoints.checkpoint import (
+    OPTIMISER,
+    STATE,
+    TrainingState,
+    checkpoint_folder,
+    write_state,
+)
 from vatt.convert import names
 from vatt.convert import optimizer_slots as slots
 from vatt.convert.model_folder import (
@@ -25,7 +32,6 @@ from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError, ConversionError
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import WEIGHTS, Settings
-from vatt.training.checkpoint import OPTIMISER, STATE, TrainingState, checkpoint_folder, write_state
 from vatt.workers.progress import ProgressBar
 
 MODALITIES = ("video", "audio", "text")

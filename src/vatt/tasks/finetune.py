@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from tyro.conf import Positional
 
 from vatt import distributed
+from vatt.checkpoints import checkpoint
+from vatt.checkpoints.checkpoint import TrainingState
 from vatt.config import CONFIG_FILE, from_values, read_toml, to_values
 from vatt.contracts import Batch, ClipSpec, draw_bits
 from vatt.data import augment
@@ -59,8 +61,6 @@ from vatt.public_data.choice import (
 )
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.shards.read import ShardFolder
-from vatt.training import checkpoint
-from vatt.training.checkpoint import TrainingState
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize

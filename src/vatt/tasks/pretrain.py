@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vatt import distributed
+from vatt.checkpoints import checkpoint
+from vatt.checkpoints.checkpoint import TrainingState
 from vatt.config import CONFIG_FILE, from_values, merge, read_toml, to_values
 from vatt.contracts import (
     Batch,
@@ -40,8 +42,6 @@ from vatt.models.transformer import layers_of
 from vatt.models.vatt import Features, Part, Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
-from vatt.training import checkpoint
-from vatt.training.checkpoint import TrainingState
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train, whole_batch
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize

@@ -1,1 +1,1 @@
-"""The training loop and its parts: ranks, optimiser, targets, checkpoints, log; no modality."""
+"""The training loop and its parts: ranks, optimiser, targets, log; no modality."""

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from vatt import distributed
+from vatt.checkpoints import checkpoint
+from vatt.checkpoints.checkpoint import TrainingState
 from vatt.contracts import draw_bits
 from vatt.devices import AutocastSetting, seeded
 from vatt.errors import ConfigError
 from vatt.failed_step import keep_step
-from vatt.training import checkpoint
-from vatt.training.checkpoint import TrainingState
 from vatt.training.finite import FiniteCheck
 from vatt.training.log import RunLog
 from vatt.training.optim import Optimiser
@@ -171,7 +171,10 @@ def train(
                 facts = {**learner.facts(), "skipped_steps": check.skipped}
                 state = TrainingState(step=step + 1, facts=facts)
                 checkpoint.save(
-                    where if active else None, state, learner.optimiser, learner.write_model
+                    where if active else None,
+                    state,
+                    learner.optimiser.state(),
+                    learner.write_model,
                 )
                 if active:
                     checkpoint.prune(where, config.keep)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.training.toy import Toy, batches
+from vatt.checkpoints import checkpoint
+from vatt.checkpoints.checkpoint import TrainingState
 from vatt.errors import CheckpointError
-from vatt.training import checkpoint
-from vatt.training.checkpoint import TrainingState
 
 
 def trained(steps=3) -> Toy:
@@ -20,7 +20,7 @@ def trained(steps=3) -> Toy:
 
 def save(toy: Toy, folder: Path, step: int = 3) -> Path:
     state = TrainingState(step=step, facts={"failed": ["a", "b"]})
-    checkpoint.save(folder, state, toy.optimiser, toy.learner.write_model)
+    checkpoint.save(folder, state, toy.optimiser.state(), toy.learner.write_model)
     return folder / f"step-{step:06d}"
 
 
@@ -62,7 +62,7 @@ def test_failing_writer_leaves_nothing_behind(tmp_path):
 
     state = TrainingState(step=1, facts={})
     with pytest.raises(RuntimeError, match="half way"):
-        checkpoint.save(tmp_path, state, trained().optimiser, breaks)
+        checkpoint.save(tmp_path, state, trained().optimiser.state(), breaks)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from vatt.errors import CheckpointError
 from vatt.storage import atomic_folder, refuse_newer
-from vatt.training.optim import Optimiser
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ def save_model_folder(folder: Path | None, write_model: Callable[[Path | None], 
 def save(
     folder: Path | None,
     state: TrainingState,
-    optimiser: Optimiser,
+    tensors: Mapping[str, Tensor],
     write_model: Callable[[Path | None], None],
 ) -> None:
     """Write the checkpoint `folder/step-…`; called by all ranks together.
@@ -91,7 +90,7 @@ def save(
     Args:
         folder: where the run keeps its checkpoints; None on ranks that write nothing.
         state: step and facts to find again with `resume`.
-        optimiser: its tensors are saved beside the model.
+        tensors: of the optimiser, whole, as `Optimiser.state` gives them.
         write_model: writes the model's files into the folder it is given, if it is given one.
 
     Raises:
@@ -99,11 +98,10 @@ def save(
     """
     if folder is None:
         write_model(None)
-        optimiser.state()
         return
     with checkpoint_folder(folder / f"step-{state.step:06d}") as aside:
         write_model(aside)
-        save_file(optimiser.state(), aside / OPTIMISER)
+        save_file(dict(tensors), aside / OPTIMISER)
         write_state(aside, state)
 
 
