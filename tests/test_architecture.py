@@ -301,7 +301,7 @@ def test_a_package_has_at_most_13_modules():
         if file not in PACKAGES:
             inside[Path(file).parent.as_posix()].add(file)
     too_many = {name for name, files in inside.items() if len(files) > 13}
-    assert not too_many - {"vatt/tasks"}
+    assert not too_many - {"vatt", "vatt/tasks"}  # the stages; the commands
 
 
 def test_the_first_line_of_a_module_says_what_belongs_there():
