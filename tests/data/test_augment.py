@@ -16,11 +16,11 @@ from vatt.data.augment import (
     AugmentConfig,
     add_noise,
     apply,
-    centre_crop,
     draw,
     saturate,
     turn_hue,
 )
+from vatt.data.resize import centre_crop
 from vatt.errors import ConfigError
 
 RECORDED = arrays("misc/data_ops.npz")

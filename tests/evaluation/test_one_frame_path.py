@@ -23,11 +23,12 @@ from torch.nn.functional import cosine_similarity
 import vatt
 from vatt.cli.main import main
 from vatt.contracts import Batch, ClipSpec, FramePath
-from vatt.data.augment import AugmentConfig, apply, centre_crop
+from vatt.data.augment import AugmentConfig, apply
 from vatt.data.clip_timing import spread_starts
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset, EvalDataset
 from vatt.data.file_clips import CLIPS_OF_FILE, spread_frames
+from vatt.data.resize import centre_crop
 from vatt.media.media_file import open_media
 from vatt.shards.read import ShardFolder
 

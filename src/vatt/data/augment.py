@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, Inputs
-from vatt.data.resize import resize_frames
+from vatt.data.resize import centre_crop, resize_frames
 from vatt.errors import ConfigError
 
 CROP_ATTEMPTS = 10
@@ -131,21 +131,6 @@ def _draw_smaller_side(spots: NDArray[np.float64], aspect: float, spec: ClipSpec
     if share <= 1.0:
         return Crop(left=place * (1.0 - share), width=share)
     return Crop(top=place * (1.0 - 1.0 / share), height=1.0 / share)
-
-
-def centre_crop(aspect: float, spec: ClipSpec) -> Augmentation:
-    """What evaluation does: the largest centred box of the model's own aspect, nothing else.
-
-    Args:
-        aspect: width / height of the video as it is shown.
-        spec: gives the model's aspect.
-    """
-    share = spec.width / spec.height / aspect
-    if abs(share - 1.0) < 1e-3:
-        return Augmentation()
-    if share < 1.0:
-        return Augmentation(crop=Crop(left=(1.0 - share) / 2, width=share))
-    return Augmentation(crop=Crop(top=(1.0 - 1.0 / share) / 2, height=1.0 / share))
 
 
 def add_noise(

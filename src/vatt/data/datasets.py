@@ -23,6 +23,7 @@ from vatt.data.augment import AugmentConfig
 from vatt.data.clip_order import ClipOrder, Place, lay_out
 from vatt.data.clip_reader import ClipReader
 from vatt.data.data_config import DataConfig
+from vatt.data.resize import centre_crop
 from vatt.data.tokenizer import WordTokenizer
 from vatt.errors import ConfigError, DataError, MediaError
 from vatt.shards.read import ShardFolder
@@ -286,5 +287,5 @@ class EvalDataset:
                 f"{reader.name(row)}: needs a clip from {start_s:.2f} s, but the video ends at "
                 f"{reader.end_s(row):.2f} s; start earlier"
             )
-        changes = augment.centre_crop(reader.aspect(row), self.spec)
+        changes = centre_crop(reader.aspect(row), self.spec)
         return reader.read(row, start_s, reader.end_s(row), changes)

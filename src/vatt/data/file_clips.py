@@ -1,4 +1,7 @@
-"""Clips spread over a file that is in no shard (§4.3), as they would come out of shards."""
+"""Clips spread over a file that is in no shard (§4.3), as they would come out of shards.
+
+PyTorch is imported where it is used: exported models read files without it.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vatt.contracts import Batch, Clip, ClipSpec, FramePath
-from vatt.data.augment import apply, centre_crop
 from vatt.data.clip_timing import (
     audio_span,
     clip_samples,
@@ -26,7 +26,7 @@ from vatt.data.clip_timing import (
     frame_times,
     spread_places,
 )
-from vatt.data.resize import as_clip, needed
+from vatt.data.resize import as_clip, centre_crop, needed
 from vatt.errors import MediaError
 from vatt.media.container import MediaSource, audio_stream, describe, media_errors
 from vatt.media.damage import CUT_OFF, decode, what_is_damaged
@@ -34,6 +34,10 @@ from vatt.media.media_file import MediaFile, open_media
 from vatt.media.planes import LARGEST_SHORT_SIDE, covering
 from vatt.media.stored_form import StoredForm, stored_fps, stored_size
 from vatt.media.video import EPSILON_S
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Segments = Sequence[tuple[float, float]]  # start and end of each
 T = TypeVar("T")
@@ -56,7 +60,20 @@ def spread_frames(
     Raises:
         MediaError: the video cannot be decoded, or is mostly damaged.
     """
-    return _healthy(media, lambda anew, segments: _frames(anew, segments, spec, path, device))
+    from vatt.data.augment import apply
+
+    clip, one = spread_clip(media, spec, path)
+    inputs = apply(Batch.collate([clip]).to(device), one, antialias=path.antialias)
+    return inputs.frames.view(CLIPS_OF_FILE, spec.frames, *inputs.frames.shape[2:])
+
+
+def spread_clip(media: MediaFile, spec: ClipSpec, path: FramePath) -> tuple[Clip, ClipSpec]:
+    """The frames of `spread_frames` as they are decoded: of all four clips, as those of one.
+
+    Raises:
+        MediaError: the video cannot be decoded, or is mostly damaged.
+    """
+    return _healthy(media, lambda anew, segments: _frames(anew, segments, spec, path))
 
 
 def spread_waveforms(media: MediaFile, spec: ClipSpec) -> NDArray[np.int16] | None:
@@ -141,8 +158,7 @@ def _frames(
     segments: Segments | None,
     spec: ClipSpec,
     path: FramePath,
-    device: torch.device,
-) -> Tensor:
+) -> tuple[Clip, ClipSpec]:
     video = media.facts.video
     assert video is not None
     fps_asked = None if path.fps is None else Fraction(path.fps).limit_denominator(1001)
@@ -189,8 +205,7 @@ def _frames(
         draw=0,
         layout=layout,
     )
-    inputs = apply(Batch.collate([clip]).to(device), one, antialias=path.antialias)
-    return inputs.frames.view(CLIPS_OF_FILE, spec.frames, *inputs.frames.shape[2:])
+    return clip, one
 
 
 def _waveforms(

@@ -4,6 +4,7 @@ Frames come as RGB, or as the luma and chroma planes that videos are stored in. 
 two matrix products, of rows and of columns; planes become RGB after that, at the smaller size.
 Chroma samples are taken to lie in the middle of their four pixels, as libswscale takes them.
 Training and evaluation resize here alone: a faster way to do it would replace `resize_frames`.
+PyTorch is imported where it is used: what is needed of a frame is known without it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vatt.contracts import Augmentation, Batch, ClipSpec, Crop, PlaneLayout
 from vatt.media.planes import Box, Planes, frame_bytes, half
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SPARE = 2  # luma pixels beyond those that are needed, against rounding
 _KR_KB = ((0.299, 0.114), (0.2126, 0.0722))  # shares of red and blue in luma: BT.601, BT.709
@@ -33,6 +36,8 @@ def resize_frames(batch: Batch, part: slice, *, out: Tensor, antialias: bool) ->
         out: float [b, T, h, w, 3], filled with RGB values in [0, 255].
         antialias: see `resize_weights`.
     """
+    import torch
+
     if batch.frames.ndim == 1:
         _resize_planes(batch, part, out=out, antialias=antialias)
         return
@@ -54,6 +59,8 @@ def resize_frames(batch: Batch, part: slice, *, out: Tensor, antialias: bool) ->
 
 def _resize_planes(batch: Batch, part: slice, *, out: Tensor, antialias: bool) -> None:
     """As `resize_frames`: the planes of each clip have a size of their own."""
+    import torch
+
     flat, T, layout = batch.frames, out.shape[1], batch.layout[part].tolist()
     H, W = (max(row[axis] for row in layout) for axis in (1, 2))
     luma = flat.new_zeros((len(layout), T, 1, H, W), dtype=torch.float32)
@@ -95,6 +102,8 @@ def _axes(
     antialias: bool,
 ) -> tuple[Tensor, Tensor]:
     """Weights of rows [b, h, H] and columns [b, w, W]; `sizes` [b, 2] of each clip's own frame."""
+    import torch
+
     crop = batch.crop[part].to(sizes.device, non_blocking=True)
     flip = batch.flip[part].to(sizes.device, non_blocking=True)
     top, left, height, width = (crop * sizes.repeat(1, 2)).unbind(1)
@@ -121,6 +130,8 @@ def resize_weights(
     Returns:
         [b, size_out, size_in], rows adding to 1; the identity where nothing is to be done.
     """
+    import torch
+
     outputs = (torch.arange(size_out, device=start.device) + 0.5) / size_out
     inputs = torch.arange(size_in, device=start.device) + 0.5
     centres = start[:, None] + outputs * extent[:, None]
@@ -128,6 +139,21 @@ def resize_weights(
     weights = (1.0 - (inputs - centres[..., None]).abs() / reach[:, None, None]).clamp_(min=0.0)
     weights *= inputs < end[:, None, None]
     return weights / weights.sum(dim=2, keepdim=True)
+
+
+def centre_crop(aspect: float, spec: ClipSpec) -> Augmentation:
+    """What evaluation does: the largest centred box of the model's own aspect, nothing else.
+
+    Args:
+        aspect: width / height of the video as it is shown.
+        spec: gives the model's aspect.
+    """
+    share = spec.width / spec.height / aspect
+    if abs(share - 1.0) < 1e-3:
+        return Augmentation()
+    if share < 1.0:
+        return Augmentation(crop=Crop(left=(1.0 - share) / 2, width=share))
+    return Augmentation(crop=Crop(top=(1.0 - 1.0 / share) / 2, height=1.0 / share))
 
 
 def needed(crop: Crop, spec: ClipSpec, height: int, width: int) -> Box:

@@ -129,7 +129,7 @@ class Heads(nn.Module):
 
     def video(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Video features [B, D] → rows in va [B, E_va] and, from these, in vt [B, E_vt]."""
-        valid = torch.ones(len(features), dtype=torch.bool, device=features.device)
+        valid = torch.ones(features.shape[0], dtype=torch.bool, device=features.device)
         va = self.video_va(F.relu(self.video_hidden(features, valid)), valid)
         return va, self.video_vt(F.relu(va) if self.official else va, valid)
 

@@ -43,7 +43,7 @@ def take_patches(signal: Tensor, patch: Sequence[int], kept: Tensor | None) -> T
         kept: int64 [B, N_kept], which patches (last axis fastest); None takes all. The others are
             never copied: along the last axis a patch is contiguous, and such runs are gathered.
     """
-    B, C, axes = len(signal), signal.shape[-1], len(patch)
+    B, C, axes = signal.shape[0], signal.shape[-1], len(patch)
     kind = signal.device.type
     if torch.is_autocast_enabled(kind):
         # The cast that the projection would make, early: half the bytes to gather.

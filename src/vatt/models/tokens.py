@@ -138,7 +138,7 @@ class PatchTokens(nn.Module):
             tokens = F.gelu(self.pre_projection(tokens))
         tokens = tokens + positions
         tokens = F.dropout(tokens, self.dropout, self.training)
-        return torch.cat([self.agg.expand(len(tokens), 1, -1).to(tokens.dtype), tokens], 1)
+        return torch.cat([self.agg.expand(tokens.shape[0], 1, -1).to(tokens.dtype), tokens], 1)
 
     def folded_projection(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias of the projection with the standardisation of the signal in them."""
@@ -193,7 +193,7 @@ class WordTokens(nn.Module):
     def forward(self, word_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Texts [R, L] → tokens [R, 1 + L, D] and which of them are real, bool [R, 1 + L]."""
         words: Tensor = self.words(word_ids)
-        agg = self.agg.expand(len(words), 1, -1)
+        agg = self.agg.expand(words.shape[0], 1, -1)
         if self.agg_projected:
             tokens = self._project(torch.cat([agg, words], 1))
         else:

@@ -134,7 +134,7 @@ def fused_is_faster(q: Tensor, k: Tensor, dropout: float) -> bool:
         return True
     if dropout or q.dtype == torch.bfloat16 or not flash_sdp_enabled():  # type: ignore[no-untyped-call]
         return False  # with dropout, torch has no fused kernel for CPUs
-    return k.shape[2] >= FUSED_FROM or not q.requires_grad
+    return not q.requires_grad or k.shape[2] >= FUSED_FROM
 
 
 class Attention(nn.Module):
