@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vatt.encoder import ClipClassifier, Encoder, load, load_classifier
+    from vatt.library.vector_index import open_index
 
 __version__ = "0.1.0"
-__all__ = ["ClipClassifier", "Encoder", "load", "load_classifier"]
+__all__ = ["ClipClassifier", "Encoder", "load", "load_classifier", "open_index"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "open_index":
+        from vatt.library.vector_index import open_index
+
+        return open_index
     if name in __all__:
         from vatt import encoder
 

@@ -1,0 +1,1 @@
+"""A searchable library: any films embedded window by window, and the index over them."""
