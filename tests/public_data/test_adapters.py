@@ -410,6 +410,27 @@ def test_vatex_ids_end_in_times(tmp_path):
     }
 
 
+def test_the_1500_clips_of_vatex_are_the_test_split_where_their_list_is_there(tmp_path):
+    def entries(*ids: str) -> list[object]:
+        return [{"videoID": f"{one * 11}_000001_000011", "enCap": ["a man"]} for one in ids]
+
+    write(tmp_path, {
+        "vatex_training_v1.0.json": entries("a"),
+        "vatex_validation_v1.0.json": entries("b", "c", "d"),
+        "vatex_public_test_english_v1.1.json": entries("e"),
+        "test_list.txt": "bbbbbbbbbbb_000001_000011\n\n",
+        "val_list.txt": "ccccccccccc_000001_000011\r\n",
+    })  # fmt: skip
+    splits = {one.names[0][0]: one.splits for one in read("vatex", tmp_path).listing.files}
+    assert splits == {"a": ["train"], "b": ["test"], "c": ["val"], "d": [], "e": []}
+    write(tmp_path, {"test1k5_sec_list.txt": "eeeeeeeeeee_000001_000011\n"})
+    with pytest.raises(DataError, match="found 'zzzz', expected a videoID"):
+        read("vatex", write(tmp_path, {"test1k5_sec_list.txt": "zzzz\n"}))
+    write(tmp_path, {"test1k5_sec_list.txt": "", "train_list.txt": "bbbbbbbbbbb_000001_000011\n"})
+    with pytest.raises(DataError, match="line 1: found .* expected ids that are not in test, too"):
+        read("vatex", tmp_path)
+
+
 def test_didemo_times_are_pieces_of_five_seconds_and_sentences_make_a_paragraph(tmp_path):
     name = "12090392@N02_13482799053_87ef417396.mov"
     write(tmp_path, {"test_data.json": [
@@ -471,6 +492,9 @@ HEAD = "label,youtube_id,time_start,time_end,split\n"
         ("youcook2", "youcookii_x.json", "{\"database\": []}", "database: found .*expected dict"),
         ("youcook2", "youcookii_x.json", json.dumps({"database": {"a": {"subset": "training",
          "annotations": [{"segment": [1, 10**400], "sentence": "x"}]}}}), "expected seconds"),
+        ("audiocaps", "train.csv", "audiocap_id,youtube_id,start_time,caption\n"  # of 2.0
+         "7994,2Cnv0FADwfo,30,a animal is gurgling in water.\na dog is whimpering\n",
+         r"train\.csv: line 3: found 1 values, expected 4 .*get it again"),
         ("esc50", "esc50.csv", "filename,fold\na.wav,1\n", "expected filename, fold, target"),
         ("esc50", "esc50.csv", "", "expected|name no file"),
     ],

@@ -1,7 +1,9 @@
 """AudioCaps and Clotho: audio with captions.
 
 AudioCaps: `train.csv`, `val.csv`, `test.csv`: `audiocap_id,youtube_id,start_time,caption`. No end
-is given: a clip lasts 10 s. The 4,875 rows of test are 975 clips with five captions each.
+is given: a clip lasts 10 s. The 4,875 rows of test are 975 clips with five captions each, the 2,475
+of val 495. Version 2.0 (2025, 91,256 rows of train) has the same columns; of its first copies three
+rows of train are broken in two (github.com/cdjkim/audiocaps/pull/31), and refused.
 
 Clotho: `clotho_captions_development.csv` (train), `…_validation.csv`, `…_evaluation.csv` (test):
 `file_name,caption_1 … caption_5`; clips of 15 to 30 s. Versions share names of files, which have
@@ -60,7 +62,7 @@ def read_clotho(files: OfficialFiles) -> OfficialListing:
 
 AUDIOCAPS = PublicDataset(
     name="audiocaps", title="audio of 10 s with captions, five each for test", kind="audio",
-    lists="train.csv, val.csv, test.csv", read=read_audiocaps, published={"test": (975,)},
+    lists="train.csv, val.csv, test.csv", read=read_audiocaps, published={"val": (495,), "test": (975,)},
     fps=1.0, short_side=32,
 )  # fmt: skip
 CLOTHO = PublicDataset(

@@ -3,8 +3,11 @@
 `vatex_training_v1.0.json`, `vatex_validation_v1.0.json`, `vatex_public_test_english_v1.1.json`: a
 list of `{videoID, enCap, chCap}`. `videoID` is `YouTubeID_StartTime_EndTime`
 (eric-xw.github.io/vatex-website/download.html), times as six digits in the copies that we know.
-Papers on retrieval mostly take 1,500 of the validation clips as test; that list is not official and
-not read.
+Papers on retrieval mostly take 1,500 of the validation clips as test. That partition is not official
+(github.com/cshizhe/hgr_v2t); it goes round as texts of one `videoID` a line, `train_list.txt`,
+`val_list.txt`, `test_list.txt` (or `test1k5_sec_list.txt`: another 1,500, drawn from the public
+test, github.com/CryhanFang/CLIP2Video). A split with such a text is what the text names; a clip of
+validation or of the public test that none names is then in no split.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from vatt.public_data.official_files import (
     OfficialFiles,
     field_of,
     inside,
+    lines,
     refuse,
     span,
     split_named_in,
@@ -27,6 +31,8 @@ def read(files: OfficialFiles) -> OfficialListing:
     tables, lists = files.json_lists(r"vatex.*\.json", "videoID"), Lists()
     if not tables:
         files.missing("vatex_training_v1.0.json, vatex_validation_v1.0.json …")
+    named = _of_texts(files)
+    known, judged = set[str](), "test" in named.values()
     for path, data in tables:
         split = split_named_in(path.stem.replace("without_annotations", ""), str(path))
         if not isinstance(data, list):
@@ -39,18 +45,36 @@ def read(files: OfficialFiles) -> OfficialListing:
             if timed := re.fullmatch(r"(.+)_(\d+)_(\d+)", name):
                 cut_from = span(timed[2], timed[3], f"{where}: videoID")
                 names = (*names, f"{timed[1]}_{int(timed[2])}_{int(timed[3])}", timed[1])
-            lists.add(names, split, cut_from=cut_from)
+            known.add(name)
+            one = named.get(name, None if judged and split != "train" else split)
+            lists.add(names, one, cut_from=cut_from)
             for text in entry.get("enCap") or []:
-                lists.add(names, split, {CAPTION: text})
+                lists.add(names, one, {CAPTION: text})
+    if absent := sorted(set(named) - known):
+        refuse(f"{files.folder}: a text of ids", absent[0], "a videoID of the JSON files")
     return OfficialListing(files=lists.files())
+
+
+def _of_texts(files: OfficialFiles) -> dict[str, str]:
+    """videoID → split, of the partition that is not official, where its texts are there."""
+    found = dict[str, str]()
+    for path in files.named(r"(train|val|test)\w*list\.txt"):
+        split = split_named_in(re.split(r"[\d_]", path.stem)[0], str(path))
+        for number, line in lines(path):
+            where = f"{path}: line {number}"
+            name = inside(line, where) if line.strip() else None
+            if name is not None and found.setdefault(name, split) != split:
+                refuse(where, name, f"ids that are not in {found[name]}, too")
+    return found
 
 
 VATEX = PublicDataset(
     name="vatex",
     title="clips of 10 s with ten captions each",
     kind="video",
-    lists="vatex_training_v1.0.json, vatex_validation_v1.0.json, vatex_public_test_….json",
+    lists="vatex_training_v1.0.json, vatex_validation_v1.0.json, vatex_public_test_….json; "
+    "test_list.txt (1,500)",
     read=read,
-    published={"train": (25_991,), "val": (3000,), "test": (6000,)},
+    published={"train": (25_991,), "val": (3000, 1500), "test": (6000, 1500)},
     short_side=224,
 )
