@@ -427,7 +427,7 @@ def test_the_1500_clips_of_vatex_are_the_test_split_where_their_list_is_there(tm
     with pytest.raises(DataError, match="found 'zzzz', expected a videoID"):
         read("vatex", write(tmp_path, {"test1k5_sec_list.txt": "zzzz\n"}))
     write(tmp_path, {"test1k5_sec_list.txt": "", "train_list.txt": "bbbbbbbbbbb_000001_000011\n"})
-    with pytest.raises(DataError, match="line 1: found .* expected ids that are not in test, too"):
+    with pytest.raises(DataError, match=r"line 1: found .* expected ids that are not in test, too"):
         read("vatex", tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,9 @@ from vatt.data.data_config import DataConfig
 from vatt.errors import DataError, MediaError
 from vatt.evaluation.clips import TOLERANCE_S, place_clip
 from vatt.shards.read import ShardFolder
+from vatt.shards.record import SampleRecord
 
+CAPTION = "caption"  # column of labels
 _PART = re.compile(r"-p\d{4}$")  # of a long file: `Item.part_key`
 
 
@@ -98,8 +101,7 @@ def find_examples(
         record = shards.read_record(row)
         columns |= {name for label in record.labels for name in label}
         end_s = record.facts.duration_s
-        cuts_s = (0.0, *sorted(cut for cut in record.cuts if 0 < cut < end_s), end_s)
-        gaps_s = tuple((gap.start_s, gap.end_s) for gap in record.gaps)
+        cuts_s, gaps_s = _breaks(record, end_s)
         labels = [label for label in record.labels if str(label.get(column) or "")]
         for first_s, last_s in sorted({(one["start_s"], one["end_s"]) for one in labels}):
             span = max(0.0, float(first_s)), min(float(last_s), end_s)
@@ -114,6 +116,49 @@ def find_examples(
             "choose one with --label"
         )
     return found
+
+
+def find_captioned(shards: ShardFolder, split: str) -> list[LabelledSpan]:
+    """Every captioned stretch of a split once, with all captions of it as its labels.
+
+    Captions are those of the labels' column `caption`; of a video without labels its captions.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = list[LabelledSpan]()
+    for row in shards.rows(split).tolist():
+        record = shards.read_record(row)
+        end_s = record.facts.duration_s
+        texts = defaultdict[tuple[float, float], list[str]](list)
+        for span in record.labels or (
+            {"start_s": one.start_s, "end_s": one.end_s, CAPTION: one.text}
+            for one in record.captions
+        ):
+            if text := str(span.get(CAPTION) or "").strip():
+                texts[max(0.0, float(span["start_s"])), min(float(span["end_s"]), end_s)].append(
+                    text
+                )
+        cuts_s, gaps_s = _breaks(record, end_s)
+        found += [
+            LabelledSpan(row, record.key, *span, tuple(dict.fromkeys(said)), cuts_s, gaps_s)
+            for span, said in sorted(texts.items())
+            if span[1] - span[0] >= TOLERANCE_S
+        ]
+    if not found:
+        raise DataError(
+            f"{shards.folder}: no caption in split {split!r}; choose another with --split, or give "
+            "`vatt prepare` the captions"
+        )
+    return found
+
+
+def _breaks(
+    record: SampleRecord, end_s: float
+) -> tuple[tuple[float, ...], tuple[tuple[float, float], ...]]:
+    """Cuts of a video, its start and end among them, and its gaps."""
+    cuts_s = (0.0, *sorted(cut for cut in record.cuts if 0 < cut < end_s), end_s)
+    return cuts_s, tuple((gap.start_s, gap.end_s) for gap in record.gaps)
 
 
 def _holding(labels: Sequence[Mapping[str, Any]], column: str, time_s: float) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vatt.errors import ConfigError, DataError, MediaError
 from vatt.ingest.manifest import ManifestEntry
 from vatt.ingest.sources import DUPLICATE, Found, Item, Skipped
@@ -165,7 +167,6 @@ def refuse_below(
         DataError: says what was found.
     """
     made = shards.info.get("made", {}).get("settings", {})
-    stored, side = made.get("fps"), made.get("short_side")
     own = made.get("dataset"), made.get("dataset_split")
     if own != (choice.dataset, choice.dataset_split):
         raise DataError(
@@ -173,7 +174,30 @@ def refuse_below(
             f"of {choice.dataset}, split {choice.dataset_split}; make them with vatt prepare "
             f"--dataset {choice.dataset} --dataset_split {choice.dataset_split}"
         )
-    if (isinstance(stored, int | float) and stored < fps - 1e-6) or side < short_side:
+    refuse_low(shards, fps=fps, short_side=short_side)
+
+
+def refuse_low(shards: ShardFolder, *, fps: float, short_side: int) -> None:
+    """Stop where shards hold less than a protocol needs.
+
+    What `vatt prepare` made says what it was to hold: a file that had less is as good. Of shards by
+    others that is not known, and each of their videos counts.
+
+    Args:
+        shards: an opened folder.
+        fps: frames per second that are needed.
+        short_side: of the frames.
+
+    Raises:
+        DataError: says what was found.
+    """
+    made = shards.info.get("made", {}).get("settings", {})
+    stored, side = made.get("fps"), made.get("short_side")
+    if "short_side" not in made and len(shards.column("fps")):
+        stored = float(shards.column("fps").min())
+        side = int(np.minimum(shards.column("width"), shards.column("height")).min())
+    low = isinstance(stored, int | float) and stored < fps - 1e-6
+    if low or (isinstance(side, int) and side < short_side):
         raise DataError(
             f"{shards.folder}: found {stored} fps and a short side of {side}, expected {fps:g} "
             f"fps and {short_side} or more; prepare them again with --fps {fps:g} --short_side "

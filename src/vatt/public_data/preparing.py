@@ -16,7 +16,7 @@ from vatt.ingest.run import IngestPlan, ingest
 from vatt.media.stored_form import StoredForm
 from vatt.public_data.catalogue import DatasetFolder
 from vatt.public_data.choice import DatasetChoice, found_files, refuse_below
-from vatt.public_data.listing import numbers, roles
+from vatt.public_data.listing import CAPTION, numbers, roles
 from vatt.shards.layout import FAILURES_FILE
 from vatt.shards.read import ShardFolder
 from vatt.workers.process import Limits
@@ -149,3 +149,12 @@ def how_much(found: DatasetFolder, number: int, split: str) -> dict[str, Any]:
         "name": found.dataset.name, "split_number": number, "files_listed": len(there),
         "files_found": sum(there),
     }  # fmt: skip
+
+
+def captions_listed(found: DatasetFolder, number: int, split: str) -> int:
+    """How many captions the lists have of a split, also of files that are not there."""
+    return sum(
+        sum(CAPTION in row for row in one.rows)
+        for one in found.listing.files
+        if split in roles(one, number)
+    )

@@ -3,11 +3,11 @@
 `vatex_training_v1.0.json`, `vatex_validation_v1.0.json`, `vatex_public_test_english_v1.1.json`: a
 list of `{videoID, enCap, chCap}`. `videoID` is `YouTubeID_StartTime_EndTime`
 (eric-xw.github.io/vatex-website/download.html), times as six digits in the copies that we know.
-Papers on retrieval mostly take 1,500 of the validation clips as test. That partition is not official
-(github.com/cshizhe/hgr_v2t); it goes round as texts of one `videoID` a line, `train_list.txt`,
-`val_list.txt`, `test_list.txt` (or `test1k5_sec_list.txt`: another 1,500, drawn from the public
-test, github.com/CryhanFang/CLIP2Video). A split with such a text is what the text names; a clip of
-validation or of the public test that none names is then in no split.
+Papers on retrieval mostly take 1,500 of the validation clips as test. That partition is not
+official (github.com/cshizhe/hgr_v2t); it goes round as texts of one `videoID` a line,
+`train_list.txt`, `val_list.txt`, `test_list.txt` (`test1k5_sec_list.txt` is another draw,
+github.com/CryhanFang/CLIP2Video). Where a text of test is there, the texts say the splits of all
+clips but those of training; one that they do not name is in none.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read(files: OfficialFiles) -> OfficialListing:
 
 
 def _of_texts(files: OfficialFiles) -> dict[str, str]:
-    """videoID → split, of the partition that is not official, where its texts are there."""
+    """VideoID → split, of the partition that is not official, where its texts are there."""
     found = dict[str, str]()
     for path in files.named(r"(train|val|test)\w*list\.txt"):
         split = split_named_in(re.split(r"[\d_]", path.stem)[0], str(path))
