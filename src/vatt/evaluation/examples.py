@@ -131,10 +131,11 @@ def find_captioned(shards: ShardFolder, split: str) -> list[LabelledSpan]:
         record = shards.read_record(row)
         end_s = record.facts.duration_s
         texts = defaultdict[tuple[float, float], list[str]](list)
-        for span in record.labels or (
+        spans: Sequence[Mapping[str, Any]] = record.labels or [
             {"start_s": one.start_s, "end_s": one.end_s, CAPTION: one.text}
             for one in record.captions
-        ):
+        ]
+        for span in spans:
             if text := str(span.get(CAPTION) or "").strip():
                 texts[max(0.0, float(span["start_s"])), min(float(span["end_s"]), end_s)].append(
                     text
