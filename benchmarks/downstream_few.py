@@ -37,7 +37,7 @@ from vatt.evaluation.trained_run import TrainedRun, open_run
 LABEL = "action"
 LABELS = (10, 50)  # of each class
 COSTS = (0.004, 0.016, 0.064, 0.25)
-SCRATCH = (200, 600)  # steps to choose from, by the first draw's accuracy in validation
+SCRATCH = (200, 600, 1800)  # steps to choose from, by the first draw's accuracy in validation
 LOW_RANK = LowRankConfig(steps=2000)
 TITLES = {
     "finetuned": "pre-trained, fine-tuned",

@@ -41,7 +41,7 @@ from vatt.shards.read import ShardFolder
 CLASSES = ("animals", "buildings", "food", "people", "plants", "recreation", "tools",
            "transportation")  # fmt: skip
 SIDE, PIXELS = 64, 16  # of drawings for the model, and for the baseline
-STEPS, SCRATCH = 2400, (2400, 4800)
+STEPS, SCRATCH = 2400, (1200, 2400)
 
 
 def measure(
