@@ -38,6 +38,8 @@ class ClipSpec:
     sample_rate_hz: int = 48_000
     texts: int = 5  # K: the captions nearest in time
     words: int = 16  # L: longer texts are cut, shorter ones padded
+    short_audio: Literal["repeat", "silence"] = "repeat"
+    """What follows audio that is shorter than a clip; frames repeat in both cases."""
 
     def __post_init__(self) -> None:
         for name in ("frames", "fps", "height", "width", "sample_rate_hz", "texts", "words"):

@@ -262,9 +262,8 @@ def _finetune_small(kind: str) -> Values:
 def finetune_small_audio() -> Values:
     """What gave the most in validation on kits of drums (benchmarks/downstream.py audio)."""
     changes: Values = {
-        "augment": {"gain": 1.0},
-        "model": {"drop_token": 0.5},
-        "optim": {"learning_rate": 1e-3},
+        "clip": {"short_audio": "silence"},
+        "model": {"audio_peak": 0.5, "linear_first": 0.03, "drop_token": 0.5},
     }
     return merge(_finetune_small("audio"), changes)
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ def test_samples_are_those_of_the_frames():
     assert_array_equal(clip_samples(track, SPEC, 1.25, 9.0), track[1250:2050])
     short = clip_samples(track, SPEC, 1.0, 1.3)  # repeats as the frames do
     assert_array_equal(short, [*track[1000:1300], *track[1000:1300], *track[1000:1200]])
+    silent = clip_samples(track, replace(SPEC, short_audio="silence"), 1.0, 1.3)
+    assert_array_equal(silent, [*track[1000:1300], *[0] * 500])
 
 
 def test_sound_that_ends_early_is_followed_by_silence():

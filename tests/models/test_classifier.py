@@ -36,6 +36,21 @@ def test_restored_classifier_has_the_features_of_the_pretrained_model(model, mod
         assert torch.equal(classifier.features(signal, dropping), expected)
 
 
+@pytest.mark.parametrize("model", [SMALL_MODEL, SPECTROGRAM_MODEL])
+def test_with_a_peak_loudness_says_nothing(model):
+    config = ClassifierConfig(modality="audio", classes=5, model=model)
+    as_it_is = Classifier(config)
+    scaled = Classifier(replace(config, model=replace(model, audio=replace(model.audio, peak=0.5))))
+    scaled.load_state_dict(as_it_is.state_dict())
+    waveforms = signals()["audio"]
+    at_peak = 0.5 * waveforms / waveforms.abs().amax(1, keepdim=True)
+    expected = as_it_is.features(at_peak)
+    assert torch.allclose(scaled.features(waveforms / 64), expected, atol=1e-5)  # rounding
+    assert scaled.features(torch.zeros_like(waveforms)).isfinite().all()
+    with pytest.raises(ConfigError, match=r"model\.audio\.peak: found 0"):
+        replace(model.audio, peak=0.0)
+
+
 def test_restored_positions_are_those_that_the_pretrained_model_resamples_itself():
     larger = replace(SMALL_MODEL, video=replace(SMALL_MODEL.video, buckets=(4, 6, 5)))
     pretrained = Vatt(SMALL_MODEL)

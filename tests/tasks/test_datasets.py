@@ -168,8 +168,9 @@ def test_a_data_set_is_checked_trained_on_and_evaluated(tiny, tmp_path, capsys):
     own = finetune(tiny, "esc50", folder, out, "--preset", "finetune-small-audio")
     result = json.loads(run(capsys, *own, "--dataset_split", "3", "--json"))
     assert (result["classes"], result["skipped_files"]) == (3, {})
-    settings, *_ = read_settings(out / "model")
+    settings, clip, _ = read_settings(out / "model")
     assert isinstance(settings, ClassifierConfig)
+    assert (settings.model.audio.peak, clip.short_audio) == (0.5, "silence")  # as in the preset
     assert settings.names == ("dog", "rooster", "chirping_birds")  # not by name
     splits = ShardFolder.open(out / "shards").info["splits"]
     assert {split: one["videos"] for split, one in splits.items()} == {"train": 12, "test": 3}

@@ -73,7 +73,8 @@ def audio_span(spec: ClipSpec, start_s: float, end_s: float) -> tuple[int, int]:
 
 
 def fill_waveform(audio: NDArray[np.int16], spec: ClipSpec, length: int) -> NDArray[np.int16]:
-    """Samples of `audio_span` → S samples: zeros up to `length`, and that again and again."""
+    """Samples of `audio_span` → S samples: zeros up to `length`, then `spec.short_audio`."""
+    length = spec.samples if spec.short_audio == "silence" else length
     if len(audio) < length:
         audio = np.concatenate([audio, np.zeros(length - len(audio), np.int16)])
     return audio if length == spec.samples else np.resize(audio, spec.samples)
@@ -88,7 +89,7 @@ def clip_samples(
         track: int16 [S_total], all samples of the video; sample i is at i / sample rate.
         spec: gives S and the sample rate.
         start_s: of the clip.
-        end_s: end of the segment; the samples repeat exactly as the frames do.
+        end_s: end of the segment; the samples repeat exactly as the frames do, or zeros follow.
 
     Returns:
         int16 [S]; zeros where the track has ended.

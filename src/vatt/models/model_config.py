@@ -53,10 +53,13 @@ class AudioConfig:
     spectrogram: SpectrogramConfig = field(default_factory=SpectrogramConfig)
     transposed_positions: bool = False
     """Number the spectrogram's patches in the official code's order, which is not theirs."""
+    peak: float | None = None
+    """Scale each clip's waveform so that its largest sample is this; left out: as it is."""
 
     def __post_init__(self) -> None:
         _check_positive("model.audio.patch", self.patch)
         _check_positive("model.audio.buckets", self.buckets)
+        _check_positive("model.audio.peak", 1.0 if self.peak is None else self.peak)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

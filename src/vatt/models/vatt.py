@@ -195,6 +195,8 @@ def signal_features(
     """
     if modality == "audio":
         audio = config.audio
+        if audio.peak is not None and signal.ndim == 2:
+            signal = signal * (audio.peak / signal.abs().amax(1, keepdim=True).clamp(min=1e-4))
         if audio.kind == "spectrogram" and signal.ndim == 2:
             signal = log_mel(signal, audio.sample_rate_hz, audio.spectrogram)
         signal = signal[..., None]

@@ -79,7 +79,8 @@ EARLIER: Mapping[str, Any] = {
     **NOT_CHOSEN,
     "few": "none",
     "few_draw": 0,
-    "model": {"linear_first": "none"},
+    "clip": {"short_audio": "none"},
+    "model": {"linear_first": "none", "audio_peak": "none"},
     "optim": {"decay_scope": "all"},
 }
 _MIXUP_STREAM = 2  # its draws differ from the others of a seed
@@ -96,11 +97,17 @@ class ClipChanges:
     height: int | None = None
     width: int | None = None
     sample_rate_hz: int | None = None
+    short_audio: Literal["repeat", "silence"] | None = None
+    """What follows audio that is shorter than a clip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackboneChanges:
     """What differs from the model to start from."""
+
+    audio_peak: float | None = None
+    """Scale each clip's waveform so that its largest sample is this, in [0, 1]: then loudness says
+    nothing. "none": as in the model to start from."""
 
     drop_token: float = 0.0
     """Share of tokens dropped in training; §4.3: none, Table 14: up to 0.75."""
@@ -482,6 +489,8 @@ def at_input_size(sizes: ModelConfig, spec: ClipSpec, changes: BackboneChanges) 
         parts = whole(frames / mel.patch[0]), whole(mel.bands / mel.patch[1])
         mel = replace(mel, buckets=(max(1, parts[0]), max(1, parts[1])))
         audio = replace(audio, spectrogram=mel, sample_rate_hz=spec.sample_rate_hz)
+    if changes.audio_peak is not None:
+        audio = replace(audio, peak=changes.audio_peak)
     if changes.dropout is not None:
         dropout = changes.dropout
         video = replace(video, transformer=replace(video.transformer, dropout=dropout))

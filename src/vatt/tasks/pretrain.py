@@ -52,7 +52,9 @@ STATISTICS_CLIPS = 256
 TIMED_CLIPS = 8  # of a dry run without micro-batches
 # What a setting was before it was one: the run of a config.toml without it goes on so.
 EARLIER: Mapping[str, Any] = {
+    "clip": {"short_audio": "repeat"},
     "data": {"positives": "nearest", "unknown_words": 0.0},
+    "model": {"audio": {"peak": "none"}},
     "loss": {"duplicates": "negatives"},
     "optim": {"clip_scope": "all", "decay_scope": "all"},
     "dry_run": False,
