@@ -58,8 +58,10 @@ def measure(
     """Print the table; returns the mean of each row (None: not installed), chance, and spreads."""
     del data
     trained = open_run(run)
-    examples = {s: find_examples(trained.shards_of(s), s, LABEL) for s in ("train", "val", "test")}
-    every = [(trained.shards_of("train"), examples["train"])]
+    examples = {
+        s: find_examples(trained.folders_of(s)[""], s, LABEL) for s in ("train", "val", "test")
+    }
+    every = [(trained.folders_of("train")[""], examples["train"])]
     drawn = {
         (number, draw): few_of(every, number, draw=draw)[0][1]
         for number in LABELS
@@ -134,7 +136,7 @@ def features_of(
         found = dict[str, NDArray[np.float32]]()
         spec, path = trained.encoder.spec, trained.encoder.frame_path
         for split, some in examples.items():
-            source = ExampleClips(trained.shards_of(split), some, spec, trained.data, clips=1)
+            source = ExampleClips(trained.folders_of(split)[""], some, spec, trained.data, clips=1)
             for first in range(0, len(some), CLIPS_AT_ONCE):
                 batch = source.batch(range(first, min(first + CLIPS_AT_ONCE, len(some))))
                 with torch.inference_mode():

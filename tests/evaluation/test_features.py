@@ -14,8 +14,17 @@ from tests.e2e.tiny_clips import SEGMENT_S
 from vatt.contracts import Batch
 from vatt.data.datasets import EvalDataset
 from vatt.errors import CheckpointError, ConfigError, DataError
+from vatt.evaluation import features
 from vatt.evaluation.clips import find_clips
-from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, split_features, still
+from vatt.evaluation.examples import find_examples
+from vatt.evaluation.features import (
+    PRETRAINED,
+    RANDOM_INIT,
+    STILL_FRAME,
+    split_features,
+    still,
+    window_features,
+)
 from vatt.evaluation.protocols.zero_shot_pool import model_texts
 from vatt.evaluation.trained_run import TrainedRun, open_run
 
@@ -29,7 +38,7 @@ def subject(tiny, tmp_path) -> TrainedRun:
 
 def test_a_clip_lies_in_the_middle_of_each_label(subject):
     spec = subject.encoder.spec
-    found = find_clips(subject.shards_of("test"), "test", spec)
+    found = find_clips(subject.folders_of("test"), "test", spec)
     assert (len(found), found.num_left_out) == (9, 0)
     starts = sorted({clip.start_s for clip in found.clips})
     middles = [start_s + spec.duration_s / 2 for start_s in starts]
@@ -39,7 +48,7 @@ def test_a_clip_lies_in_the_middle_of_each_label(subject):
 
 
 def test_no_more_videos_are_taken_than_the_asked_clips_need(subject):
-    spec, dataset = subject.encoder.spec, subject.shards_of("train")
+    spec, dataset = subject.encoder.spec, subject.folders_of("train")
     some = find_clips(dataset, "train", spec, at_most=4, seed=1)
     assert len(some) == 6
     assert len({clip.key for clip in some.clips}) == 2
@@ -54,7 +63,7 @@ def test_features_are_those_of_the_network_on_the_clip_itself(subject):
     clips = split_features(subject, "test")
     clip = clips.clips[4]
     dataset = EvalDataset(
-        subject.shards_of("test"),
+        subject.folders_of("test")[""],
         [(clip.row, clip.start_s)],
         subject.encoder.spec,
         subject.data,
@@ -92,7 +101,7 @@ def test_features_are_extracted_once_and_again_for_other_weights(subject):
     np.testing.assert_array_equal(
         first.of(PRETRAINED, "video_va"), again.of(PRETRAINED, "video_va")
     )
-    other = replace(subject, model_hash="0" * 12)
+    other = replace(subject, opened=replace(subject.opened, hash="0" * 12))
     split_features(other, "test")
     assert len(list((subject.folder / "results").glob("features-test-*"))) == 2
 
@@ -128,7 +137,7 @@ def test_texts_that_the_model_cannot_tell_apart_are_one_text(subject):
 def test_too_many_undecodable_clips_stop_the_evaluation(subject, tmp_path):
     shards = tmp_path / "shards"
     shutil.copytree(subject.data.shards[0], shards)
-    dataset = open_run(subject.folder, autocast="off", shards=[shards]).shards_of("test")
+    dataset = open_run(subject.folder, autocast="off", shards=[shards]).folders_of("test")[""]
     row = dataset.rows("test")[0]
     tar = shards / str(dataset.index["shard"][row])
     offset, size = dataset.column("video_offset")[row], dataset.column("video_size")[row]
@@ -136,7 +145,7 @@ def test_too_many_undecodable_clips_stop_the_evaluation(subject, tmp_path):
         file.seek(offset)
         file.write(bytes(int(size)))
     broken = open_run(subject.folder, autocast="off", shards=[shards])
-    with pytest.raises(DataError, match="3 of 9 clips of split 'test' cannot be decoded"):
+    with pytest.raises(DataError, match="split 'test': 3 of 9 clips cannot be decoded"):
         split_features(broken, "test")
 
 
@@ -144,9 +153,83 @@ def test_a_model_folder_alone_needs_shards(tiny):
     with pytest.raises(ConfigError, match="give --shards"):
         open_run(tiny.run / "model", autocast="off")
     given = open_run(tiny.run / "model", autocast="off", shards=[tiny.shards])
-    assert len(find_clips(given.shards_of("val"), "val", given.encoder.spec)) == 6
+    assert len(find_clips(given.folders_of("val"), "val", given.encoder.spec)) == 6
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no model here"):
         open_run(tmp_path, autocast="off")
+
+
+def examples_of(run: TrainedRun, split: str) -> list:
+    return [
+        (shards, find_examples(shards, split, "action", folder=name))
+        for name, shards in run.folders_of(split).items()
+    ]
+
+
+def test_windows_are_the_clips_that_spread_over_each_example(subject):
+    found, spec = examples_of(subject, "test"), subject.encoder.spec
+    windows = window_features(subject, found, windows=3, modalities=("video",))
+    assert windows.of("video_vt").shape[:2] == (9, 3)
+    with pytest.raises(DataError, match="the encoder gives no audio_va"):
+        windows.of("audio_va")
+    (shards, examples) = found[0]
+    starts_s, _ = examples[4].clips(spec, 3)
+    assert len(set(starts_s)) == 3
+    dataset = EvalDataset(shards, [(examples[4].row, one) for one in starts_s], spec, subject.data)
+    frames = Batch.collate([dataset[at] for at in range(3)]).frames.float() * 2 / 255 - 1
+    expected = subject.encoder.encode_video(frames).features.numpy()
+    np.testing.assert_allclose(windows.of("video_features")[4], expected, atol=1e-5)
+    middle = window_features(subject, found, windows=1)
+    single = split_features(subject, "test")
+    for name in ("video_features", "audio_va"):
+        np.testing.assert_allclose(
+            middle.of(name)[:, 0], single.of(PRETRAINED, name), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_every_folder_that_has_the_split_is_evaluated_and_ids_stay_apart(subject, tmp_path):
+    shards = [tmp_path / "a" / "shards", tmp_path / "b" / "shards"]
+    for folder in shards:
+        shutil.copytree(subject.data.shards[0], folder)
+    both = open_run(subject.folder, autocast="off", shards=shards)
+    one, two = split_features(subject, "test"), split_features(both, "test")
+    assert [clip.id for clip in two.clips] == [
+        f"{name}/shards/{clip.id}" for name in "ab" for clip in one.clips
+    ]
+    for half in np.split(two.of(PRETRAINED, "video_va"), 2):
+        np.testing.assert_allclose(half, one.of(PRETRAINED, "video_va"), rtol=1e-4, atol=1e-4)
+    windows = window_features(both, examples_of(both, "test"), windows=1, modalities=("audio",))
+    assert windows.positions.tolist() == list(range(18))
+    some = find_clips(both.folders_of("test"), "test", both.encoder.spec, at_most=18)
+    assert {clip.folder for clip in some.clips} == {"a/shards/", "b/shards/"}
+    with pytest.raises(DataError, match="is given twice"):
+        split_features(open_run(subject.folder, autocast="off", shards=shards[:1] * 2), "test")
+
+
+def test_what_a_killed_extraction_had_done_is_not_done_again(subject, monkeypatch):
+    found = examples_of(subject, "test")
+    whole = window_features(subject, found, windows=2)
+    for file in (subject.folder / "results").glob("windows-*"):
+        file.unlink()
+    monkeypatch.setattr(features, "PART_S", 0.0)
+    monkeypatch.setattr(features, "CLIPS_AT_ONCE", 4)  # two examples
+    seen, rows_of = list[int](), features._rows_of_windows
+
+    def killed_at_the_third(run, spec, windows, modalities, batch):
+        seen.extend(batch.positions)
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+        return rows_of(run, spec, windows, modalities, batch)
+
+    monkeypatch.setattr(features, "_rows_of_windows", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        window_features(subject, found, windows=2)
+    again = window_features(subject, found, windows=2)
+    assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6, 7, 8]
+    assert again.positions.tolist() == list(range(9))
+    for name in ("video_va", "audio_features"):
+        np.testing.assert_allclose(again.of(name), whole.of(name), rtol=1e-4, atol=1e-4)
+    (left,) = (subject.folder / "results").glob("windows-*")
+    assert left.suffix == ".safetensors"

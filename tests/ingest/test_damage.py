@@ -308,7 +308,7 @@ def test_what_is_lost_is_counted_and_no_clip_is_of_it(tmp_path: Path) -> None:
     assert result.lost_seconds == result.damaged["damaged.mkv"] == pytest.approx(lost, abs=1e-3)
     info = json.loads((tmp_path / "out/dataset.json").read_bytes())
     assert (info["damaged"], info["lost_s"]) == (1, pytest.approx(lost))
-    found = find_clips(shards, "train", ClipSpec(frames=5, fps=10.0))
+    found = find_clips({"": shards}, "train", ClipSpec(frames=5, fps=10.0))
     (gap,) = gaps["damaged.mkv"]
     starts_s = np.array([clip.start_s for clip in found.clips])
     assert len(starts_s) >= 8

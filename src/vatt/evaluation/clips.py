@@ -19,10 +19,11 @@ TOLERANCE_S = 1e-3
 class EvalClip:
     """One clip of one video.
 
-    row: of the index.
+    row: of the index of its shard folder.
     start_s: where the clip starts; it ends `ClipSpec.duration_s` later.
     caption: "" where there is none.
     labels: column by column; "" where a label is not known.
+    folder: what tells its shard folder from others (`folders_with`); "" where there is one.
     """
 
     row: int
@@ -30,16 +31,17 @@ class EvalClip:
     start_s: float
     caption: str
     labels: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
 
     @property
     def id(self) -> str:
-        """Names the clip in results: key of the video and start."""
-        return f"{self.key}@{self.start_s:.3f}"
+        """Names the clip in results: folder (if there are several), key of the video, start."""
+        return f"{self.folder}{self.key}@{self.start_s:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
 class EvalClips:
-    """The clips of a split, in the order of the index.
+    """The clips of a split, in the order of the folders and their indices.
 
     num_left_out: labels (or captions) around which no clip fits between the cuts.
     """
@@ -53,13 +55,18 @@ class EvalClips:
 
 
 def find_clips(
-    shards: ShardFolder, split: str, spec: ClipSpec, *, at_most: int | None = None, seed: int = 0
+    folders: Mapping[str, ShardFolder],
+    split: str,
+    spec: ClipSpec,
+    *,
+    at_most: int | None = None,
+    seed: int = 0,
 ) -> EvalClips:
     """One clip in the middle of each label of a split; of a video without labels, of each caption.
 
     Args:
-        shards: an opened folder.
-        split: which of its videos.
+        folders: opened folders by name, see `folders_with`.
+        split: which of their videos.
         spec: how long a clip is.
         at_most: stop after the video that reaches this many clips; videos come in a random order,
             so that the clips are of as few videos (and as little decoding) as needed.
@@ -68,13 +75,14 @@ def find_clips(
     Raises:
         DataError: the split has no videos, or nothing in it is labelled or captioned.
     """
-    rows = np.asarray(shards.rows(split))
+    places = [(name, row) for name, shards in folders.items() for row in shards.rows(split)]
     if at_most is not None:
-        rows = np.random.default_rng(draw_bits(seed)).permutation(rows)
+        order = np.random.default_rng(draw_bits(seed)).permutation(len(places))
+        places = [places[at] for at in order.tolist()]
     found: list[EvalClip] = []
     num_left_out = 0
-    for row in rows.tolist():
-        record = shards.read_record(row)
+    for folder, row in places:
+        record = folders[folder].read_record(int(row))
         spans: Sequence[Mapping[str, Any]] = record.labels or [
             {"start_s": caption.start_s, "end_s": caption.end_s, "caption": caption.text}
             for caption in record.captions
@@ -89,16 +97,18 @@ def find_clips(
                 num_left_out += 1
                 continue
             labels = {name: str(v) for name, v in span.items() if name not in ("start_s", "end_s")}
-            found.append(EvalClip(row, record.key, start_s, labels.pop("caption", ""), labels))
+            caption = labels.pop("caption", "")
+            found.append(EvalClip(int(row), record.key, start_s, caption, labels, folder))
         if at_most is not None and len(found) >= at_most:
             break
     if not found:
         raise DataError(
-            f"split {split!r}: {len(rows)} videos, but no label or caption with room for a clip of "
-            f"{spec.duration_s:.2f} s; evaluate another split, or give `vatt prepare` the captions "
-            "or a manifest with labels"
+            f"split {split!r}: {len(places)} videos, but no label or caption with room for a clip "
+            f"of {spec.duration_s:.2f} s; evaluate another split, or give `vatt prepare` the "
+            "captions or a manifest with labels"
         )
-    found.sort(key=lambda clip: (clip.row, clip.start_s))
+    order_of = {name: at for at, name in enumerate(folders)}
+    found.sort(key=lambda clip: (order_of[clip.folder], clip.row, clip.start_s))
     return EvalClips(split, tuple(found), num_left_out)
 
 

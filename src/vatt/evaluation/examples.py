@@ -15,6 +15,7 @@ from vatt.contracts import Augmentation, Batch, Clip, ClipSpec, UnreadableClip
 from vatt.data.clip_reader import ClipReader
 from vatt.data.clip_timing import spread_starts
 from vatt.data.data_config import DataConfig
+from vatt.data.resize import centre_crop
 from vatt.errors import DataError, MediaError
 from vatt.evaluation.clips import TOLERANCE_S, place_clip
 from vatt.shards.read import ShardFolder
@@ -31,6 +32,7 @@ class LabelledSpan:
     row: of the index; cuts_s: of the video, its start and end among them; gaps_s: start and end of
         each damaged stretch, which are cuts, too.
     labels: those that hold in the middle of the span, each once.
+    folder: what tells its shard folder from others (`folders_with`); "" where there is one.
     """
 
     row: int
@@ -40,11 +42,12 @@ class LabelledSpan:
     labels: tuple[str, ...]
     cuts_s: tuple[float, ...]
     gaps_s: tuple[tuple[float, float], ...] = ()
+    folder: str = ""
 
     @property
     def id(self) -> str:
-        """Names the example in results: key of the video and start."""
-        return f"{self.key}@{self.start_s:.3f}"
+        """Names the example in results: folder (if there are several), key of the video, start."""
+        return f"{self.folder}{self.key}@{self.start_s:.3f}"
 
     def clips(self, spec: ClipSpec, number: int) -> tuple[list[float], float]:
         """Starts of the clips that judge it, and the end of what they may show.
@@ -81,15 +84,21 @@ def file_of(example: str) -> str:
 
 
 def find_examples(
-    shards: ShardFolder, split: str, column: str, *, with_audio: bool = False
+    shards: ShardFolder,
+    split: str | None,
+    column: str,
+    *,
+    with_audio: bool = False,
+    folder: str = "",
 ) -> list[LabelledSpan]:
     """Every labelled span of a split, in the order of the index.
 
     Args:
         shards: an opened folder.
-        split: which of its videos.
+        split: which of its videos; None: all.
         column: of the labels.
         with_audio: only of videos with audio.
+        folder: its name among several.
 
     Raises:
         DataError: the split has no videos, or none of them has a label there.
@@ -108,17 +117,17 @@ def find_examples(
             if span[1] - span[0] < TOLERANCE_S:
                 continue
             names = _holding(labels, column, sum(span) / 2)
-            found.append(LabelledSpan(row, record.key, *span, names, cuts_s, gaps_s))
+            found.append(LabelledSpan(row, record.key, *span, names, cuts_s, gaps_s, folder))
     if not found:
         there = sorted(columns - {"start_s", "end_s"}) or "no labels"
         raise DataError(
-            f"{shards.folder}: no label {column!r} in split {split!r} (its columns: {there}); "
-            "choose one with --label"
+            f"{shards.folder}: no label {column!r} in split {split or 'any'!r} (its columns: "
+            f"{there}); choose one with --label"
         )
     return found
 
 
-def find_captioned(shards: ShardFolder, split: str) -> list[LabelledSpan]:
+def find_captioned(shards: ShardFolder, split: str, *, folder: str = "") -> list[LabelledSpan]:
     """Every captioned stretch of a split once, with all captions of it as its labels.
 
     Captions are those of the labels' column `caption`; of a video without labels its captions.
@@ -142,7 +151,7 @@ def find_captioned(shards: ShardFolder, split: str) -> list[LabelledSpan]:
                 )
         cuts_s, gaps_s = _breaks(record, end_s)
         found += [
-            LabelledSpan(row, record.key, *span, tuple(dict.fromkeys(said)), cuts_s, gaps_s)
+            LabelledSpan(row, record.key, *span, tuple(dict.fromkeys(said)), cuts_s, gaps_s, folder)
             for span, said in sorted(texts.items())
             if span[1] - span[0] >= TOLERANCE_S
         ]
@@ -246,8 +255,11 @@ class ExampleClips:
         config: DataConfig,
         *,
         clips: int,
+        centred: bool = False,
     ) -> None:
+        """Open the folder; frames come whole, or in a centred box of the clip's aspect."""
         self.examples, self.spec, self.num_clips = tuple(examples), spec, clips
+        self._centred = centred
         self._reader = reader_of(data, examples, config, spec)
 
     def __len__(self) -> int:
@@ -260,8 +272,10 @@ class ExampleClips:
             example = self.examples[position]
             starts_s, end_s = example.clips(self.spec, self.num_clips)
             try:
-                whole = Augmentation()
-                clips.append(self._reader.read_several(example.row, starts_s, end_s, whole))
+                box = Augmentation()
+                if self._centred:
+                    box = centre_crop(self._reader.aspect(example.row), self.spec)
+                clips.append(self._reader.read_several(example.row, starts_s, end_s, box))
                 read.append(position)
             except (MediaError, DataError) as error:
                 name = self._reader.name(example.row)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from vatt.errors import DataError
 from vatt.storage import atomic_file, refuse_newer
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1.0"
 FEATURES_FILE = Path("results") / "evaluate-features.npz"  # of a run folder
@@ -93,6 +99,66 @@ class ScoreFile:
             DataError: it is not such a file, or of a newer format.
         """
         return cls(*_load(path, "scores", "true"))
+
+
+class FeatureParts:
+    """Features of many clips on their way into one file.
+
+    What is done lies beside it, in a folder of parts, until all is; a killed process goes on there.
+
+    path: of the file.
+    end: position of the first clip that no part holds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._folder = path, path.with_suffix(".parts")
+        self.end, self._parts = 0, list[dict[str, NDArray[Any]]]()
+        for file in sorted(self._folder.glob("*.safetensors")):
+            first, _, end = file.stem.partition("-")
+            part = _arrays(file) if int(first) == self.end else None
+            if part is None:
+                break
+            self._parts.append(part)
+            self.end = int(end)
+
+    def whole(self) -> dict[str, NDArray[Any]] | None:
+        """What is in the file; None where it is not there, or damaged."""
+        return _arrays(self.path) if self.path.is_file() else None
+
+    def add(self, part: Mapping[str, NDArray[Any]], end: int) -> None:
+        """Write the rows of the clips up to, not including, this position."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self._folder / f"{self.end:09d}-{end:09d}.safetensors") as aside:
+            save_file(dict(part), aside)
+        self._parts.append(dict(part))
+        self.end = end
+
+    def joined(self, last: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        """The rows of all parts, and of the last ones, which are not written."""
+        every = [*self._parts, *last]
+        names = dict.fromkeys(name for part in every for name in part)
+        return {
+            name: np.concatenate([part[name] for part in every if name in part]) for name in names
+        }
+
+    def finish(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write the file, and remove the parts."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.path) as aside:
+            save_file(dict(arrays), aside)
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the parts."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]] | None:
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        logger.warning("%s: damaged (%s); extracting the features again", path, error)
+        return None
 
 
 def _save(

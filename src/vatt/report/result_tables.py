@@ -35,6 +35,8 @@ def retrieval_table(result: Mapping[str, Any]) -> RetrievalTable | None:
     groups: list[list[Row]] = []
     for title, numbers in found.items():
         prefixes = {title: "", "untrained": "random_init_", "chance": "chance_"}
+        if "random_init_R@1" not in numbers:  # of a peer's encoder
+            del prefixes["untrained"]
         if "ceiling_R@1" in numbers:
             prefixes["ceiling"] = "ceiling_"
         groups.append(
@@ -56,7 +58,7 @@ def from_text_table(result: Mapping[str, Any]) -> Table | None:
     groups: list[list[Row]] = [
         [
             (f"{name.removesuffix('_from_text')} ({v['n']:,} clips)", [f"{v[PRETRAINED]:.3f}"]),
-            ("untrained", [f"{v[RANDOM_INIT]:.3f}"]),
+            *([("untrained", [f"{v[RANDOM_INIT]:.3f}"])] if RANDOM_INIT in v else []),
             (f"chance, {v['classes']} classes", [f"{v['chance']:.3f}"]),
         ]
         for name, v in result.items()

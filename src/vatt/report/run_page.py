@@ -117,8 +117,10 @@ def _about(
     """Sizes of the data, the training, the model and its clips."""
     facts: dict[str, str] = {}
     try:
-        info = run.shards_of(run.data.split).info["splits"][run.data.split]
-        facts["trained on"] = f"{info['hours']:.1f} h, {info['videos']:,} videos"
+        folders = run.folders_of(run.data.split).values()
+        infos = [one.info["splits"][run.data.split] for one in folders]
+        hours, videos = (sum(info[name] for info in infos) for name in ("hours", "videos"))
+        facts["trained on"] = f"{hours:.1f} h, {videos:,} videos"
     except DataError:  # evaluated on other shards
         pass
     settings = run.folder / "config.toml"
@@ -184,7 +186,7 @@ def _examples(
 def _some_frames(run: TrainedRun, clips: SplitFeatures, row: int) -> NDArray[np.uint8]:
     """Frames of a clip at their own aspect, uint8 [n, H, W, 3]."""
     clip = clips.clips[row]
-    shards = run.shards_of(clips.split)
+    shards = run.folders_of(clips.split)[clip.folder]
     width, height = (int(shards.column(name)[clip.row]) for name in ("width", "height"))
     share = (np.arange(STRIP_FRAMES) + 0.5) / STRIP_FRAMES
     times_s = clip.start_s + share * run.encoder.spec.duration_s

@@ -9,12 +9,14 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from vatt.any_encoder import open_encoder
+from vatt.contracts import ClipSpec
 from vatt.errors import ConfigError
 from vatt.evaluation.classifiers import LowRankConfig
 from vatt.evaluation.features import split_features
 from vatt.evaluation.protocols import linear_frozen
 from vatt.evaluation.results import ids_hash, write_result
-from vatt.evaluation.trained_run import needs, open_run
+from vatt.evaluation.trained_run import needs, results_of, run_of
 from vatt.public_data.catalogue import DatasetFolder
 from vatt.public_data.choice import DatasetChoice, chosen_folder
 from vatt.public_data.listing import LABEL, roles
@@ -25,8 +27,12 @@ from vatt.public_data.preparing import how_much, shards_for, split_with
 class LinearEvalConfig(DatasetChoice):
     """Evaluate frozen features by classifiers trained on them."""
 
-    run: Positional[Path]
+    run: Positional[Path | None] = None
     """Run folder (or model folder); results/linear-eval.json is written into it."""
+    encoder: str | None = None
+    """In place of a run, a peer's encoder: `package.module:factory`; needs shards and out."""
+    out: Path | None = None
+    """Where results/ is written; the run folder when left out."""
     shards: tuple[Path, ...] = ()
     """Prepared folders with labels; those of the run's config.toml when left out."""
     train_split: str = "train"
@@ -48,7 +54,7 @@ class LinearEvalConfig(DatasetChoice):
     device: str | None = None
 
     def __post_init__(self) -> None:
-        _ = self.public  # checks itself
+        _ = self.public, results_of(self.run, self.encoder, self.out)  # check themselves
         for name in ("few_labels", "draws"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: found {getattr(self, name)}, expected 1 or more")
@@ -75,11 +81,13 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
         DataError: a split has no clips, or too many cannot be decoded.
     """
     about = dict[str, Any]()
+    opened = open_encoder(config.run, config.encoder, config.device)
+    out = results_of(config.run, config.encoder, config.out)
     if config.dataset is not None:
         public = chosen_folder(config)
-        config = on_dataset(config, public)
+        config = on_dataset(config, public, opened.spec, out)
         about = {"dataset": how_much(public, config.dataset_split, config.test_split)}
-    trained = open_run(config.run, shards=config.shards, device=config.device)
+    trained = run_of(opened, config.run, shards=config.shards, out=out)
     parts = linear_frozen.FeaturesOfSplits(
         split_features(trained, config.train_split, at_most=config.train_clips, seed=config.seed),
         split_features(trained, config.val_split, seed=config.seed),
@@ -98,15 +106,15 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
         "protocol": linear_frozen.PROTOCOL,
         "splits": [config.train_split, config.val_split, config.test_split],
         **about,
-        "shards": [str(folder) for folder in trained.data.shards],
+        "shards": [str(one.folder) for one in trained.folders_of(config.test_split).values()],
         "seed": config.seed,
-        "model_hash": trained.model_hash,
+        **trained.about(),
         "low_rank_steps": config.low_rank.steps,
         "ids_hash": ids_hash(clip.id for clip in parts.test.clips),
         **measures,
         "left_out": left_out,
     }
-    path = write_result(config.run, "linear-eval", result)
+    path = write_result(out, "linear-eval", result)
     return LinearEvalResult(
         path=path,
         splits=(config.train_split, config.val_split, config.test_split),
@@ -115,7 +123,9 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
     )
 
 
-def on_dataset(config: LinearEvalConfig, public: DatasetFolder) -> LinearEvalConfig:
+def on_dataset(
+    config: LinearEvalConfig, public: DatasetFolder, spec: ClipSpec, out: Path
+) -> LinearEvalConfig:
     """The same settings, on the shards and labels of a data set, which is prepared if need be.
 
     Where its lists have no validation, settings are chosen by the training clips.
@@ -126,8 +136,8 @@ def on_dataset(config: LinearEvalConfig, public: DatasetFolder) -> LinearEvalCon
     """
     if public.listing.classes is None:
         raise ConfigError(f"dataset: {config.dataset} has captions, expected one with classes")
-    fps, side = needs(config.run)
-    shards = shards_for(config.run, config, public, config.shards, fps=fps, short_side=side)
+    fps, side = needs(spec)
+    shards = shards_for(config.run or out, config, public, config.shards, fps=fps, short_side=side)
     splits = {one for file in public.listing.files for one in roles(file, config.dataset_split)}
     if config.test_split == "test":
         config = replace(config, test_split=split_with(public, config.dataset_split, LABEL))

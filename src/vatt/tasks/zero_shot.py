@@ -4,38 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from tyro.conf import Positional
 
-from vatt.any_encoder import OpenedEncoder, open_encoder
-from vatt.config import CONFIG_FILE, from_values, read_toml, to_values
-from vatt.contracts import ClipSpec, FramePath
+from vatt.any_encoder import open_encoder
+from vatt.config import to_values
 from vatt.data.data_config import DataConfig
 from vatt.encoder import Encoder
-from vatt.errors import ConfigError, DataError
-from vatt.evaluation.examples import ExampleClips, LabelledSpan, find_captioned
-from vatt.evaluation.features import split_features
+from vatt.errors import ConfigError
+from vatt.evaluation.examples import find_captioned
+from vatt.evaluation.features import split_features, window_features
 from vatt.evaluation.protocols import zero_shot_pool
 from vatt.evaluation.protocols.zero_shot_windows import (
     WINDOWS_PROTOCOLS,
     WindowsProtocol,
     embed_texts,
-    embed_video,
-    embed_windows,
     judge_windows,
 )
 from vatt.evaluation.results import write_result
-from vatt.evaluation.trained_run import needs, open_run
+from vatt.evaluation.trained_run import needs, results_of, run_of
 from vatt.public_data.choice import DatasetChoice, chosen_folder, refuse_low
 from vatt.public_data.listing import CAPTION
 from vatt.public_data.preparing import captions_listed, how_much, shards_for, split_with
-from vatt.shards.read import ShardFolder
-from vatt.workers.progress import ProgressBar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +39,7 @@ class ZeroShotConfig(DatasetChoice):
     encoder: str | None = None
     """In its place an encoder of somebody else, `package.module:factory`."""
     out: Path | None = None
-    """Where results go, and shards of a data set; the run folder when left out."""
+    """Where results go; the run folder when left out."""
     protocol: Literal["pool", "vatt", "milnce"] = "pool"
     """pool: one clip of each video, audio and classes, too; vatt (§4.3), milnce: all captions of
     the split and all their videos, by several windows of each."""
@@ -74,12 +66,7 @@ class ZeroShotConfig(DatasetChoice):
             self.public.refuse_kind("video")
         if self.prompts is not None and self.protocol != "pool":
             raise ConfigError(f"prompts: found with protocol {self.protocol}, expected pool")
-        if (self.run is None) == (self.encoder is None):
-            raise ConfigError("run: expected a run folder, or --encoder package.module:factory")
-        if self.encoder is not None and (self.out is None or self.protocol == "pool"):
-            raise ConfigError(
-                "encoder: expected --out FOLDER for its results, and --protocol vatt or milnce"
-            )
+        _ = results_of(self.run, self.encoder, self.out)
         if not 0 <= self.min_peak < 1:
             raise ConfigError(f"min_peak: found {self.min_peak}, expected 0 <= … < 1")
 
@@ -105,35 +92,36 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
     """
     if config.protocol != "pool":
         return by_windows(config, WINDOWS_PROTOCOLS[config.protocol])
-    assert config.run is not None
     prompts = zero_shot_pool.read_prompts(config.prompts) if config.prompts else {}
+    opened = open_encoder(config.run, config.encoder, config.device)
+    out = results_of(config.run, config.encoder, config.out)
     split, shards, about = config.split or "test", config.shards, dict[str, Any]()
     if config.dataset is not None:
         public = chosen_folder(config)
         split = config.split or split_with(public, config.dataset_split, CAPTION)
-        fps, side = needs(config.run)
-        shards = shards_for(config.run, config, public, shards, fps=fps, short_side=side)
+        fps, side = needs(opened.spec)
+        shards = shards_for(config.run or out, config, public, shards, fps=fps, short_side=side)
         about = {"dataset": how_much(public, config.dataset_split, split)}
-    trained = open_run(config.run, shards=shards, device=config.device)
+    trained = run_of(opened, config.run, shards=shards, out=out)
     clips = split_features(trained, split, seed=config.seed)
     measures, left_out = zero_shot_pool.measure(
-        trained.encoder, clips, prompts,
+        opened.encoder, clips, prompts,
         pool=config.pool, min_peak=config.min_peak, seed=config.seed,
     )  # fmt: skip
     result = {
         "protocol": zero_shot_pool.PROTOCOL,
         "split": split,
         **about,
-        "shards": [str(folder) for folder in trained.data.shards],
+        "shards": [str(one.folder) for one in trained.folders_of(split).values()],
         "on_training_videos": trained.on_own_shards and split == trained.data.split,
         "seed": config.seed,
-        "model_hash": trained.model_hash,
+        **trained.about(),
         "clips": len(clips.clips),
         "clips_failed": len(clips.unreadable),
         **measures,
         "left_out": left_out,
     }
-    path = write_result(config.run, "zero-shot", result)
+    path = write_result(out, "zero-shot", result)
     return ZeroShotResult(path=path, split=split, measures=measures, left_out=left_out)
 
 
@@ -151,23 +139,30 @@ def by_windows(config: ZeroShotConfig, protocol: WindowsProtocol) -> ZeroShotRes
     fps, side = (
         (clip.fps, max(clip.height, clip.width)) if own else (protocol.stored_fps, protocol.side)
     )
-    where = config.out or config.run
-    assert where is not None
+    where = results_of(config.run, config.encoder, config.out)
     split, shards, about = config.split or "test", config.shards, dict[str, Any]()
     listed = None
     if config.dataset is not None:
         public = chosen_folder(config)
         split = config.split or split_with(public, config.dataset_split, CAPTION)
-        shards = shards_for(where, config, public, shards, fps=fps, short_side=side)
+        shards = shards_for(config.run or where, config, public, shards, fps=fps, short_side=side)
         about = {"dataset": how_much(public, config.dataset_split, split)}
         listed = captions_listed(public, config.dataset_split, split)
-    data = data_for(config, shards, opened.frame_path, own=own)
-    folders = folders_with(data.shards, split)
-    for folder in folders:
+    trained = run_of(opened, config.run, shards=shards, out=where)
+    if not own:  # from whole frames, not as small as training may have stored them
+        of_training = trained.data
+        data = DataConfig(shards=of_training.shards, workers=of_training.workers)
+        trained = replace(trained, data=data)
+    folders = trained.folders_of(split)
+    for folder in folders.values():
         refuse_low(folder, fps=fps, short_side=side)
-    examples = [(folder, find_captioned(folder, split)) for folder in folders]
-    found, vectors = windows_of(opened, examples, clip, data, protocol.windows)
-    measures = judge_windows(found, vectors, embed_texts(opened, found))
+    examples = [(one, find_captioned(one, split, folder=name)) for name, one in folders.items()]
+    windows = window_features(
+        trained, examples, windows=protocol.windows, modalities=("video",), spec=clip
+    )
+    spans = [one for _, part in examples for one in part]
+    found = [spans[position] for position in windows.positions.tolist()]
+    measures = judge_windows(found, windows.of("video_vt"), embed_texts(opened, found))
     expected = listed or sum(len(one.labels) for _, part in examples for one in part)
     for numbers in measures.values():
         numbers["captions_expected"] = expected
@@ -182,7 +177,7 @@ def by_windows(config: ZeroShotConfig, protocol: WindowsProtocol) -> ZeroShotRes
         "split": split,
         "pool": pool,
         **about,
-        "shards": [str(folder.folder) for folder in folders],
+        "shards": [str(folder.folder) for folder in folders.values()],
         "windows": protocol.windows,
         "clip": to_values(clip),
         "encoder": opened.name,
@@ -193,71 +188,3 @@ def by_windows(config: ZeroShotConfig, protocol: WindowsProtocol) -> ZeroShotRes
     return ZeroShotResult(
         path=path, split=split, pool=pool, differs=differs, measures=measures, left_out={}
     )
-
-
-def data_for(
-    config: ZeroShotConfig, shards: Sequence[Path], path: FramePath, *, own: bool
-) -> DataConfig:
-    """How clips are read: as in training where they are as there, else from whole frames.
-
-    Raises:
-        ConfigError: there are no shards.
-    """
-    data, settings = DataConfig(workers=0), (config.run or Path()) / CONFIG_FILE
-    if config.run is not None and settings.is_file():
-        trained = from_values(DataConfig, read_toml(settings)["data"], where=str(settings))
-        shards = shards or trained.shards
-        data = trained if own else data
-    elif own:
-        data = replace(
-            data, decode=path.decode, decode_size=path.decode_size, frame_step=path.frame_step
-        )
-    if not shards:
-        raise ConfigError("shards: found none; give --shards FOLDER, or --dataset and its folder")
-    return replace(data, shards=tuple(shards))
-
-
-def folders_with(shards: Sequence[Path], split: str) -> list[ShardFolder]:
-    """The shard folders that have a split.
-
-    Raises:
-        DataError: none has it.
-    """
-    folders = [ShardFolder.open(folder) for folder in shards]
-    found = [one for one in folders if split in one.info["splits"]]
-    if not found:
-        there = "; ".join(f"{one.folder} has {', '.join(sorted(one.info['splits']))}"
-                          for one in folders)  # fmt: skip
-        raise DataError(f"no video in split {split!r}; {there}: choose one with --split")
-    return found
-
-
-def windows_of(
-    opened: OpenedEncoder,
-    examples: Sequence[tuple[ShardFolder, list[LabelledSpan]]],
-    clip: ClipSpec,
-    data: DataConfig,
-    windows: int,
-) -> tuple[list[LabelledSpan], NDArray[np.float32]]:
-    """The captioned stretches of all folders that could be read, and their windows' embeddings.
-
-    Raises:
-        DataError: too many cannot be read.
-    """
-    read, parts = list[LabelledSpan](), list[NDArray[np.float32]]()
-    for folder, spans in examples:
-        source = ExampleClips(folder, spans, clip, data, clips=windows)
-        with ProgressBar("windows", len(spans)) as bar:
-            part = embed_windows(
-                partial(embed_video, opened), source, antialias=opened.frame_path.antialias,
-                device=opened.device, workers=data.workers, done=bar.update,
-            )  # fmt: skip
-        lost = len(spans) - len(part.positions)
-        if lost > data.max_bad_fraction * len(spans):
-            raise DataError(
-                f"{folder.folder}: {lost} of {len(spans)} captioned stretches cannot be read, "
-                f"expected at most {data.max_bad_fraction:.0%}; first: {part.unreadable[0].reason}"
-            )
-        read += [spans[position] for position in part.positions.tolist()]
-        parts.append(part.vectors)
-    return read, np.concatenate(parts)

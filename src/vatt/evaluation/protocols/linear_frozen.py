@@ -1,8 +1,8 @@
 """Protocol "linear-frozen": classifiers on the features of frozen backbones (§4.3, §4.4.5).
 
 Fitted on training videos, settings chosen on validation videos, tested once on test videos. Beside
-the trained network: the same one before training, one that is given a still frame, and the most
-frequent class. All accuracies are balanced (the mean over classes) and in [0, 1].
+the trained network: the same one before training and one that is given a still frame, both of ours
+only; and the most frequent class. All accuracies are balanced (the mean over classes), in [0, 1].
 """
 
 from __future__ import annotations
@@ -27,15 +27,11 @@ from vatt.evaluation.classifiers import (
     majority,
     nearest_neighbours,
 )
-from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, STILL_FRAME, SplitFeatures
+from vatt.evaluation.features import SplitFeatures
 from vatt.evaluation.results import Measure, take
 
 PROTOCOL = "linear-frozen"
 Modality = Literal["video", "audio"]
-NETWORKS = {
-    "video": (PRETRAINED, RANDOM_INIT, STILL_FRAME),
-    "audio": (PRETRAINED, RANDOM_INIT),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ def all_labels(
     """
     numbers: Measure = {}
     settings: dict[str, Any] = {}
-    for network in NETWORKS[modality]:
+    for network in parts.train.networks(f"{modality}_features"):
         splits = parts.labelled(column, modality, network)
         verdicts = classify(splits, config, seed=seed)
         numbers[network] = {name: verdict.test for name, verdict in verdicts.items()}
@@ -130,7 +126,7 @@ def with_few_labels(
         DataError: a split has no clip with this label, or only one class.
     """
     numbers: Measure = {}
-    for network in NETWORKS[modality]:
+    for network in parts.train.networks(f"{modality}_features"):
         splits = parts.labelled(column, modality, network)
         drawn = [few(splits, count, seed=seed * draws + draw) for draw in range(draws)]
         verdicts = [classify(part, config, seed=seed) for part in drawn]

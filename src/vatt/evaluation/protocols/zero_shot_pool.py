@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vatt.any_encoder import PeerEncoder
 from vatt.encoder import Encoder
 from vatt.errors import DataError
 from vatt.evaluation.features import PRETRAINED, RANDOM_INIT, SplitFeatures, untrained
@@ -36,7 +37,7 @@ Prompts = Mapping[str, Mapping[str, Sequence[str]]]  # label column â†’ class â†
 
 
 def measure(
-    encoder: Encoder,
+    encoder: Encoder | PeerEncoder,
     clips: SplitFeatures,
     prompts: Prompts,
     *,
@@ -47,7 +48,7 @@ def measure(
     """All measures of the protocol, and the reasons of those that the data has too little for.
 
     Args:
-        encoder: the trained model.
+        encoder: the trained model, or a peer's; that has no network before training beside it.
         clips: features of the clips to evaluate.
         prompts: enable classification by text.
         pool: most clips to retrieve from.
@@ -57,13 +58,12 @@ def measure(
     Raises:
         DataError: the prompts do not fit the labels.
     """
-    random_init = untrained(encoder.module.config, seed=seed).to(encoder.device)
-    encoders = {
-        PRETRAINED: encoder,
-        RANDOM_INIT: Encoder(
+    encoders: dict[str, Encoder | PeerEncoder] = {PRETRAINED: encoder}
+    if isinstance(encoder, Encoder):
+        random_init = untrained(encoder.module.config, seed=seed).to(encoder.device)
+        encoders[RANDOM_INIT] = Encoder(
             random_init, encoder.spec, encoder.tokenizer, encoder.folder, encoder.frame_path
-        ),
-    }
+        )
     audible = partial(audio_and_video, clips, size=pool, min_peak=min_peak, seed=seed)
     measures, left_out = take(
         {
@@ -78,7 +78,7 @@ def measure(
 
 
 def text_to_video(
-    encoders: Mapping[str, Encoder], clips: SplitFeatures, *, size: int, seed: int
+    encoders: Mapping[str, Encoder | PeerEncoder], clips: SplitFeatures, *, size: int, seed: int
 ) -> Measure:
     """Find the clip that a caption was given to, among clips with other captions.
 
@@ -89,22 +89,39 @@ def text_to_video(
     captions = [clips.captions[row] for row in pool.rows]
     scores = {
         network: similarities(
-            encoder.encode_text(captions).vt.cpu().numpy(),
+            text_rows(encoder, captions),
             clips.of(network, "video_vt")[pool.rows],
         )
         for network, encoder in encoders.items()
     }
     said, facts = clips.labels("said")[pool.rows], clips.labels("facts")[pool.rows]
+    unknown = encoders[PRETRAINED].encode_text(captions).unknown
     return {
         **compared(scores, pool),
         **(ceiling(said.tolist(), facts.tolist()) if all(facts) else {}),
-        "unknown_words": float(encoders[PRETRAINED].encode_text(captions).unknown.mean()),
+        **({} if unknown is None else {"unknown_words": float(unknown.mean())}),
         "clips_sharing_a_text": num_sharing(model_texts(encoders[PRETRAINED], clips.captions)),
         "ids_hash": ids_hash(clips.clips[row].id for row in pool.rows),
     }
 
 
-def caption_pool(encoder: Encoder, clips: SplitFeatures, size: int, *, seed: int) -> RetrievalPool:
+def text_rows(encoder: Encoder | PeerEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
+    """Unit rows of texts [N, E_vt].
+
+    Raises:
+        DataError: the encoder gives none.
+    """
+    if isinstance(encoder, PeerEncoder) and "text" not in encoder.has:
+        raise DataError("the encoder takes no text")
+    vt = encoder.encode_text(texts).vt
+    if vt is None:
+        raise DataError("the encoder gives no vt of texts")
+    return vt.cpu().numpy()
+
+
+def caption_pool(
+    encoder: Encoder | PeerEncoder, clips: SplitFeatures, size: int, *, seed: int
+) -> RetrievalPool:
     """Clips to find by their captions: one for each text that the model can tell apart.
 
     Raises:
@@ -114,12 +131,13 @@ def caption_pool(encoder: Encoder, clips: SplitFeatures, size: int, *, seed: int
     return draw_pool(one_clip_per_text(texts, seed=seed), size, seed=seed)
 
 
-def model_texts(encoder: Encoder, captions: Sequence[str]) -> Sequence[str]:
+def model_texts(encoder: Encoder | PeerEncoder, captions: Sequence[str]) -> Sequence[str]:
     """The captions as the model sees them; "" where there is none.
 
-    Texts that differ in case, punctuation or unknown words only become equal.
+    Texts that differ in case, punctuation or unknown words only become equal. How a peer's encoder
+    reads them is not known: they stay as they are.
     """
-    if encoder.tokenizer is None:
+    if isinstance(encoder, PeerEncoder) or encoder.tokenizer is None:
         return captions
     rows = encoder.tokenizer.encode(captions, encoder.spec.words).tolist()
     return [" ".join(map(str, row)) if row[0] else "" for row in rows]
@@ -147,7 +165,7 @@ def audio_and_video(
         network: similarities(
             clips.of(network, queries)[pool.rows], clips.of(network, items)[pool.rows]
         )
-        for network in (PRETRAINED, RANDOM_INIT)
+        for network in clips.networks(items)
     }
     return {
         **compared(scores, pool),
@@ -157,17 +175,18 @@ def audio_and_video(
 
 
 def compared(scores: Mapping[str, NDArray[np.float32]], pool: RetrievalPool) -> Measure:
-    """Recalls of the trained network, with chance and the untrained one beside."""
+    """Recalls of the trained network, with chance and the untrained one, if any, beside."""
     beside = {
         f"random_init_{name}": value
-        for name, value in judge(scores[RANDOM_INIT], pool).items()
+        for network in scores.keys() & {RANDOM_INIT}
+        for name, value in judge(scores[network], pool).items()
         if name in RETRIEVAL_MEASURES
     }
     return judge(scores[PRETRAINED], pool) | beside
 
 
 def label_from_text(
-    encoders: Mapping[str, Encoder],
+    encoders: Mapping[str, Encoder | PeerEncoder],
     clips: SplitFeatures,
     column: str,
     sentences: Mapping[str, Sequence[str]],
@@ -192,9 +211,9 @@ def label_from_text(
     return accuracy | {"chance": 1 / len(names), "n": len(rows), "classes": len(names)}
 
 
-def class_vector(encoder: Encoder, sentences: Sequence[str]) -> NDArray[np.float32]:
+def class_vector(encoder: Encoder | PeerEncoder, sentences: Sequence[str]) -> NDArray[np.float32]:
     """Mean of the sentences' unit rows [E_vt], of length one again."""
-    return unit_rows(encoder.encode_text(sentences).vt.mean(0).cpu().numpy())
+    return unit_rows(text_rows(encoder, sentences).mean(0))
 
 
 def read_prompts(path: Path) -> Prompts:

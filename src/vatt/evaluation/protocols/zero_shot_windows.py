@@ -8,7 +8,7 @@ are expectations over ties; right is the own video only, also where another has 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,13 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vatt.any_encoder import OpenedEncoder
-from vatt.contracts import Batch, ClipSpec, UnreadableClip
-from vatt.data.augment import apply
-from vatt.data.loader import Loader
-from vatt.devices import autocast
-from vatt.encoder import Encoder
+from vatt.contracts import ClipSpec
 from vatt.errors import ConfigError, DataError
-from vatt.evaluation.examples import ExampleClips, LabelledSpan
+from vatt.evaluation.examples import LabelledSpan
 from vatt.evaluation.metrics import rank_relevant, recalls
 from vatt.evaluation.results import Measure, ids_hash
 from vatt.evaluation.retrieval import similarities
@@ -90,65 +86,6 @@ MILNCE = WindowsProtocol(
 WINDOWS_PROTOCOLS = {one.name: one for one in (VATT, MILNCE)}
 
 
-@dataclass(frozen=True, slots=True)
-class WindowVectors:
-    """Embeddings of videos.
-
-    positions: int [N], ascending, those of the examples that could be read; vectors: float32
-    [N, V, E] of their V windows; unreadable: the others.
-    """
-
-    positions: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-    unreadable: Sequence[UnreadableClip]
-
-
-def embed_windows(
-    embed: Callable[[Tensor], Tensor],
-    source: ExampleClips,
-    *,
-    antialias: bool,
-    device: torch.device,
-    workers: int | None = 0,
-    done: Callable[[int], None] = lambda _: None,
-) -> WindowVectors:
-    """Embeddings of all windows of all examples; each example is decoded once.
-
-    Args:
-        embed: frames [B, T, H, W, 3] in [-1, 1] → [B, E] in the vt space.
-        source: the examples and their windows.
-        antialias: when frames are resized.
-        device: where they are.
-        workers: processes that read.
-        done: is told how many examples are.
-    """
-    size = max(1, CLIPS_AT_ONCE // source.num_clips)
-    loader = Loader(source, range(0, len(source), size), size, workers=workers, device=device)
-    positions, vectors = list[int](), list[Tensor]()
-    for batch in loader:
-        with torch.inference_mode():
-            rows = embed(_frames(batch, source, antialias=antialias)).float().cpu()
-        vectors.append(rows.view(len(batch), source.num_clips, -1))
-        positions += batch.positions
-        done(len(positions))
-    if not positions:
-        raise DataError(
-            f"retrieval: none of {len(source)} captioned stretches could be read, first: "
-            f"{loader.unreadable[0].reason}"
-        )
-    return WindowVectors(
-        np.array(positions, np.int64), torch.cat(vectors).numpy(), loader.unreadable
-    )
-
-
-def _frames(batch: Batch, source: ExampleClips, *, antialias: bool) -> Tensor:
-    """Frames of all windows of a batch, [B × V, T, H, W, 3]."""
-    spec, number = source.spec, source.num_clips
-    joined = replace(spec, frames=spec.frames * number)
-    frames = apply(batch, joined, antialias=antialias).frames
-    return frames.reshape(len(batch) * number, spec.frames, *frames.shape[2:])
-
-
 def judge_windows(
     examples: Sequence[LabelledSpan], vectors: NDArray[np.float32], texts: NDArray[np.float32]
 ) -> dict[str, Measure]:
@@ -191,20 +128,6 @@ def _measure(
         "n": len(scores),
         **about,
     }
-
-
-def embed_video(opened: OpenedEncoder, frames: Tensor) -> Tensor:
-    """Frames [B, T, H, W, 3] → rows in the vt space [B, E]: of ours before they are made unit.
-
-    Raises:
-        ConfigError: the encoder has no such space.
-    """
-    encoder = opened.encoder
-    if isinstance(encoder, Encoder):
-        with autocast(opened.frame_path.autocast, opened.device):
-            rows: Tensor = encoder.module.heads.video(encoder.module.video_features(frames))[1]
-        return rows
-    return _vt(encoder.encode_video(frames), opened.name)
 
 
 def embed_texts(opened: OpenedEncoder, examples: Sequence[LabelledSpan]) -> NDArray[np.float32]:
