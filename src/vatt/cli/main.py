@@ -111,6 +111,12 @@ COMMANDS = {
         "LinearEvalConfig",
         "classifiers on frozen features, beside an untrained network and chance",
     ),
+    "reproduce": Command(
+        "vatt.reproduce.paper_beside_ours",
+        "ReproduceConfig",
+        "a table of the paper on the data sets in a folder: its rows beside ours, or what it needs",
+        resumes=True,
+    ),
     "report": Command(
         "vatt.tasks.report",
         "ReportConfig",
