@@ -85,6 +85,8 @@ def test_each_labelled_span_is_an_example_with_the_labels_that_hold_in_its_middl
 def test_one_class_alone_and_other_classes_are_refused():
     with pytest.raises(DataError, match="found one class, 'a'"):
         class_names([span()], several=False)
+    with pytest.raises(DataError, match="found none, expected 2 classes"):
+        class_names([], several=False)
     refuse_other_classes(("a", "b", "c"), ("a", "c"), "here")  # one that does not occur is none
     with pytest.raises(DataError, match=r"first 'd'; .*at class 1: the model has 'b'.* have 'd'"):
         refuse_other_classes(("a", "b"), ("a", "d"), "here")

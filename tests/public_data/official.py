@@ -53,12 +53,12 @@ def wave(seconds: float = 1.0, hertz: float = 440.0) -> bytes:
 
 
 @cache
-def image(codec: str = "mjpeg", pixels: str = "yuvj420p") -> bytes:
+def image(codec: str = "mjpeg", pixels: str = "yuvj420p", shade: int = 90) -> bytes:
     """A small still image."""
     encoder: Any = av.CodecContext.create(codec, "w")
     encoder.width = encoder.height = 16
     encoder.pix_fmt, encoder.time_base = pixels, Fraction(1)
-    frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 90, np.uint8), format="rgb24")
+    frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), shade, np.uint8), format="rgb24")
     packets = [*encoder.encode(frame.reformat(format=pixels)), *encoder.encode()]
     return b"".join(bytes(packet) for packet in packets)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vatt.report.figures import Points
-from vatt.report.result_tables import finetuned_table
+from vatt.report.result_tables import finetuned_table, paper_comparison
 from vatt.report.run_page import pair_similarities
 
 
@@ -34,3 +34,24 @@ def test_classifiers_are_shown_by_the_mean_over_classes_with_what_was_not_evalua
         [("tag (9 clips): mean_ap", ["0.250"])],
     ]
     assert finetuned_table([]) is None
+
+
+def test_a_table_of_the_paper_is_shown_below_what_was_measured_and_says_of_how_many_files():
+    found = paper_comparison({
+        "table": "table7", "title": "Retrieval", "differs": ["model: tiny"],
+        "rows": {"VATT-MBS": {"R@10": 45.5, "MedR": 13}, "ours": {"R@10": None, "MedR": 9.5}},
+        "data": [
+            {"dataset": "msrvtt", "state": "done", "units": "captions", "n_evaluated": 879,
+             "n_expected": 1000, "differs": ["files: 879"]},
+            {"dataset": "youcook2", "state": "not there: no folder", "units": "captions",
+             "n_evaluated": 0, "n_expected": 0, "differs": []},
+        ],
+    })  # fmt: skip
+    assert found is not None
+    assert found.title == "Table 7: Retrieval"
+    assert found.table.groups == [[("ours", ["–", "9.5"]), ("VATT-MBS", ["45.5", "13"])]]
+    assert found.counts == {
+        "msrvtt": "879 of 1,000 captions", "youcook2": "not there: no folder",
+    }  # fmt: skip
+    assert found.differs == ["model: tiny", "files: 879"]
+    assert paper_comparison(None) is None

@@ -126,9 +126,10 @@ def test_a_table_is_filled_from_what_is_there_and_not_measured_twice(tmp_path, p
 
 def test_a_dry_run_says_what_is_needed_and_prints_commands_that_can_be_typed(tmp_path, tiny):
     kinetics(tmp_path / "data" / "kinetics400")
+    (tmp_path / "small.toml").write_text(SMALL)
     config = ReproduceConfig(
         table="table2", model=tiny.run, dataset_dir=tmp_path / "data", dry_run=True,
-        out=tmp_path / "out",
+        out=tmp_path / "out", recipe=tmp_path / "small.toml",
     )  # fmt: skip
     plan = run(config)
     assert isinstance(plan, ReproducePlan)
@@ -198,8 +199,8 @@ def imagenet(folder: Path) -> None:
             for at in range(2):
                 path = folder / split / wnid / f"{split}{number}{at}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(official.image("png", "rgb24") + bytes([at, number]) * 8
-                                 + split.encode())  # fmt: skip
+                shade = 90 + 40 * number + 9 * at + 3 * (split == "val")
+                path.write_bytes(official.image("png", "rgb24", shade))
 
 
 def youcook2(folder: Path) -> None:

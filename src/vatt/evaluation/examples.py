@@ -186,7 +186,8 @@ def class_names(examples: Sequence[LabelledSpan], *, several: bool) -> tuple[str
         refuse_several(examples)
     names = sorted({name for example in examples for name in example.labels})
     if len(names) < 2:
-        raise DataError(f"labels: found one class, {names[0]!r}, expected 2 or more")
+        found = f"one class, {names[0]!r}" if names else "none"
+        raise DataError(f"labels: found {found}, expected 2 classes or more")
     return tuple(names)
 
 

@@ -106,3 +106,34 @@ def finetuned_table(results: Sequence[Mapping[str, Any]]) -> Table | None:
         first, *others = [(name, [f"{value:.3f}"]) for name, value in numbers.items()]
         groups.append([(f"{result['label']} ({count} clips): {first[0]}", first[1]), *others])
     return Table(["", "accuracy"], groups) if groups else None
+
+
+@dataclass(frozen=True, slots=True)
+class PaperComparison:
+    """A table of the paper beside ours; counts: data set → n evaluated of n expected."""
+
+    title: str
+    table: Table
+    counts: Mapping[str, str]
+    differs: Sequence[str]
+
+
+def paper_comparison(result: Mapping[str, Any] | None) -> PaperComparison | None:
+    """What `vatt reproduce` filled of a table of the paper; None if nothing."""
+    if result is None:
+        return None
+    rows: list[Row] = [
+        (name, ["–" if value is None else f"{value:.4g}" for value in row.values()])
+        for name, row in result["rows"].items()
+    ]
+    columns = next(iter(result["rows"].values()))
+    return PaperComparison(
+        title=f"{result['table'].replace('table', 'Table ')}: {result['title']}",
+        table=Table(["", *columns], [sorted(rows, key=lambda row: row[0].startswith("VATT"))]),
+        counts={
+            one["dataset"]: f"{one['n_evaluated']:,} of {one['n_expected']:,} {one['units']}"
+            if one["state"] == "done" else one["state"]
+            for one in result["data"]
+        },
+        differs=[*result["differs"], *(said for one in result["data"] for said in one["differs"])],
+    )  # fmt: skip

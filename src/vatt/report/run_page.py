@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from vatt.report.result_tables import (
     finetuned_table,
     from_text_table,
     linear_table,
+    paper_comparison,
     retrieval_table,
 )
 from vatt.report.training_curve import read_metrics
@@ -96,6 +99,7 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
         linear=linear_table(linear_eval or {}),
         finetuned=finetuned_table(tuned),
         finetuned_videos=sorted({run.videos_of(result["split"]) for result in tuned}),
+        of_paper=[one for one in map(paper_comparison, _reproduced(run.folder)) if one],
         left_out=(zero_shot or {}).get("left_out", {}) | (linear_eval or {}).get("left_out", {}),
         curves=training_curves,
         examples=examples,
@@ -140,6 +144,12 @@ def _about(
         "audio": f"{spec.sample_rate_hz / 1000:g} kHz",
         f"{config.split} clips": f"{len(clips.clips):,}",
     }
+
+
+def _reproduced(run: Path) -> Iterator[dict[str, Any] | None]:
+    """What `vatt reproduce` wrote, table by table."""
+    for path in sorted((run / "results").glob("reproduce-table*.json")):
+        yield read_result(run, path.stem)
 
 
 def _examples(

@@ -98,7 +98,7 @@ def task_flops(data: TaskData, judged: Judged, recipe: Recipe) -> float | None:
     if judged.model is None:
         return None
     model, clip, _ = read_settings(model_folder(judged.model))
-    settings = settings_of(data, judged, recipe, data.task.splits[0])
+    settings = settings_of(data, judged, recipe)
     if not isinstance(model, ModelConfig):
         return None
     if "finetune" in settings:

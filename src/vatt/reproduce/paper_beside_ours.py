@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from tyro.conf import Positional
@@ -189,15 +188,15 @@ def run(config: ReproduceConfig) -> ReproduceResult | ReproducePlan:
     found = [find_data(task, config.dataset_dir) for task in config.paper.tasks]
     if config.dry_run:
         return plan(config, judged, found, recipe)
-    done = [runs_of(data, judged, recipe, config.paper.number) for data in found]
+    done = [run_of(data, judged, recipe, config.paper.number) for data in found]
     outcomes = [outcome_of(data, *one) for data, one in zip(found, done, strict=True)]
     rows = {name: dict(zip(config.paper.columns, values, strict=True))
             for name, values in config.paper.rows.items()}  # fmt: skip
     for name, key in ours_of(config).items():
         rows[name] = {
             column: value
-            for data, (runs, _) in zip(found, done, strict=True)
-            for column, value in values_of(data, runs, key).items()
+            for data, (one, _) in zip(found, done, strict=True)
+            for column, value in values_of(data, one, key).items()
         }
     content: dict[str, Any] = {
         "table": config.table,
@@ -230,50 +229,46 @@ def opened(config: ReproduceConfig) -> Judged:
     )
 
 
-def runs_of(
+def run_of(
     data: TaskData, judged: Judged, recipe: Recipe, table: int
-) -> tuple[list[TaskRun], str]:
-    """The task on each of its splits, and what became of it.
-
-    An error in one data set leaves the others to be run.
-    """
+) -> tuple[TaskRun | None, str]:
+    """The task, and what became of it; an error leaves the other data sets to be run."""
     if data.found is None:
-        return [], f"not there: {data.reason}"
-    runs = list[TaskRun]()
-    for number in data.task.splits:
-        try:
-            runs.append(run_task(data, judged, recipe, number, table=table))
-        except VattError as error:
-            logger.warning("%s: %s", data.task.dataset, error)
-            several = f" in split {number}" if len(data.task.splits) > 1 else ""
-            return runs, f"failed{several}: {error}"
-    return runs, "done"
+        return None, f"not there: {data.reason}"
+    try:
+        return run_task(data, judged, recipe, table=table), "done"
+    except VattError as error:
+        logger.warning("%s: %s", data.task.dataset, error)
+        return None, f"failed: {error}"
 
 
-def values_of(data: TaskData, runs: Sequence[TaskRun], key: str) -> dict[str, float | None]:
-    """Column → the mean over all splits, in the units of the paper; None unless all are there."""
-    values = dict[str, float | None]()
-    for column, measure in zip(data.task.columns, data.task.measures.values(), strict=True):
-        each = [run.rows.get(key, {}).get(measure) for run in runs]
-        known = [one for one in each if one is not None]
-        whole = bool(known) and len(known) == len(data.task.splits)
-        values[column] = mean(known) * (100 if measure in SHARES else 1) if whole else None
-    return values
+def values_of(data: TaskData, run: TaskRun | None, key: str) -> dict[str, float | None]:
+    """Column → our number, in the units of the paper; None where there is none."""
+    numbers = {} if run is None else run.rows.get(key, {})
+    return {
+        column: numbers[measure] * (100 if measure in SHARES else 1) if measure in numbers else None
+        for column, measure in zip(data.task.columns, data.task.measures.values(), strict=True)
+    }
 
 
-def outcome_of(data: TaskData, runs: Sequence[TaskRun], state: str) -> TaskOutcome:
+def outcome_of(data: TaskData, run: TaskRun | None, state: str) -> TaskOutcome:
     """What became of a data set."""
-    differs = [*data.differences(), *(said for run in runs for said in run.differs)]
-    pool, n = data.task.pool, sum(run.n_evaluated for run in runs)
-    if runs and pool is not None and abs(n - pool) > 0.02 * pool:
-        differs.append(f"pool: {n:,} {data.task.units}, in the paper about {pool:,}: a recall "
-                       "falls as its pool grows")  # fmt: skip
+    scratch = " from scratch" if data.scratch else ""
+    differs = data.differences()
+    if run is not None:
+        differs += run.differs
+        pool, n = data.task.pool, run.n_evaluated
+        if pool is not None and abs(n - pool) > 0.02 * pool:
+            differs.append(
+                f"pool: {n:,} {data.task.units}, in the paper about {pool:,}: a recall falls as "
+                "its pool grows"
+            )
     return TaskOutcome(
-        dataset=" ".join((data.task.dataset, *(["from scratch"] if data.scratch else []))),
+        dataset=f"{data.task.dataset}{scratch}",
         state=state,
         units=data.task.units,
-        n_evaluated=n,
-        n_expected=sum(run.n_expected for run in runs),
+        n_evaluated=0 if run is None else run.n_evaluated,
+        n_expected=0 if run is None else run.n_expected,
         differs=list(dict.fromkeys(differs)),
         notes=data.task.said,
     )

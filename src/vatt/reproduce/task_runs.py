@@ -1,17 +1,17 @@
-"""One task of a table on one split, by the commands that users have; what is done is kept."""
+"""One task of a table, by the commands that users have; what is done is kept."""
 
 from __future__ import annotations
 
 import json
 import logging
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vatt.config import flatten, from_values, merge, to_values
-from vatt.evaluation.features import PRETRAINED
+from vatt.errors import DataError
 from vatt.evaluation.results import ids_hash
 from vatt.presets import FINETUNE_PRESETS
 from vatt.reproduce.table_data import TaskData
@@ -45,7 +45,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRun:
-    """What a task measured on one split.
+    """What a task measured, the mean over its splits.
 
     rows: row of ours ("" where there is one) → measures by our names.
     n_evaluated, n_expected: of `units` of the task.
@@ -58,17 +58,11 @@ class TaskRun:
     differs: Sequence[str]
 
 
-def settings_of(
-    data: TaskData, judged: Judged, recipe: Recipe, number: int
-) -> dict[str, dict[str, Any]]:
+def settings_of(data: TaskData, judged: Judged, recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Command → the settings that it is given, of the commands that the task needs."""
     common = {"dataset": data.task.dataset, "dataset_dir": str(data.folder)}
     if (kind := data.task.kind) != "finetune" or judged.encoder is not None:
-        own = {
-            "device": judged.device,
-            "dataset_split": number,
-            "out": str(folder_of(data, judged)),
-        }
+        own = {"device": judged.device, "out": str(folder_of(data, judged))}
         own |= {"run": None if judged.model is None else str(judged.model)}
         name = "linear-eval" if kind == "finetune" else kind
         protocol = "paper" if kind == "finetune" else data.task.recipe
@@ -103,38 +97,34 @@ def evaluate_config(settings: Mapping[str, Mapping[str, Any]]) -> EvaluateConfig
 
 
 def commands(data: TaskData, judged: Judged, recipe: Recipe) -> list[str]:
-    """The task as command lines, of each split."""
+    """The task as command lines."""
     found = []
-    for number in data.task.splits:
-        for command, settings in settings_of(data, judged, recipe, number).items():
-            preset = f" --preset {data.task.recipe}" if command == "finetune" else ""
-            base = FINETUNE_PRESETS[data.task.recipe]() if preset else {}
-            before = flatten(base)
-            given = {
-                key: value
-                for key, value in flatten(settings).items()
-                if value is not None and before.get(key) != value
-            }
-            run = given.pop("run", None)
-            words = [shlex.quote(str(run))] * (run is not None)
-            for key, value in given.items():
-                words += [f"--{key}"] if value is True else [f"--{key}", shlex.quote(str(value))]
-            found.append(" ".join((f"vatt {command}{preset}", *words)))
+    for command, settings in settings_of(data, judged, recipe).items():
+        preset = f" --preset {data.task.recipe}" if command == "finetune" else ""
+        before = flatten(FINETUNE_PRESETS[data.task.recipe]()) if preset else {}
+        given = {
+            key: value
+            for key, value in flatten(settings).items()
+            if value is not None and before.get(key) != value
+        }
+        run = given.pop("run", None)
+        words = [shlex.quote(str(run))] * (run is not None)
+        for key, value in given.items():
+            words += [f"--{key}"] if value is True else [f"--{key}", shlex.quote(str(value))]
+        found.append(" ".join((f"vatt {command}{preset}", *words)))
     return found
 
 
-def changed(data: TaskData, recipe: Recipe) -> list[str]:
-    """What a recipe file changes, each a sentence."""
+def changed(data: TaskData, recipe: Recipe, commands: Iterable[str]) -> list[str]:
+    """What a recipe file changes of what these commands are given, each a sentence."""
+    paper = dict[str, Any]()
+    if "finetune" in commands:
+        own = {"out": ".", "start_from": ".", "src": ["."]}
+        values = merge(FINETUNE_PRESETS[data.task.recipe](), own)
+        paper = flatten(to_values(from_values(FinetuneConfig, values, where="preset")))
     said = []
-    paper = flatten(
-        to_values(from_values(
-            FinetuneConfig,
-            merge(FINETUNE_PRESETS[data.task.recipe](), {"out": ".", "start_from": "."}),
-            where="preset",
-        ))
-    ) if data.task.kind == "finetune" else {}  # fmt: skip
-    for command, settings in recipe.items():
-        for key, value in flatten(settings).items():
+    for command in commands:
+        for key, value in flatten(recipe.get(command, {})).items():
             before = paper.get(key) if command == "finetune" else None
             if value != before:
                 beside = "" if before is None else f", by the paper's recipe {before}"
@@ -142,17 +132,17 @@ def changed(data: TaskData, recipe: Recipe) -> list[str]:
     return said
 
 
-def run_task(data: TaskData, judged: Judged, recipe: Recipe, number: int, *, table: int) -> TaskRun:
+def run_task(data: TaskData, judged: Judged, recipe: Recipe, *, table: int) -> TaskRun:
     """Measure, or take what was measured before with the same model, files and settings.
 
     Raises:
         VattError: whatever the commands raise.
     """
     assert data.found is not None
-    settings = settings_of(data, judged, recipe, number)
+    settings = settings_of(data, judged, recipe)
     files = (one.path for one in data.found.matches if one is not None)
     identity = ids_hash([judged.hash, json.dumps(settings, sort_keys=True, default=str), *files])
-    path = judged.out / f"table{table}" / f"{folder_of(data, judged).name}-{number}.json"
+    path = judged.out / f"table{table}" / f"{folder_of(data, judged).name}.json"
     before = _read(path)
     if before.get("identity") == identity:
         logger.info("%s: done before (%s)", data.task.dataset, path)
@@ -177,7 +167,7 @@ def _finetuned(data: TaskData, settings: Mapping[str, dict[str, Any]], recipe: R
     config = finetune_config(settings)
     finetune.run(config)
     result = evaluate.run(evaluate_config(settings))
-    differs = changed(data, recipe)
+    differs = changed(data, recipe, settings)
     if result.skipped_in_preparation:
         differs.append(f"files that could not be prepared: {result.skipped_in_preparation:,}")
     listed, _ = data.count(result.split)
@@ -199,7 +189,7 @@ def _retrieved(data: TaskData, settings: Mapping[str, dict[str, Any]], recipe: R
         rows={"": {name: float(numbers[name]) for name in data.task.measures.values()}},
         n_evaluated=numbers["captions"],
         n_expected=data.captions(result.split)[0],
-        differs=[*changed(data, recipe), *result.differs],
+        differs=[*changed(data, recipe, settings), *result.differs],
     )
 
 
@@ -207,13 +197,20 @@ def _linear(data: TaskData, settings: Mapping[str, dict[str, Any]], recipe: Reci
     """`vatt linear-eval --protocol …`."""
     config = from_values(LinearEvalConfig, settings["linear-eval"], where="reproduce: linear-eval")
     result = linear_eval.run(config)
-    name = next(iter(result.measures))
-    numbers = result.measures[name]
+    for reason in result.left_out.values():
+        raise DataError(reason)
+    (numbers,) = result.measures.values()
+    splits = numbers["splits"].values()
+    differs = changed(data, recipe, settings)
+    if len(splits) < len(data.task.splits):
+        differs.append(f"splits judged: {len(splits)} of {len(data.task.splits)}")
+    if data.task.kind == "finetune":
+        differs.append("the encoder is frozen, a linear classifier is fitted; the paper fine-tunes")
     return TaskRun(
-        rows={one: {"top1": float(numbers[PRETRAINED][one])} for one in ("svm", "lrc")},
-        n_evaluated=numbers["n_test"],
-        n_expected=numbers["n_expected"],
-        differs=changed(data, recipe),
+        rows={kind: {"top1": of["top1"]} for kind, of in numbers["mean"].items()},
+        n_evaluated=sum(one["n_test"] for one in splits),
+        n_expected=sum(one["n_test_expected"] for one in splits),
+        differs=differs,
     )
 
 
