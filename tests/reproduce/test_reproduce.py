@@ -273,7 +273,7 @@ def test_every_table_runs_end_to_end_on_stand_ins_with_two_encoders(
     assert rows
     for row in rows:
         empty = {name for name, value in row.items() if value is None}
-        assert not empty or whose == "ten lines", empty  # of frozen features there is no top-5
+        assert all(name.endswith("top-5") for name in empty)  # of few classes, or frozen features
     for one in result.data:
         assert 0 < one.n_evaluated <= one.n_expected
         assert one.differs
