@@ -45,7 +45,7 @@ class ReproduceConfig:
     dataset_dir: Path
     """Has a sub-folder for each data set, named as `vatt datasets list` names it."""
     out: Path | None = None
-    """For shards, runs, features and results; reproduce/ in the model's folder when left out."""
+    """For fine-tuned runs, features and results; reproduce/ in the model's folder when left out."""
     recipe: Path | None = None
     """TOML with tables finetune, evaluate, linear-eval, zero-shot: settings laid over the paper's;
     the result says which."""
