@@ -89,8 +89,8 @@ def own_slots(total: int) -> range:
     return range(rank() * share, (rank() + 1) * share)
 
 
-@lru_cache(maxsize=1)
-def _hosts(_world: object) -> dist.ProcessGroup:
+@lru_cache(maxsize=2)
+def _hosts(_world: object, _purpose: str = "") -> dist.ProcessGroup:
     """The same ranks by their hosts alone, so that no accelerator is waited for.
 
     One may work for hours while the others wait: ranks that fail or die are noticed otherwise.
@@ -98,6 +98,11 @@ def _hosts(_world: object) -> dist.ProcessGroup:
     group = dist.new_group(backend="gloo", timeout=timedelta(days=30))
     assert isinstance(group, dist.ProcessGroup)
     return group
+
+
+def background_hosts() -> dist.ProcessGroup | None:
+    """The ranks as a thread beside the main one talks to the others; all ranks ask for it."""
+    return _hosts(dist.group.WORLD, "background") if dist.is_initialized() else None
 
 
 def barrier() -> None:
@@ -236,16 +241,21 @@ def own_part(tensor: Tensor) -> Tensor:
     return cast(Any, tensor).to_local() if is_divided(tensor) else tensor
 
 
-def whole(part: Tensor, like: Tensor) -> Tensor:
-    """The whole of a tensor that is divided among ranks as `like` is; called by all ranks."""
+def part_of(part: Tensor, like: Tensor) -> Tensor:
+    """This rank's part of a tensor as one that is divided among ranks as `like` is."""
     if not is_divided(like):
         return part
     from torch.distributed.tensor import DTensor
 
     of = cast(DTensor, like)
     return DTensor.from_local(
-        own_part(part), of.device_mesh, of.placements, shape=of.shape, stride=of.stride()
-    ).full_tensor()
+        part, of.device_mesh, of.placements, shape=of.shape, stride=of.stride()
+    )
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that is divided among ranks; called by all ranks."""
+    return cast(Any, tensor).full_tensor() if is_divided(tensor) else tensor
 
 
 def divided(tensor: Tensor, like: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ FREE_SETTINGS = (
     "data.max_bad_fraction",
     "train.save_every",
     "train.keep",
+    "train.checkpoints",
     "train.log_every",
     "train.device",
     "train.threads",

@@ -90,6 +90,15 @@ def atomic_folder(path: Path, *, first_wins: bool = False) -> Iterator[Path]:
         raise
 
 
+def set_aside(path: Path, suffix: str) -> Path:
+    """Rename a folder to `<name>.<suffix>`, in place of what has that name; returns it."""
+    aside = path.with_name(f"{path.name}.{suffix}")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    _flush(path.parent)
+    return aside
+
+
 def flush(file: BinaryIO) -> None:
     """Let all that was written to an open file be on the disk, not only with the system."""
     file.flush()

@@ -56,7 +56,7 @@ def test_what_a_killed_writer_left_aside_does_not_disturb_the_next(tmp_path):
 
 
 def test_failing_writer_leaves_nothing_behind(tmp_path):
-    def breaks(folder):
+    def breaks(folder, /, *, weights=True):
         (folder / "model.safetensors").write_bytes(b"half")
         raise RuntimeError("stopped half way")
 
@@ -82,5 +82,5 @@ def test_newer_format_is_refused_with_both_versions(tmp_path):
     path = save(trained(), tmp_path)
     record = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(record | {"format_version": "2.0"}))
-    with pytest.raises(CheckpointError, match=r"found format version 2\.0, expected 1\.0"):
+    with pytest.raises(CheckpointError, match=r"found format version 2\.0, expected 1\.1"):
         checkpoint.resume(path.parent)

@@ -97,7 +97,7 @@ def step(case: Case, *, keep_all: bool = False) -> dict[str, Tensor]:
     found = {f"loss/{name}": value for name, value in whole_batch(shares).items()}
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
-        found[f"gradient/{name}"] = distributed.whole(weight.grad, weight)
+        found[f"gradient/{name}"] = distributed.whole(weight.grad)
     return found | {f"buffer/{name}": value for name, value in model.named_buffers()}
 
 

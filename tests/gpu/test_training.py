@@ -59,8 +59,8 @@ class Run:
             buffers=tuple(self.model.buffers()),
         )
 
-    def write_model(self, folder: Path | None) -> None:
-        if folder is not None:
+    def write_model(self, folder: Path | None, /, *, weights: bool = True) -> None:
+        if folder is not None and weights:
             save_model(folder, self.model, CLIP)
 
     def spread(self) -> torch.nn.Module:

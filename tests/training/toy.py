@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from vatt.tensor_files import read_tensors
 from vatt.training.loop import Learner
 from vatt.training.optim import OptimConfig, Optimiser
 
@@ -57,12 +58,12 @@ class Toy:
         self.losses.append(loss.item())
         return {"loss": loss}
 
-    def write_model(self, folder: Path | None) -> None:
-        if folder is not None:
+    def write_model(self, folder: Path | None, /, *, weights: bool = True) -> None:
+        if folder is not None and weights:
             save_model(self.model, str(folder / "model.safetensors"))
 
     def load(self, folder: Path) -> None:
-        load_model(self.model, folder / "model.safetensors")
+        self.model.load_state_dict(read_tensors(folder, "model"))
 
     def weights(self) -> Tensor:
         return nn.utils.parameters_to_vector(self.model.parameters()).detach().clone()

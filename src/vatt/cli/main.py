@@ -133,6 +133,11 @@ COMMANDS = {
         "what a model costs: parameters, tokens, FLOPs, memory; the paper's own numbers",
         presets="PRESETS",
     ),
+    "checkpoint merge": Command(
+        "vatt.tasks.checkpoint_merge",
+        "CheckpointMergeConfig",
+        "make one folder of a checkpoint that several processes wrote, each its part",
+    ),
     "debug replay": Command(
         "vatt.tasks.debug_replay",
         "DebugReplayConfig",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -26,6 +26,7 @@ from vatt.models.classifier import Classifier, ClassifierConfig
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.storage import refuse_newer
+from vatt.tensor_files import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +143,8 @@ def load_weights(model: Vatt | Classifier, folder: Path) -> None:
     path, expected = folder / WEIGHTS, model.state_dict()
     before, now = flatten(to_values(read_settings(folder)[0])), flatten(to_values(model.config))
     try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
+        found = read_tensors(folder, path.stem)
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}; copy it again") from error
     missing = sorted(expected.keys() - found.keys())
     unknown = sorted(found.keys() - expected.keys())

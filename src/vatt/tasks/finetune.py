@@ -49,7 +49,14 @@ from vatt.media.stored_form import StoredForm
 from vatt.models.classifier import Classifier, ClassifierConfig, restore
 from vatt.models.model_config import AudioConfig, ModelConfig, VideoConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, layers_of
-from vatt.models.weights import build, load_model, load_weights, read_settings, save_model
+from vatt.models.weights import (
+    build,
+    load_model,
+    load_weights,
+    read_settings,
+    save_model,
+    save_settings,
+)
 from vatt.public_data.catalogue import DatasetFolder, official_classes
 from vatt.public_data.choice import (
     FREE_OF_CHOICE,
@@ -382,11 +389,14 @@ def run(config: FinetuneConfig) -> FinetuneResult:
 
         kept_in = config.out / "model" if distributed.is_main() else None
 
-        def write(folder: Path | None, **extra: Any) -> None:
+        def write(folder: Path | None, /, *, weights: bool = True, **extra: Any) -> None:
             if folder is None:
                 return
             about = {"label": config.label, **({"few": few} if few else {}), **extra}
-            save_model(folder, model, spec, about, frame_path=path)
+            if weights:
+                save_model(folder, model, spec, about, frame_path=path)
+            else:
+                save_settings(folder, model.config, spec, about, frame_path=path)
 
         def keep(best: Mapping[str, Any]) -> None:
             checkpoint.save_model_folder(kept_in, partial(write, **best))
@@ -454,9 +464,9 @@ def starting_settings(config: FinetuneConfig) -> tuple[ModelConfig, ClipSpec]:
     Raises:
         CheckpointError: there is no model in `start_from`.
     """
-    own = checkpoint.all_saved(config.out / "checkpoints")
+    own = checkpoint.newest_whole(config.out / "checkpoints")
     if own or config.start_from is not None:
-        settings, clip, _ = read_settings(own[-1] if own else model_folder(config.start_from or ""))
+        settings, clip, _ = read_settings(own or model_folder(config.start_from or ""))
         return (settings.model if isinstance(settings, ClassifierConfig) else settings), clip
     backbone = SIZES[config.size]
     sizes = ModelConfig(

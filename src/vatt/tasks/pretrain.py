@@ -40,7 +40,7 @@ from vatt.losses import Identity, LossConfig, contrast, text_ids
 from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
 from vatt.models.vatt import Features, Part, Vatt
-from vatt.models.weights import load_model, load_weights, read_settings, save_model
+from vatt.models.weights import load_model, load_weights, read_settings, save_model, save_settings
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train, whole_batch
 from vatt.training.optim import OptimConfig, Optimiser
@@ -406,13 +406,19 @@ def write_model(
     clip: ClipSpec,
     tokenizer: WordTokenizer,
     frame_path: FramePath | None = None,
+    weights: bool = True,
 ) -> None:
     """Write a model folder that loads alone: weights, settings, vocabulary.
 
-    All ranks call it together, with None where nothing is to be written.
+    All ranks call it together, with None where nothing is to be written; without weights, the main
+    one alone.
     """
-    weights = {name: distributed.whole(value, value) for name, value in model.state_dict().items()}
-    if folder is None:
-        return
-    save_model(folder, model, clip, frame_path=frame_path, weights=weights)
+    if not weights:
+        assert folder is not None
+        save_settings(folder, model.config, clip, frame_path=frame_path)
+    else:
+        tensors = {name: distributed.whole(value) for name, value in model.state_dict().items()}
+        if folder is None:
+            return
+        save_model(folder, model, clip, frame_path=frame_path, weights=tensors)
     tokenizer.save(folder / "tokenizer.json")

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from vatt import distributed
-from vatt.checkpoints import checkpoint
-from vatt.checkpoints.checkpoint import TrainingState
+from vatt.checkpoints.checkpoint import ModelWriter, TrainingState
+from vatt.checkpoints.saver import CheckpointForm, Saver
 from vatt.contracts import draw_bits
 from vatt.devices import AutocastSetting, seeded
 from vatt.errors import ConfigError
@@ -43,7 +43,10 @@ class TrainConfig:
     save_every: int = 10_000
     """Steps between checkpoints; the last step always has one."""
     keep: int = 3
-    """Checkpoints to keep, the newest ones."""
+    """Checkpoints to keep, the newest ones, besides the best."""
+    checkpoints: CheckpointForm = "auto"
+    """sharded: each process writes its part while training goes on; whole: the main one writes, and
+    the others wait; auto: sharded if there are several."""
     log_every: int = 50
     device: str = "auto"
     """cpu, cuda, cuda:1 …; auto is a GPU where there is one."""
@@ -83,8 +86,7 @@ class Learner(Generic[BatchT]):
     model: whose weights are trained; looked at when a step is not finite.
     objective: batch → scalars; "loss" is to be minimised. Each is this rank's share of a value of
         the whole batch: shares, and so their gradients, add up over ranks.
-    write_model: writes the model's files into a folder; called by all ranks together, with None
-        where nothing is to be written.
+    write_model: writes the model's files into a folder.
     facts: what else a continued run should know, kept in checkpoints as JSON; called by all
         ranks together, used on the main one.
     buffers: of the model, which the objective changes (running statistics of batch norm).
@@ -95,7 +97,7 @@ class Learner(Generic[BatchT]):
     model: nn.Module
     objective: Callable[[BatchT], Mapping[str, Tensor]]
     optimiser: Optimiser
-    write_model: Callable[[Path | None], None]
+    write_model: ModelWriter
     facts: Callable[[], Mapping[str, Any]]
     seed: int
     buffers: Sequence[Tensor] = ()
@@ -134,7 +136,7 @@ def train(
             and `folder/failures/` holds what is needed to repeat it.
         CheckpointError: a checkpoint cannot be written.
     """
-    clock, active, where = Stopwatch(), distributed.is_main(), folder / "checkpoints"
+    clock, active = Stopwatch(), distributed.is_main()
 
     def keep(step: int, batch: BatchT) -> tuple[Path, str]:
         kept, again = folder / "failures" / f"step-{step:06d}", partial(learner.objective, batch)
@@ -147,6 +149,7 @@ def train(
     with (
         RunLog(folder, start_step=start_step, steps=config.steps, active=active) as log,
         distributed.asked_to_stop() as asked_to_stop,
+        Saver(folder / "checkpoints", config.keep, config.checkpoints) as saver,
     ):
         for step, batch in enumerate(clock.waiting_for(batches), start_step):
             with step_randomness(learner.seed, step):
@@ -165,21 +168,16 @@ def train(
                     values |= learner.validate(step + 1)
                     clock.lap()  # its time is none of training
                 log.write(step + 1, values, steps_per_s=clock.steps_per_s)
+            saver.check()
             stop = asked_to_stop()
             if (step + 1) % config.save_every == 0 or last or stop:
                 check.read()
                 facts = {**learner.facts(), "skipped_steps": check.skipped}
                 state = TrainingState(step=step + 1, facts=facts)
-                checkpoint.save(
-                    where if active else None,
-                    state,
-                    learner.optimiser.state(),
-                    learner.write_model,
-                )
-                if active:
-                    checkpoint.prune(where, config.keep)
-                distributed.barrier()
+                weights, optimiser = learner.model.state_dict(), learner.optimiser.state()
+                saver.save(state, weights, optimiser, learner.write_model)
             if stop and not last:
+                saver.wait()
                 logger.info(
                     "%s: stopped after step %d of %d, which is saved; the same command continues",
                     signal.Signals(stop).name,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
-from vatt.distributed import divided, is_divided, own_part, sum_over_ranks, whole
+from vatt.distributed import divided, is_divided, own_part, part_of, sum_over_ranks
 from vatt.errors import CheckpointError, ConfigError
 
 SLOTS = {"adam": ("step", "exp_avg", "exp_avg_sq"), "momentum": ("momentum_buffer",)}
@@ -201,10 +201,10 @@ class Optimiser:
     def state(self) -> dict[str, Tensor]:
         """Everything it remembers: `<parameter>/<what>` → tensor; empty before the first step.
 
-        Of weights that are divided among ranks the whole; all ranks call it together.
+        Of weights that are divided among ranks it is divided, too.
         """
         return {
-            f"{name}/{what}": value if what == "step" else whole(value, weight)
+            f"{name}/{what}": value if what == "step" else part_of(value, weight)
             for name, weight in self._weights.items()
             for what, value in self._state.get(name, {}).items()
         }
