@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent, whatever happens while they are written."""
 
+import json
 import os
 import random
 import signal
@@ -90,3 +91,15 @@ def test_full_disk_is_told_and_leaves_the_earlier_checkpoint(saved: tuple[Path, 
     assert "MB free" in error
     assert [path.name for path in (folder / "full").iterdir()] == ["step-000001"]
     assert_all_whole(folder / "full")
+
+
+@pytest.mark.slow  # about 4 seconds a kill; 50 were tried by hand
+@pytest.mark.distributed
+def test_kill_while_two_ranks_save_in_the_background_leaves_a_whole_newest(tmp_path: Path) -> None:
+    script = [sys.executable, "-m", "tests.faults.killed_savers", str(tmp_path), "8"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.run(script, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    found = [json.loads(line) for line in process.stdout.splitlines()]
+    assert found[-1]["newest"] > 0
+    assert any(one["writing"] for one in found)
