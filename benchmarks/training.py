@@ -277,7 +277,7 @@ def loop(config: PretrainConfig, model: Vatt, optimiser: Optimiser, batch: Batch
         model=model,
         objective=partial(objective, model=model, config=config),
         optimiser=optimiser,
-        write_model=lambda _: None,
+        write_model=lambda _, /, weights=True: None,
         facts=dict,
         seed=0,
         buffers=tuple(model.buffers()),

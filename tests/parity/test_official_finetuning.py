@@ -122,7 +122,7 @@ def test_the_loop_takes_the_official_course_to_the_official_weights(name, clippi
         model=model,
         objective=lambda batch: class_losses(model.train(), batch.signal, batch.targets, config),
         optimiser=optimiser,
-        write_model=lambda where: None,
+        write_model=lambda where, /, weights=True: None,
         facts=dict,
         seed=0,
     )
