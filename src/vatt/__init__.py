@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vatt.encoder import ClipClassifier, Encoder, load, load_classifier
-    from vatt.library.vector_index import open_index
+    from vatt.library.search import open_index
 
 __version__ = "0.1.0"
 __all__ = ["ClipClassifier", "Encoder", "load", "load_classifier", "open_index"]
@@ -19,7 +19,7 @@ __all__ = ["ClipClassifier", "Encoder", "load", "load_classifier", "open_index"]
 
 def __getattr__(name: str) -> Any:
     if name == "open_index":
-        from vatt.library.vector_index import open_index
+        from vatt.library.search import open_index
 
         return open_index
     if name in __all__:

@@ -117,6 +117,16 @@ COMMANDS = {
         "a table of the paper on the data sets in a folder: its rows beside ours, or what it needs",
         resumes=True,
     ),
+    "search": Command(
+        "vatt.tasks.search",
+        "SearchConfig",
+        "moments of a library that fit words, audio, a clip or an image",
+    ),
+    "serve": Command(
+        "vatt.tasks.serve",
+        "ServeConfig",
+        "a page to search a library with, and to watch what is found",
+    ),
     "report": Command(
         "vatt.tasks.report",
         "ReportConfig",

@@ -88,6 +88,29 @@ def spread_waveforms(media: MediaFile, spec: ClipSpec) -> NDArray[np.int16] | No
     return _healthy(media, lambda anew, segments: _waveforms(anew, segments, spec))
 
 
+def frames_around(
+    media: MediaFile, time_s: float, spec: ClipSpec, path: FramePath, device: torch.device
+) -> Tensor:
+    """Frames of the clip with a time in its middle, as far as the file allows: [1, T, H, W, 3].
+
+    Raises:
+        MediaError: the video cannot be decoded.
+    """
+    return _frames(media, [_around(media, time_s, spec)], spec, path, device)[:1]
+
+
+def waveform_around(media: MediaFile, time_s: float, spec: ClipSpec) -> NDArray[np.int16] | None:
+    """The waveform of that clip, int16 [1, S]; None without audio."""
+    found = _waveforms(media, [_around(media, time_s, spec)], spec)
+    return None if found is None else found[:1]
+
+
+def _around(media: MediaFile, time_s: float, spec: ClipSpec) -> tuple[float, float]:
+    latest_s = max(media.facts.duration_s - spec.duration_s, 0.0)
+    start_s = min(max(time_s - spec.duration_s / 2, 0.0), latest_s)
+    return start_s, min(start_s + spec.duration_s, media.facts.duration_s)
+
+
 def _healthy(media: MediaFile, read: Callable[[MediaFile, Segments | None], T]) -> T:
     """What is read of a file; when that is damaged it is read again, of the healthy segments."""
     try:

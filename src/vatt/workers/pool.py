@@ -70,7 +70,7 @@ def run_in_order(
         else:
             new_worker, cores = (lambda: WorkerProcess(job, limits)), num_cpus()
         count = min(workers or cores, len(items))
-        start = stack.enter_context(_threads([new_worker() for _ in range(count)]))
+        start = stack.enter_context(at_work([new_worker() for _ in range(count)]))
         shown = progress is not None
         bar = stack.enter_context(ProgressBar(progress or "", len(items), shown=shown))
         left = iter(items)
@@ -85,8 +85,11 @@ def run_in_order(
 
 
 @contextmanager
-def _threads(workers: Sequence[Worker]) -> Iterator[Callable[[Any], Future[Any]]]:
-    """A thread for each worker, which waits for it; yields what has an item done by one of them."""
+def at_work(workers: Sequence[Worker]) -> Iterator[Callable[[Any], Future[Any]]]:
+    """A thread for each worker, which waits for it; yields what has an item done by one of them.
+
+    Items are begun in the order in which they are given; the workers end with the context.
+    """
     todo: queue.SimpleQueue[tuple[Any, Future[Any]] | None] = queue.SimpleQueue()
 
     def start(item: Any) -> Future[Any]:
