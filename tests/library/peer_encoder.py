@@ -27,7 +27,7 @@ class Peer:
     model_hash = HASH
 
     def encode_text(self, texts):
-        rows = [sum(direction(word) for word in text.split()) for text in texts]
+        rows = [torch.stack([direction(word) for word in text.split()]).sum(0) for text in texts]
         unknown = [text.split().count(UNKNOWN) / len(text.split()) for text in texts]
         return Rows(vt=normalize(torch.stack(rows), dim=1), unknown=torch.tensor(unknown))
 

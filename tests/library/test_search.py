@@ -20,8 +20,8 @@ pytest.importorskip("lancedb", reason='needs the extra "search"')
 PEER = "tests.library.peer_encoder:make"
 
 
-def library_of(index: Index, **other: str) -> Library:
-    named = replace(index.manifest, model=PEER, model_hash="peer", **other)
+def library_of(index: Index) -> Library:
+    named = replace(index.manifest, model=PEER, model_hash="peer")
     return Library(Index(index.place, named), encoder=PEER, device="cpu")
 
 
