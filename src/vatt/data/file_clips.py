@@ -60,9 +60,15 @@ def spread_frames(
     Raises:
         MediaError: the video cannot be decoded, or is mostly damaged.
     """
+    return _as_frames(*spread_clip(media, spec, path), path, spec, device)
+
+
+def _as_frames(
+    clip: Clip, one: ClipSpec, path: FramePath, spec: ClipSpec, device: torch.device
+) -> Tensor:
+    """Frames of four clips, decoded as those of one."""
     from vatt.data.augment import apply
 
-    clip, one = spread_clip(media, spec, path)
     inputs = apply(Batch.collate([clip]).to(device), one, antialias=path.antialias)
     return inputs.frames.view(CLIPS_OF_FILE, spec.frames, *inputs.frames.shape[2:])
 
@@ -96,7 +102,8 @@ def frames_around(
     Raises:
         MediaError: the video cannot be decoded.
     """
-    return _frames(media, [_around(media, time_s, spec)], spec, path, device)[:1]
+    clip, one = _frames(media, [_around(media, time_s, spec)], spec, path)
+    return _as_frames(clip, one, path, spec, device)[:1]
 
 
 def waveform_around(media: MediaFile, time_s: float, spec: ClipSpec) -> NDArray[np.int16] | None:
