@@ -59,6 +59,18 @@ def test_the_result_says_of_how_many_examples_of_which_model_over_which_views(ev
     assert 0 <= result["measures"]["top1"] <= 1
 
 
+def test_every_folder_that_has_the_split_is_evaluated(evaluated, model, tiny, tmp_path):
+    other = shutil.copytree(tiny.shards, tmp_path / "other")
+    run = shutil.copytree(model, tmp_path / "run")
+    both = evaluate.run(EvaluateConfig(run=run, shards=(tiny.shards, other), clips=2, crops=1))
+    assert (both.n_evaluated, both.n_expected, both.measures["top1"]) == (18, 18, pytest.approx(
+        evaluate.run(EvaluateConfig(run=run, clips=2, crops=1)).measures["top1"]
+    ))  # fmt: skip
+    sample = FeatureSample.load(shutil.copytree(run, tmp_path / "kept"))
+    assert sample is not None
+    assert len(set(sample.ids)) == len(sample.ids)
+
+
 def test_every_measure_is_taken_again_from_the_kept_scores_without_the_model(evaluated):
     result, kept = evaluated
     again = evaluate.run(EvaluateConfig(from_scores=kept))
@@ -128,7 +140,7 @@ def test_logits_of_views_are_those_of_each_view_alone_averaged(model, tiny):
     classifier = vatt.load_classifier(model, "cpu")
     shards = ShardFolder.open(tiny.shards)
     examples = find_examples(shards, "test", "action")[:2]
-    data = evaluate.data_of(EvaluateConfig(run=model), classifier)[1]
+    data = evaluate.data_of(EvaluateConfig(run=model), classifier)[2]
     whole = score(
         classifier.module,
         ExampleClips(shards, examples, classifier.spec, data, clips=3),
@@ -147,7 +159,7 @@ def test_logits_of_views_are_those_of_each_view_alone_averaged(model, tiny):
 def test_three_crops_of_a_frame_of_the_models_aspect_are_one(model, tiny, average):
     classifier = vatt.load_classifier(model, "cpu")
     shards = ShardFolder.open(tiny.shards)
-    data = evaluate.data_of(EvaluateConfig(run=model), classifier)[1]
+    data = evaluate.data_of(EvaluateConfig(run=model), classifier)[2]
     examples = find_examples(shards, "test", "action")[:2]
     source = ExampleClips(shards, examples, classifier.spec, data, clips=2)
     one, three = (
@@ -175,7 +187,7 @@ def test_a_video_is_decoded_once_and_computed_once_for_each_of_its_views(model, 
     )
     shards = ShardFolder.open(tiny.shards)
     examples = find_examples(shards, "test", "action")[:1]
-    data = replace(evaluate.data_of(EvaluateConfig(run=model), classifier)[1], cache="none")
+    data = replace(evaluate.data_of(EvaluateConfig(run=model), classifier)[2], cache="none")
     clips = ExampleClips(shards, examples, classifier.spec, data, clips=4)
     score(classifier.module, clips, classifier.frame_path, crops=3)
     assert len(opened) == 1  # what four clips share is decoded once

@@ -25,6 +25,7 @@ from vatt.devices import cpu_threads
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.metrics import balanced_accuracy, refuse_nan
 from vatt.training.optim import OptimConfig, Optimiser
+from vatt.workers.progress import followed
 
 Predict = Callable[[NDArray[np.float32]], NDArray[Any]]
 SVM_COSTS = (0.001, 0.004, 0.016, 0.064)
@@ -48,6 +49,28 @@ class LowRankConfig:
         if self.sampled_fraction > 1:
             raise ConfigError(
                 f"low_rank.sampled_fraction: found {self.sampled_fraction}, expected at most 1"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseConfig:
+    """Training of the official code's classifier; the defaults are its own."""
+
+    units: int = 128
+    dropout: float = 0.9
+    weight_penalty: float = 0.1  # × the sum of the squared weights of the last layer
+    learning_rate: float = 5e-4
+    batch_size: int = 64
+    epochs: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("units", "learning_rate", "batch_size", "epochs"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"dense.{name}: found {getattr(self, name)}, expected > 0")
+        if not 0 <= self.dropout < 1 or self.weight_penalty < 0:
+            raise ConfigError(
+                f"dense: found dropout {self.dropout}, weight_penalty {self.weight_penalty}, "
+                "expected in [0, 1), and >= 0"
             )
 
 
@@ -206,6 +229,51 @@ def train_low_rank(
             optimiser.step(step)
     classifier: Tensor = (U @ V).detach()
     return classifier
+
+
+def train_dense(
+    features: Tensor, labels: Tensor, num_classes: int, config: DenseConfig, *, seed: int
+) -> tuple[nn.Linear, nn.Linear]:
+    """Learn the official code's classifier: a linear layer, dropout, another linear layer.
+
+    Args:
+        features: float [N, D].
+        labels: int64 [N], the class of each row.
+        num_classes: of all.
+        config: sizes and optimiser.
+        seed: fixes the initial weights, the batches and the dropout.
+
+    Returns:
+        The layers, [D] → [units] → logits [classes]; nothing is dropped after training.
+    """
+    rng = torch.Generator().manual_seed(draw_bits(seed))
+    first, last = nn.Linear(features.shape[1], config.units), nn.Linear(config.units, num_classes)
+    for layer in (first, last):  # as Keras begins
+        nn.init.xavier_uniform_(layer.weight, generator=rng)
+        nn.init.zeros_(layer.bias)
+    steps = config.epochs * -(-len(features) // config.batch_size)
+    constant = OptimConfig(
+        learning_rate=config.learning_rate,
+        final_learning_rate=config.learning_rate,
+        warmup_steps=0,
+    )
+    named = {f"{at}.{name}": w for at, one in enumerate((first, last))
+             for name, w in one.named_parameters()}  # fmt: skip
+    optimiser = Optimiser(constant, named.items(), steps=steps)
+    kept = 1 - config.dropout
+    step = 0
+    with cpu_threads(1):  # products this small take longer on several threads
+        for _ in followed(range(config.epochs), "epochs"):
+            order = torch.randperm(len(features), generator=rng)
+            for rows in torch.split(order, config.batch_size):
+                hidden = first(features[rows])
+                mask = torch.rand(hidden.shape, generator=rng) < kept
+                loss = functional.cross_entropy(last(hidden * mask / kept), labels[rows])
+                loss = loss + config.weight_penalty * last.weight.square().sum()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step(step)
+                step += 1
+    return first, last
 
 
 def majority(splits: Splits) -> float:

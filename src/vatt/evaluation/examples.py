@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vatt.contracts import Augmentation, Batch, Clip, ClipSpec, UnreadableClip
 from vatt.data.clip_reader import ClipReader
 from vatt.data.clip_timing import spread_starts
 from vatt.data.data_config import DataConfig
+from vatt.data.datasets import EvalDataset
 from vatt.data.resize import centre_crop
 from vatt.errors import DataError, MediaError
 from vatt.evaluation.clips import TOLERANCE_S, place_clip
@@ -282,3 +284,28 @@ class ExampleClips:
                 name = self._reader.name(example.row)
                 unreadable.append(UnreadableClip(name, str(error), position))
         return Batch.collate(clips, read, unreadable)
+
+
+class JoinedClips:
+    """The clips of several shard folders as one source, one folder after the other."""
+
+    def __init__(self, sources: Sequence[ExampleClips] | Sequence[EvalDataset]) -> None:
+        """Join sources of clips of one spec, and of one number for each example."""
+        self._sources: Sequence[ExampleClips | EvalDataset] = sources
+        self.spec = sources[0].spec
+        self.num_clips = getattr(sources[0], "num_clips", 1)
+        self._firsts = list(accumulate((len(one) for one in sources), initial=0))
+
+    def __len__(self) -> int:
+        return self._firsts[-1]
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """The examples of some positions; without those that cannot be read."""
+        parts = list[Batch]()
+        for first, source in zip(self._firsts, self._sources, strict=False):
+            own = [at - first for at in positions if first <= at < first + len(source)]
+            if own:
+                part = source.batch(own)
+                at = tuple(one + first for one in part.positions)
+                parts.append(replace(part, positions=at))
+        return Batch.joined(parts)

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from vatt.devices import autocast, seeded
 from vatt.encoder import Encoder
 from vatt.errors import DataError
 from vatt.evaluation.clips import EvalClip, find_clips
-from vatt.evaluation.examples import ExampleClips, LabelledSpan
+from vatt.evaluation.examples import ExampleClips, JoinedClips, LabelledSpan
 from vatt.evaluation.results import ids_hash
 from vatt.evaluation.score_files import FeatureParts
 from vatt.evaluation.trained_run import TrainedRun
@@ -220,40 +219,13 @@ def _how(run: TrainedRun, spec: ClipSpec) -> tuple[str, ...]:
     return run.model_hash, *how, str(run.data.rgb_size), str(run.data.frame_step)
 
 
-class _Clips(Protocol):
-    def __len__(self) -> int: ...
-
-    def batch(self, positions: Sequence[int], /) -> Batch: ...
-
-
-class _Joined:
-    """Several sources of clips as one, one after the other."""
-
-    def __init__(self, sources: Sequence[_Clips]) -> None:
-        self._sources = sources
-        self._firsts = list(accumulate((len(one) for one in sources), initial=0))
-
-    def __len__(self) -> int:
-        return self._firsts[-1]
-
-    def batch(self, positions: Sequence[int]) -> Batch:
-        parts = list[Batch]()
-        for first, source in zip(self._firsts, self._sources, strict=False):
-            own = [at - first for at in positions if first <= at < first + len(source)]
-            if own:
-                part = source.batch(own)
-                at = tuple(one + first for one in part.positions)
-                parts.append(replace(part, positions=at))
-        return Batch.joined(parts)
-
-
 RowsOf = Callable[[Batch], dict[str, Tensor]]
 
 
 def _kept(
     run: TrainedRun,
     name: str,
-    sources: Callable[[], Sequence[_Clips]],
+    sources: Callable[[], Sequence[ExampleClips] | Sequence[EvalDataset]],
     size: int,
     rows_of: Callable[[], RowsOf],
     *,
@@ -267,7 +239,7 @@ def _kept(
     parts = FeatureParts(run.folder / "results" / f"{name}.safetensors")
     arrays = parts.whole()
     if arrays is None:
-        clips = _Joined(sources())
+        clips = JoinedClips(sources())
         arrays = _extract(run, parts, clips, size, rows_of())
         num_unreadable = len(clips) - len(arrays["positions"])
         if num_unreadable > run.data.max_bad_fraction * len(clips):
@@ -281,7 +253,7 @@ def _kept(
 
 
 def _extract(
-    run: TrainedRun, parts: FeatureParts, clips: _Joined, size: int, rows_of: RowsOf
+    run: TrainedRun, parts: FeatureParts, clips: JoinedClips, size: int, rows_of: RowsOf
 ) -> Arrays:
     """Run the networks over the clips, from where the parts on disk end.
 

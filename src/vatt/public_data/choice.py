@@ -19,6 +19,7 @@ from vatt.public_data.listing import ListedFile, PublicDataset, leaks_of, number
 from vatt.public_data.media_search import Match
 from vatt.shards.read import ShardFolder
 
+OTHER_SPLIT = "other"
 _LONGER_S = 2.0  # than its clip is a file that is the whole video
 
 
@@ -55,8 +56,8 @@ NOT_CHOSEN = {"dataset": "none", "dataset_dir": "none", "dataset_split": 1, "all
 FREE_OF_CHOICE = ("dataset_dir", "allow_leak")  # where a continued run finds the same files
 
 
-def chosen_folder(choice: DatasetChoice) -> DatasetFolder:
-    """The folder of the chosen data set, whose splits can be trusted.
+def chosen_folder(choice: DatasetChoice, *, every_number: bool = False) -> DatasetFolder:
+    """The folder of the chosen data set, whose split, or every numbered one, can be trusted.
 
     Raises:
         ConfigError: it has no such number of a split.
@@ -72,7 +73,8 @@ def chosen_folder(choice: DatasetChoice) -> DatasetFolder:
             f"dataset_split: found {choice.dataset_split}, expected one of those that the lists "
             f"have: {', '.join(map(str, known))}"
         )
-    leaks = leaks_of(found.listing, choice.dataset_split)
+    looked_at = known if every_number and known else [choice.dataset_split]
+    leaks = [leak for number in looked_at for leak in leaks_of(found.listing, number)]
     if leaks and not choice.allow_leak:
         raise DataError(
             f"{choice.dataset_dir}: {'; '.join(leaks)}; a number on test would flatter: get the "
@@ -84,6 +86,9 @@ def chosen_folder(choice: DatasetChoice) -> DatasetFolder:
 def found_files(found: DatasetFolder, number: int, *, known_only: bool = False) -> Found:
     """The files of a data set as `vatt prepare` takes them: with splits, labels and captions.
 
+    Files that only other numbered splits use are in split "other", so that one prepared folder
+    serves all of them.
+
     Args:
         found: the folder.
         number: of numbered splits, as `listing.role` takes it.
@@ -94,7 +99,7 @@ def found_files(found: DatasetFolder, number: int, *, known_only: bool = False) 
     """
     items, skipped = dict[str, Item](), list[Skipped]()
     for one, match in zip(found.listing.files, found.matches, strict=True):
-        split = next(iter(roles(one, number)), None)
+        split = next(iter(roles(one, number)), OTHER_SPLIT if one.splits else None)
         if split is None or (known_only and not one.rows):
             continue
         if match is None:
@@ -150,6 +155,12 @@ def _on_clock(one: ListedFile, match: Match, path: Path) -> Sequence[Mapping[str
         {**row, "start_s": start_s + row["start_s"], "end_s": min(end_s, start_s + row["end_s"])}
         for row in one.rows
     ]
+
+
+def prepared_for(shards: Sequence[Path]) -> int:
+    """The number of the split that shards were prepared for; 1 where there are none."""
+    settings = (ShardFolder.load(one).info.get("made", {}).get("settings", {}) for one in shards)
+    return next((int(one.get("dataset_split", 1)) for one in settings), 1)
 
 
 def refuse_below(

@@ -18,6 +18,8 @@ from vatt.encoder import ClipClassifier, load_classifier, model_folder
 from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.examples import (
     ExampleClips,
+    JoinedClips,
+    LabelledSpan,
     file_of,
     find_examples,
     k_hot_of,
@@ -28,6 +30,7 @@ from vatt.evaluation.protocols import multi_view
 from vatt.evaluation.protocols.multi_view import Average, confusions, distinct_starts, judge, score
 from vatt.evaluation.results import file_hash, ids_hash, write_result
 from vatt.evaluation.score_files import FeatureSample, ScoreFile
+from vatt.evaluation.trained_run import folders_with
 from vatt.ingest.sources import DUPLICATE
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
@@ -174,24 +177,32 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
     if public is not None:
         config = on_dataset(config, config.run, public, classifier)
     sizes = classifier.module.config
-    shards, data = data_of(config, classifier)
-    split = config.split or ("test" if "test" in shards.info["splits"] else "val")
+    folders, split, data = data_of(config, classifier)
     label = config.label or read_settings(classifier.folder)[2].get("label")
     if label is None:
         raise ConfigError(f"{classifier.folder}: does not say what its labels are; give --label")
-    examples = find_examples(shards, split, label)
+    examples = examples_of(folders, split, label)
     names = names_of(config, classifier, () if public is None else public.listing.classes or ())
     labelled = sorted({name for one in examples for name in one.labels})
-    refuse_other_classes(names, labelled, f"{shards.folder}, split {split!r}, label {label!r}")
+    where = ", ".join(str(shards.folder) for shards in folders.values())
+    refuse_other_classes(names, labelled, f"{where}, split {split!r}, label {label!r}")
     if not sizes.several:
         refuse_several(examples)
     expected = len(examples)
     if sizes.modality == "audio":
-        examples = find_examples(shards, split, label, with_audio=True)
+        examples = examples_of(folders, split, label, with_audio=True)
     crops = 1 if sizes.modality == "audio" else config.crops
-    source = ExampleClips(shards, examples, classifier.spec, data, clips=config.clips)
-    if set(distinct_starts(examples, source)) == {1}:  # such as images: the others are the same
-        source = ExampleClips(shards, examples, classifier.spec, data, clips=1)
+    starts = distinct_starts(examples, classifier.spec, config.clips)
+    clips = 1 if set(starts) == {1} else config.clips  # of images the others are the same
+    source = JoinedClips(
+        [
+            ExampleClips(
+                shards, [one for one in examples if one.folder == name], classifier.spec, data,
+                clips=clips,
+            )
+            for name, shards in folders.items()
+        ]
+    )  # fmt: skip
     with ProgressBar("evaluate", len(examples)) as bar:
         found = score(
             classifier.module,
@@ -208,30 +219,27 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
         logger.warning("%d of %d examples are not evaluated", missing, expected)
     if len(found.unreadable) > config.max_bad_fraction * expected:
         raise DataError(
-            f"{shards.folder}: {expected - len(evaluated)} of {expected} examples of split "
+            f"{where}: {expected - len(evaluated)} of {expected} examples of split "
             f"{split!r} cannot be read, expected at most {config.max_bad_fraction:.0%}; first: "
             f"{found.unreadable[0].reason}"
         )
-    starts = distinct_starts(evaluated, source)
-    failures = shards.folder / FAILURES_FILE
-    lines = failures.read_text(encoding="utf-8").splitlines() if failures.is_file() else []
-    skipped = sum(json.loads(line).get("cause") != DUPLICATE for line in lines)
+    starts = distinct_starts(evaluated, classifier.spec, clips)
     ids = tuple(one.id for one in evaluated)
     about = {
         "protocol": multi_view.PROTOCOL,
-        "shards": str(shards.folder),
+        "shards": where,
         "split": split,
         "label": label,
         "labels": "several" if sizes.several else "one",
-        "clips": source.num_clips,
+        "clips": clips,
         "crops": crops,
         "average": config.average,
         "n_evaluated": len(evaluated),
         "n_expected": expected,
         "n_files": len(set(map(file_of, ids))),
-        "fewer_starts": sum(number < source.num_clips for number in starts),
+        "fewer_starts": sum(number < clips for number in starts),
         "mean_starts": float(np.mean(starts)) if starts else 0.0,
-        "skipped_in_preparation": skipped,
+        "skipped_in_preparation": sum(map(_skipped, folders.values())),
         "classes": len(names),
         "ids_hash": ids_hash(ids),
         "model_hash": file_hash(classifier.folder / "model.safetensors"),
@@ -240,6 +248,27 @@ def scores_of_run(config: EvaluateConfig) -> tuple[ScoreFile, FeatureSample]:
         about["dataset"] = how_much(public, config.dataset_split, split)
     scores = ScoreFile(ids, names, found.values, k_hot_of(evaluated, names), about)
     return scores, FeatureSample.drawn(scores, found.features)
+
+
+def examples_of(
+    folders: Mapping[str, ShardFolder], split: str, label: str, *, with_audio: bool = False
+) -> list[LabelledSpan]:
+    """The labelled examples of a split, of all folders.
+
+    Raises:
+        DataError: one of them has none.
+    """
+    return [
+        one
+        for name, shards in folders.items()
+        for one in find_examples(shards, split, label, with_audio=with_audio, folder=name)
+    ]
+
+
+def _skipped(shards: ShardFolder) -> int:
+    failures = shards.folder / FAILURES_FILE
+    lines = failures.read_text(encoding="utf-8").splitlines() if failures.is_file() else []
+    return sum(json.loads(line).get("cause") != DUPLICATE for line in lines)
 
 
 def on_dataset(
@@ -264,8 +293,10 @@ def on_dataset(
     return replace(config, shards=shards, split=split, label=config.label or LABEL)
 
 
-def data_of(config: EvaluateConfig, classifier: ClipClassifier) -> tuple[ShardFolder, DataConfig]:
-    """The first of the shard folders that has the split, and how its clips are read."""
+def data_of(
+    config: EvaluateConfig, classifier: ClipClassifier
+) -> tuple[dict[str, ShardFolder], str, DataConfig]:
+    """The shard folders that have the split, by name; the split; and how clips are read."""
     assert config.run is not None
     path, settings = classifier.frame_path, config.run / CONFIG_FILE
     data = DataConfig(decode=path.decode, decode_size=path.decode_size, frame_step=path.frame_step)
@@ -279,9 +310,8 @@ def data_of(config: EvaluateConfig, classifier: ClipClassifier) -> tuple[ShardFo
         raise ConfigError(f"{config.run}: no config.toml that names shards; give --shards FOLDER")
     folders = [ShardFolder.open(folder) for folder in shards]
     for wanted in (config.split,) if config.split else ("test", "val"):
-        for folder in folders:
-            if wanted in folder.info["splits"]:
-                return folder, data
+        if any(wanted in folder.info["splits"] for folder in folders):
+            return folders_with(shards, wanted), wanted, data
     there = {str(folder.folder): sorted(folder.info["splits"]) for folder in folders}
     raise DataError(
         f"no videos in split {config.split or 'test or val'}; the shards have {there}; "

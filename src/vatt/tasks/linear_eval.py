@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
 from vatt.any_encoder import open_encoder
 from vatt.contracts import ClipSpec
 from vatt.errors import ConfigError
-from vatt.evaluation.classifiers import LowRankConfig
+from vatt.evaluation.classifiers import DenseConfig, LowRankConfig
 from vatt.evaluation.features import split_features
 from vatt.evaluation.protocols import linear_frozen
-from vatt.evaluation.results import ids_hash, write_result
+from vatt.evaluation.protocols.linear_splits import (
+    LINEAR_PROTOCOLS,
+    LinearProtocol,
+    LinearSettings,
+    measure_splits,
+)
+from vatt.evaluation.results import ids_hash, take, write_result
 from vatt.evaluation.trained_run import needs, results_of, run_of
 from vatt.public_data.catalogue import DatasetFolder
-from vatt.public_data.choice import DatasetChoice, chosen_folder
-from vatt.public_data.listing import LABEL, roles
+from vatt.public_data.choice import DatasetChoice, chosen_folder, prepared_for
+from vatt.public_data.listing import LABEL, numbers, roles
 from vatt.public_data.preparing import how_much, shards_for, split_with
 
 
@@ -29,6 +36,9 @@ class LinearEvalConfig(DatasetChoice):
 
     run: Positional[Path | None] = None
     """Run folder (or model folder); results/linear-eval.json is written into it."""
+    protocol: Literal["frozen", "paper", "official", "milnce", "averaged"] = "frozen"
+    """frozen: fitted on train, chosen on val, tested on test, beside an untrained network; the
+    others as published: every official split or fold, several windows, plain top-1."""
     encoder: str | None = None
     """In place of a run, a peer's encoder: `package.module:factory`; needs shards and out."""
     out: Path | None = None
@@ -50,6 +60,8 @@ class LinearEvalConfig(DatasetChoice):
     draws: int = 3
     """Times these few are drawn; the mean is reported."""
     low_rank: LowRankConfig = field(default_factory=LowRankConfig)
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    """Of protocol official."""
     seed: int = 0
     device: str | None = None
 
@@ -64,22 +76,25 @@ class LinearEvalConfig(DatasetChoice):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearEvalResult:
-    """Where the numbers are, and the numbers: balanced accuracies in [0, 1]."""
+    """Where the numbers are, and the numbers: accuracies in [0, 1], balanced unless called top1."""
 
     path: Path
-    splits: tuple[str, str, str]
-    """Fitted on, chosen on, tested on."""
+    splits: tuple[str, ...]
+    """Fitted on, chosen on, tested on; of a published protocol the splits or folds tested on."""
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(config: LinearEvalConfig) -> LinearEvalResult:
-    """Measure, and write results/linear-eval.json.
+    """Measure, and write results/linear-eval.json, or linear-eval-PROTOCOL.json.
 
     Raises:
         CheckpointError: there is no model.
+        ConfigError: there is no such encoder.
         DataError: a split has no clips, or too many cannot be decoded.
     """
+    if config.protocol != "frozen":
+        return by_splits(config, LINEAR_PROTOCOLS[config.protocol])
     about = dict[str, Any]()
     opened = open_encoder(config.run, config.encoder, config.device)
     out = results_of(config.run, config.encoder, config.out)
@@ -123,12 +138,75 @@ def run(config: LinearEvalConfig) -> LinearEvalResult:
     )
 
 
+def by_splits(config: LinearEvalConfig, protocol: LinearProtocol) -> LinearEvalResult:
+    """Measure on every official split or fold, and write results/linear-eval-PROTOCOL.json.
+
+    Of a data set its name stands behind the protocol's.
+
+    Raises:
+        CheckpointError: there is no model.
+        ConfigError: there is no such encoder.
+        DataError: too many videos cannot be decoded; the splits leak.
+    """
+    opened = open_encoder(config.run, config.encoder, config.device)
+    out = results_of(config.run, config.encoder, config.out)
+    about, listed, name = dict[str, Any](), dict[str, int](), f"linear-eval-{protocol.name}"
+    if config.dataset is not None:
+        public = chosen_folder(config, every_number=True)
+        config = on_dataset(config, public, opened.spec, out, every_number=True)
+        every = numbers(public.listing.files)
+        judged = "test" if every else config.test_split
+        counts = {one: how_much(public, one, judged) for one in every or [config.dataset_split]}
+        about = {"dataset": {str(one): count for one, count in counts.items()}}
+        listed = {
+            str(one) if every else config.test_split: count["files_listed"]
+            for one, count in counts.items()
+        }
+        name += f"-{config.dataset}"
+    trained = run_of(opened, config.run, shards=config.shards, out=out)
+    settings = LinearSettings(config.low_rank, config.dense, config.seed)
+    take_one = partial(
+        measure_splits, trained, protocol, settings=settings, listed=listed,
+        train_split=config.train_split, test_split=config.test_split,
+    )  # fmt: skip
+    wanted = {f"video_{column}": partial(take_one, column, "video") for column in config.video}
+    wanted |= {column: partial(take_one, column, "audio") for column in config.audio}
+    measures, left_out = take(wanted)
+    result = {
+        "protocol": protocol.name,
+        "protocol_says": protocol.says,
+        "windows": {"train": protocol.train_windows, "test": protocol.test_windows},
+        "over_windows": protocol.over_windows,
+        "clip": asdict(opened.spec),
+        **about,
+        "shards": [str(folder) for folder in trained.data.shards],
+        "seed": config.seed,
+        **trained.about(),
+        "classifiers": {"lrc": asdict(config.low_rank), "dense": asdict(config.dense)},
+        **measures,
+        "left_out": left_out,
+    }
+    tested = {split for one in measures.values() for split in one["splits"]}
+    return LinearEvalResult(
+        path=write_result(out, name, result),
+        splits=tuple(sorted(tested)),
+        measures=measures,
+        left_out=left_out,
+    )
+
+
 def on_dataset(
-    config: LinearEvalConfig, public: DatasetFolder, spec: ClipSpec, out: Path
+    config: LinearEvalConfig,
+    public: DatasetFolder,
+    spec: ClipSpec,
+    out: Path,
+    *,
+    every_number: bool = False,
 ) -> LinearEvalConfig:
     """The same settings, on the shards and labels of a data set, which is prepared if need be.
 
-    Where its lists have no validation, settings are chosen by the training clips.
+    Where its lists have no validation, settings are chosen by the training clips. Shards that were
+    prepared for any of the numbered splits do where `every_number` is evaluated.
 
     Raises:
         ConfigError: it has captions and no classes.
@@ -137,7 +215,8 @@ def on_dataset(
     if public.listing.classes is None:
         raise ConfigError(f"dataset: {config.dataset} has captions, expected one with classes")
     fps, side = needs(spec)
-    shards = shards_for(config.run or out, config, public, config.shards, fps=fps, short_side=side)
+    choice = replace(config, dataset_split=prepared_for(config.shards)) if every_number else config
+    shards = shards_for(config.run or out, choice, public, config.shards, fps=fps, short_side=side)
     splits = {one for file in public.listing.files for one in roles(file, config.dataset_split)}
     if config.test_split == "test":
         config = replace(config, test_split=split_with(public, config.dataset_split, LABEL))

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vatt.contracts import Batch, FramePath, UnreadableClip
+from vatt.contracts import Batch, ClipSpec, FramePath, UnreadableClip
 from vatt.data.augment import apply
 from vatt.data.loader import Loader
 from vatt.devices import autocast
 from vatt.errors import DataError
-from vatt.evaluation.examples import ExampleClips, LabelledSpan
+from vatt.evaluation.examples import ExampleClips, JoinedClips, LabelledSpan
 from vatt.evaluation.metrics import judge_labels, top_k_accuracy
 from vatt.evaluation.views import crop_boxes, mean_over_views
 from vatt.models.classifier import Classifier
@@ -43,7 +43,7 @@ class Scores:
 
 def score(
     model: Classifier,
-    source: ExampleClips,
+    source: ExampleClips | JoinedClips,
     path: FramePath,
     *,
     crops: int = 1,
@@ -91,7 +91,7 @@ def _of_examples(each: Sequence[Tensor], number: int) -> Tensor:
 
 
 def _views(
-    model: Classifier, batch: Batch, source: ExampleClips, path: FramePath, crops: int
+    model: Classifier, batch: Batch, source: ExampleClips | JoinedClips, path: FramePath, crops: int
 ) -> Iterator[Tensor]:
     """The signal of all clips of a batch, [B × clips, …], once for each crop."""
     spec, number = source.spec, source.num_clips
@@ -146,6 +146,6 @@ def confusions(scores: NDArray[np.floating], true: NDArray[np.bool_]) -> NDArray
     return counts
 
 
-def distinct_starts(examples: Sequence[LabelledSpan], source: ExampleClips) -> list[int]:
+def distinct_starts(examples: Sequence[LabelledSpan], spec: ClipSpec, clips: int) -> list[int]:
     """How many different clips judge each example: fewer where a video is short."""
-    return [len(set(one.clips(source.spec, source.num_clips)[0])) for one in examples]
+    return [len(set(one.clips(spec, clips)[0])) for one in examples]
