@@ -14,6 +14,7 @@ from vatt.losses import (
     Identity,
     LossConfig,
     LossForm,
+    Scale,
     VideoAudio,
     VideoTexts,
     combine,
@@ -24,7 +25,7 @@ from vatt.losses import (
     unit,
 )
 
-FORMS = ["paper", "official", "symmetric"]
+FORMS = ["paper", "official", "symmetric", "sigmoid"]
 each_form = pytest.mark.parametrize("form", FORMS)
 
 
@@ -45,7 +46,8 @@ def some_embeddings(clips: int = 7, texts: int = 3, *, seed: int = 0) -> Embeddi
 
 
 def take(z: Embeddings, index: Tensor | slice) -> Embeddings:
-    return Embeddings(*(getattr(z, field.name)[index] for field in fields(z)))
+    rows = {field.name: getattr(z, field.name) for field in fields(z)}
+    return replace(z, **{name: of[index] for name, of in rows.items() if of is not None})
 
 
 def gradients(z: Embeddings, loss: Tensor) -> list[Tensor]:
@@ -82,6 +84,49 @@ def test_mil_nce_is_equation_5_over_the_clips_with_text():
         expected.append(-math.log(positives / sum(scores.values())))
     loss = mil_nce(bags, bags, LossConfig(temperature=0.5))
     assert loss.item() == pytest.approx(sum(expected) / len(expected), rel=1e-5)  # float32
+
+
+def test_sigmoid_asks_of_each_pair_whether_it_belongs_together():
+    va, vt = unit_pairs(some_embeddings())
+    scale = Scale(temperature=0.1, bias=-2.0)
+    config = LossConfig(form="sigmoid", temperature=0.1, bias=-2.0)
+    real = [(c, k) for c in range(7) for k in range(3) if vt.text_mask[c, k]]
+    clips = sorted({c for c, _ in real})
+    expected = 0.0
+    for b in clips:
+        for c, k in real:
+            score = (vt.video[b] @ vt.texts[c, k]).item() / 0.1 - 2.0
+            expected += math.log1p(math.exp(-score if c == b else score))
+    assert mil_nce(vt, vt, config).item() == pytest.approx(expected / len(clips), rel=1e-5)
+    # one text a clip: as SigLIP's code has it, of the clips that have audio
+    video, audio = va.video[va.has_audio], va.audio[va.has_audio]
+    scores = video @ audio.T / 0.1 - 2.0
+    signs = 2 * torch.eye(len(scores)) - 1
+    siglip = -torch.nn.functional.logsigmoid(signs * scores).sum() / len(scores)
+    assert_close(nce(va, va, config), siglip)
+    assert_close(nce(va, va, LossConfig(form="sigmoid"), scale=scale), siglip)
+
+
+@each_form
+def test_what_is_learned_of_the_scores_replaces_the_settings_and_gets_gradients(form):
+    z, config = some_embeddings(), LossConfig(form=form, temperature=0.2, bias=-3.0)
+    scales = torch.full((2,), -math.log(0.2)).requires_grad_()
+    biases = torch.full((2,), -3.0).requires_grad_() if form == "sigmoid" else None
+    learned = replace(z, log_scales=scales, biases=biases)
+    found = contrast(learned, learned, replace(config, temperature=0.9, bias=1.0)).total
+    assert_close(found, contrast(z, z, config).total)
+    for weight in (scales, *([] if biases is None else [biases])):
+        (gradient,) = torch.autograd.grad(found, weight, retain_graph=True)
+        step = torch.zeros(2)
+        step[0] = 1e-3
+        with torch.no_grad():
+            values = []
+            for moved in (weight + step, weight - step):
+                name = "log_scales" if weight is scales else "biases"
+                z_moved = replace(learned, **{name: moved})
+                values.append(contrast(z_moved, z_moved, config).total)
+        assert gradient[0] == pytest.approx((values[0] - values[1]).item() / 2e-3, rel=1e-2)
+        assert gradient.ne(0).all()
 
 
 def test_total_is_equation_6_or_the_weighted_mean():
@@ -255,7 +300,7 @@ def test_duplicates_stay_negatives_where_the_paper_has_them():
         assert abs(changed - contrast(z, z, config).total) > 1e-3
 
 
-@each_form
+@pytest.mark.parametrize("form", FORMS[:3])
 def test_a_batch_of_one_clip_again_and_again_costs_what_its_positives_cost(form):
     z = take(some_embeddings(), torch.zeros(4, dtype=torch.int64))
     is_ = Identity(torch.zeros(4), torch.zeros(4), torch.arange(12).view(4, 3))

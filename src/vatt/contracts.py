@@ -333,6 +333,8 @@ class Embeddings:
 
     video_va, audio_va: [B, E_va]; video_vt: [B, E_vt]; text_vt: [B, K, E_vt];
     has_audio: bool [B]; text_mask: bool [B, K]: masked rows hold nothing and count nowhere.
+    log_scales, biases: [2], of va and of vt, for scores exp(log_scale) × cosine + bias; None where
+        they are not learned.
     """
 
     video_va: Tensor
@@ -341,6 +343,8 @@ class Embeddings:
     text_vt: Tensor
     has_audio: Tensor
     text_mask: Tensor
+    log_scales: Tensor | None = None
+    biases: Tensor | None = None
 
 
 def draw_bits(*numbers: int) -> int:

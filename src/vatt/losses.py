@@ -6,9 +6,10 @@ which of them are its own, and gets its share; the shares of all ranks add up to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product, repeat
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,12 @@ from torch.utils.checkpoint import checkpoint
 from vatt.contracts import Embeddings, draw_bits
 from vatt.errors import ConfigError
 
-LossForm = Literal["paper", "official", "symmetric"]
+LossForm = Literal["paper", "official", "symmetric", "sigmoid"]
 Normaliser = Literal["global", "local"]
 
 SAME_CLIP = 500  # thousandths of a clip: what starts nearer than this shares more than half
 SCORES_AT_ONCE = 2**28  # 1 GiB
-MASKED = -1e9  # masks a score: exp(-1e9) is 0, and unlike -inf it makes no NaN
+MASKED = -1e9  # masks a score: exp(-1e9) is 0, softplus too, and unlike -inf it makes no NaN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +32,16 @@ class LossConfig:
     """The training objective (§3.4, §4.3)."""
 
     temperature: float = 0.07
+    """Of both losses; where they are learned (`model.heads.learned`), what they begin with."""
+    bias: float = -10.0  # SigLIP
+    """Added to the scores of form "sigmoid": most pairs are wrong ones, which it says already."""
     text_weight: float = 1.0
     """λ of eq. 6, the weight of the video-text loss."""
     form: LossForm = "paper"
     """paper: eq. 4 and 5, videos choose among audio and texts. official: one logarithm over both
-    directions, minimum ln 2. symmetric: the sum of the two directions (the code's alternative)."""
+    directions, minimum ln 2. symmetric: the sum of the two directions (the code's alternative).
+    sigmoid: of each pair of a clip and an audio or a text by itself, whether they belong together
+    (SigLIP)."""
     total: Literal["sum", "mean"] = "sum"
     """sum: eq. 6. mean: the weighted mean of the two losses (official)."""
     mask_normaliser: Normaliser = "global"
@@ -55,6 +61,13 @@ class LossConfig:
             raise ConfigError(f"loss.text_weight: found {self.text_weight}, expected >= 0")
         if self.chunk is not None and self.chunk < 1:
             raise ConfigError(f"loss.chunk: found {self.chunk}, expected >= 1 (or leave it out)")
+
+
+class Scale(NamedTuple):
+    """Makes scores of cosines, cosine / temperature + bias: numbers, or learned scalars."""
+
+    temperature: Tensor | float
+    bias: Tensor | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +156,19 @@ def contrast(
         config: temperature, weights and form.
         identities: of `mine` and of `all_ranks`, to know duplicates by.
     """
-    video_audio = nce(_video_audio(mine), _video_audio(all_ranks), config, identities)
-    video_text = mil_nce(_video_texts(mine), _video_texts(all_ranks), config, identities)
+    va, vt = learned_scales(mine, config)
+    video_audio = nce(_video_audio(mine), _video_audio(all_ranks), config, identities, va)
+    video_text = mil_nce(_video_texts(mine), _video_texts(all_ranks), config, identities, vt)
     return Losses(combine(video_audio, video_text, config), video_audio, video_text)
+
+
+def learned_scales(z: Embeddings, config: LossConfig) -> tuple[Scale | None, Scale | None]:
+    """Of the va and vt spaces; None where the settings say it."""
+    if z.log_scales is None:
+        return None, None
+    biases = (config.bias, config.bias) if z.biases is None else z.biases.unbind()
+    va, vt = map(Scale, (-z.log_scales).exp().unbind(), biases)
+    return va, vt
 
 
 def combine(video_audio: Tensor, video_text: Tensor, config: LossConfig) -> Tensor:
@@ -155,25 +178,34 @@ def combine(video_audio: Tensor, video_text: Tensor, config: LossConfig) -> Tens
 
 
 def nce(
-    mine: VideoAudio, all_ranks: VideoAudio, config: LossConfig, identities: Known | None = None
+    mine: VideoAudio,
+    all_ranks: VideoAudio,
+    config: LossConfig,
+    identities: Known | None = None,
+    scale: Scale | None = None,
 ) -> Tensor:
     """Contrast video with audio (eq. 4): MIL-NCE with one candidate a clip, its own audio."""
     if identities is not None:  # audio comes twice where its clip does, by nothing else
         identities = identities[0].without_texts(-1), identities[1].without_texts(-2)
-    return mil_nce(_as_bags(mine), _as_bags(all_ranks), config, identities)
+    return mil_nce(_as_bags(mine), _as_bags(all_ranks), config, identities, scale)
 
 
 def mil_nce(
-    mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig, identities: Known | None = None
+    mine: VideoTexts,
+    all_ranks: VideoTexts,
+    config: LossConfig,
+    identities: Known | None = None,
+    scale: Scale | None = None,
 ) -> Tensor:
     """Contrast clips with texts when a clip has several positive texts (eq. 5).
 
     Args:
         mine: this rank's unit rows; a masked text (§4.1) is neither positive nor negative.
         all_ranks: the same of all ranks, [G, …], `mine` among them; the paper's form uses only
-            its texts, the others contrast with its videos too.
+            its texts, and so does sigmoid; the others contrast with its videos too.
         config: temperature τ, form, normaliser, chunk, and what becomes of duplicates.
         identities: of `mine` and of `all_ranks`, to know duplicates by.
+        scale: learned, in place of the temperature and bias in `config`.
 
     Returns:
         Scalar, this rank's share of the mean over clips with text: the shares of all ranks add up
@@ -182,7 +214,9 @@ def mil_nce(
     if config.duplicates == "negatives":
         identities = None
     with torch.autocast(mine.video.device.type, enabled=False):
-        losses = _clip_losses(mine, all_ranks, config, identities)
+        scale = scale or Scale(config.temperature, config.bias)
+        of_clips = _sigmoid_losses if config.form == "sigmoid" else _clip_losses
+        losses = of_clips(mine, all_ranks, config, identities, scale)
     valid = mine.text_mask.any(-1)
     summed = torch.where(valid, losses, 0.0).sum()
     if config.mask_normaliser == "local":
@@ -191,12 +225,36 @@ def mil_nce(
     return summed / all_ranks.text_mask.any(-1).sum().clamp(min=1)
 
 
+def _sigmoid_losses(
+    mine: VideoTexts,
+    all_ranks: VideoTexts,
+    config: LossConfig,
+    identities: Known | None,
+    scale: Scale,
+) -> Tensor:
+    """As `_clip_losses`: -log σ(score) of each text of a clip, -log σ(-score) of all others."""
+    own = torch.einsum("be,bke->bk", mine.video, mine.texts) / scale.temperature + scale.bias
+    known = None
+    if identities is not None:  # own texts are known, too: they are left out
+        others = identities[1].masked(all_ranks.text_mask, -2).flat()
+        known = identities[0].masked(mine.text_mask, -1), others
+    columns, mask = all_ranks.texts.flatten(0, 1), all_ranks.text_mask.flatten()
+    negatives = _over_columns(_softplus_sum, mine.video, columns, mask, scale, config.chunk, known)
+    # -log σ(s) is softplus(-s) = softplus(s) - s, and softplus(s) stands among the negatives.
+    positives = -own if identities is None else F.softplus(-own)
+    return negatives + positives.masked_fill(~mine.text_mask, 0.0).sum(-1)
+
+
 def _clip_losses(
-    mine: VideoTexts, all_ranks: VideoTexts, config: LossConfig, identities: Known | None
+    mine: VideoTexts,
+    all_ranks: VideoTexts,
+    config: LossConfig,
+    identities: Known | None,
+    scale: Scale,
 ) -> Tensor:
     """Loss of each of this rank's clips, [B]; any finite number for a clip without valid text."""
     B, K, _ = mine.texts.shape
-    own = torch.einsum("be,bke->bk", mine.video, mine.texts) / config.temperature
+    own = torch.einsum("be,bke->bk", mine.video, mine.texts) / scale.temperature
     positives = own.masked_fill(~mine.text_mask, MASKED).logsumexp(-1)
     to_texts = to_videos = None
     if identities is not None:  # masked texts have words in common with none
@@ -205,7 +263,7 @@ def _clip_losses(
         to_texts, to_videos = (ours, others.flat()), (ours.flat(), others)
 
     def scores(rows: Tensor, columns: Tensor, mask: Tensor | None, known: Known | None) -> Tensor:
-        return _log_sum_exp(rows, columns, mask, config.temperature, config.chunk, known)
+        return _over_columns(torch.logsumexp, rows, columns, mask, scale, config.chunk, known)
 
     def all_of(log_sums: Tensor) -> Tensor:
         """With duplicates left out a clip's own positives were left out, too."""
@@ -222,42 +280,61 @@ def _clip_losses(
     return videos_choose + texts_choose - 2 * positives
 
 
-def _log_sum_exp(
+Reduction: TypeAlias = Callable[[Tensor, int], Tensor]  # (tensor, axis): of chunks and of them all
+
+
+def _over_columns(
+    reduce: Reduction,
     rows: Tensor,
     columns: Tensor,
     column_mask: Tensor | None,
-    tau: float,
+    scale: Scale,
     chunk: int | None,
     known: Known | None,
 ) -> Tensor:
-    """The logarithm log Σ_c exp(row · column_c / τ) over the unmasked columns, [rows].
+    """What the scores of each row with the unmasked columns come to, [rows].
+
+    `torch.logsumexp` gives the logarithm log Σ_c exp(row · column_c / τ), `_softplus_sum` the sum
+    Σ_c log(1 + exp(row · column_c / τ + bias)).
 
     Columns that are known to repeat a row are left out for that row. In chunks, the scores of a
     chunk are dropped and computed again in the backward pass, so that memory is rows × chunk.
     """
     chunk = chunk or max(1, SCORES_AT_ONCE // len(rows))
     if chunk >= len(columns):
-        return _chunk_log_sum_exp(rows, columns, column_mask, tau, known)
+        return _of_chunk(reduce, rows, columns, column_mask, scale, known)
     if column_mask is None:
         column_mask = torch.ones(len(columns), dtype=torch.bool, device=columns.device)
     pieces = torch.split(columns, chunk), torch.split(column_mask, chunk)
     pairs = repeat(None) if known is None else ((known[0], of) for of in known[1].split(chunk))
     parts = [
-        checkpoint(_chunk_log_sum_exp, rows, part, mask, tau, pair, use_reentrant=False)
+        checkpoint(_of_chunk, reduce, rows, part, mask, scale, pair, use_reentrant=False)
         for part, mask, pair in zip(*pieces, pairs, strict=False)
     ]
-    return torch.stack(parts).logsumexp(0)
+    together = torch.stack(parts)
+    return together.sum(0) if reduce is _softplus_sum else reduce(together, 0)
 
 
-def _chunk_log_sum_exp(
-    rows: Tensor, columns: Tensor, mask: Tensor | None, tau: float, known: Known | None
+def _of_chunk(
+    reduce: Reduction,
+    rows: Tensor,
+    columns: Tensor,
+    mask: Tensor | None,
+    scale: Scale,
+    known: Known | None,
 ) -> Tensor:
-    scores = rows @ columns.T / tau
+    scores = rows @ columns.T / scale.temperature
+    if reduce is _softplus_sum:
+        scores = scores + scale.bias
     if mask is not None:
         scores = scores.masked_fill(~mask, MASKED)
     if known is not None:
         scores = scores.masked_fill(known[0].repeats(known[1]), MASKED)
-    return scores.logsumexp(-1)
+    return reduce(scores, -1)
+
+
+def _softplus_sum(scores: Tensor, axis: int) -> Tensor:
+    return F.softplus(scores).sum(axis)
 
 
 def unit(rows: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ FREE_SETTINGS = (
     "train.keep",
     "train.checkpoints",
     "train.log_every",
+    "train.wandb",
     "train.device",
     "train.threads",
     "train.skip_nonfinite",

@@ -4,7 +4,7 @@ import numpy as np
 
 from vatt.report.figures import Points
 from vatt.report.result_tables import finetuned_table, paper_comparison
-from vatt.report.run_page import pair_similarities
+from vatt.report.run_page import _evaluation_curves, pair_similarities
 
 
 def test_pairs_are_compared_in_the_width_of_the_wider_group():
@@ -55,3 +55,12 @@ def test_a_table_of_the_paper_is_shown_below_what_was_measured_and_says_of_how_m
     }  # fmt: skip
     assert found.differs == ["model: tiny", "files: 879"]
     assert paper_comparison(None) is None
+
+
+def test_measures_of_evaluations_during_the_training_become_curves():
+    log = [{"step": 1.0, "loss": 3.0}]
+    log += [{"step": s, "loss": 2.0, "eval_text_to_video_R@10": 10.0 * s} for s in (2.0, 4.0)]
+    (curve,) = _evaluation_curves(log)
+    assert curve.steps == [2.0, 4.0]
+    assert curve.lines == {"text → video": [20.0, 40.0]}
+    assert list(_evaluation_curves(log[:2])) == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from vatt.config import from_values, merge, read_toml, to_values
-from vatt.run_folder import FREE_SETTINGS, claim_folder
+from vatt.run_folder import claim_folder
 from vatt.tasks import finetune, pretrain
 
 OLDER = Path(__file__).parent / "data"
@@ -14,7 +14,7 @@ OLDER = Path(__file__).parent / "data"
 @pytest.mark.parametrize(
     ("command", "settings", "free", "earlier"),
     [
-        ("pretrain", pretrain.PretrainConfig, FREE_SETTINGS, pretrain.EARLIER),
+        ("pretrain", pretrain.PretrainConfig, pretrain.FREE, pretrain.EARLIER),
         ("finetune", finetune.FinetuneConfig, finetune.FREE, finetune.EARLIER),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import random
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from vatt.tasks import checkpoint_merge, pretrain
 from vatt.tasks.checkpoint_merge import CheckpointMergeConfig
 from vatt.tasks.prepare import PrepareConfig
 from vatt.tasks.prepare import run as prepare
-from vatt.tasks.pretrain import PretrainConfig
+from vatt.tasks.pretrain import PretrainConfig, PretrainResult
 from vatt.tensor_files import read_tensors
 
 ROOT = Path(__file__).parents[2]
@@ -221,6 +223,80 @@ def test_a_run_of_an_older_version_goes_on_although_its_data_is_not_known(
     assert_same_run(out, finished[0])
 
 
+ALL_ON: dict[str, Any] = {
+    "loss": {"form": "sigmoid", "temperature": 0.1},
+    "model": {"heads": {"learned": "temperature_and_bias"}},
+    "optim": {"average": 0.9, "weight_decay": 0.1},
+    "eval_every": 2,
+    "evaluation": {"split": "train", "label": "action", "measure": "video_neighbours"},
+}
+
+
+def pretrained(settings: PretrainConfig) -> PretrainResult:
+    result = pretrain.run(settings)
+    assert isinstance(result, PretrainResult)
+    return result
+
+
+def same_tensors(found: Path, expected: Path) -> bool:
+    mine, theirs = load_file(found), load_file(expected)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in theirs)
+
+
+def test_a_run_with_every_option_goes_on_as_if_it_had_never_stopped(shards, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "half"
+    expected = pretrained(config(shards, whole, **ALL_ON))
+    shutil.copytree(whole, out)
+    for path in checkpoint.all_saved(out / "checkpoints")[1:]:
+        shutil.rmtree(path)  # the best model of later steps is still there, as after a kill
+    result = pretrained(config(shards, out, **ALL_ON))
+    assert result.model == expected.model
+    assert result.model.startswith("best: moving average after step ")
+    log, theirs = (
+        [{k: v for k, v in e.items() if k in TIMELESS or k.startswith("eval_")} for e in entries]
+        for entries in (read_metrics(run / "metrics.jsonl") for run in (out, whole))
+    )
+    assert log == theirs
+    assert [e["step"] for e in log if "eval_text_to_video_R@10" in e] == [2, 4, 6, 8, 10, 12]
+    last = Path("checkpoints") / "step-000012"
+    for name in (
+        "model/model.safetensors",
+        last / "model.safetensors",
+        last / "optimiser.safetensors",
+    ):
+        assert same_tensors(out / name, whole / name), name
+    best = max(
+        (e for e in log if "eval_video_neighbours" in e), key=lambda e: e["eval_video_neighbours"]
+    )
+    assert f"after step {best['step']}, video_neighbours" in result.model
+    # the model is the average, the checkpoint what is trained; what is learned moved, within bounds
+    averages = load_file(whole / last / "optimiser.safetensors")
+    trained = load_file(whole / last / "model.safetensors")
+    for name in ("heads.log_scales", "heads.biases"):
+        assert not torch.equal(averages[f"{name}/average"], trained[name])
+    assert (trained["heads.log_scales"] != math.log(10)).all()
+    assert "heads.video_va.norm.running_mean/average" in averages
+    written = json.loads((whole / "model" / "config.json").read_text())["extra"]
+    assert (written["weights"], written["step"]) == ("average", best["step"])
+
+
+def test_evaluation_changes_no_weight_and_may_begin_when_a_run_goes_on(finished, shards, tmp_path):
+    out = half_done(finished[0], tmp_path / "watched")
+    settings = config(
+        shards, out, eval_every=3, keep="last", evaluation={"split": "train", "clips": 6}
+    )
+    assert pretrained(settings).model == "weights after the last step"
+    assert_same_run(out, finished[0])
+    evaluated = [
+        e["step"] for e in read_metrics(out / "metrics.jsonl") if "eval_text_to_video_MedR" in e
+    ]
+    assert evaluated == [6, 9, 12]
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.measure: found 'accuracy', expected one of"
+    ):
+        config(shards, out, evaluation={"measure": "accuracy"})
+
+
 def test_a_setting_that_an_older_version_did_not_know_is_what_it_did(shards, tmp_path):
     out, earlier = tmp_path / "old", configs.merge({"train": {"steps": 6}}, pretrain.EARLIER)
     pretrain.run(config(shards, tmp_path / "whole", **earlier))
@@ -228,7 +304,7 @@ def test_a_setting_that_an_older_version_did_not_know_is_what_it_did(shards, tmp
     values = configs.read_toml(out / "config.toml")
     for key in configs.flatten(pretrain.EARLIER):
         *parts, name = key.split(".")
-        del (values[parts[0]] if parts else values)[name]
+        del reduce(lambda table, part: table[part], parts, values)[name]
     (out / "config.toml").write_text(tomli_w.dumps(values))
     pretrain.run(config(shards, out, train={"steps": 6}))
     assert_same_run(out, tmp_path / "whole")

@@ -240,3 +240,61 @@ def test_warm_up_longer_than_the_training_is_refused():
 def test_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ConfigError, match=f"optim.{next(iter(wrong))}"):
         OptimConfig(**wrong)
+
+
+def moved(optimiser: Optimiser, weights: dict[str, nn.Parameter], steps: range) -> None:
+    for number in steps:
+        for at, weight in enumerate(weights.values()):
+            weight.grad = torch.full_like(weight, math.sin(number + at))
+        optimiser.step(number)
+
+
+def averaging(weights: dict[str, nn.Parameter], statistics: torch.Tensor, **settings) -> Optimiser:
+    config = OptimConfig(warmup_steps=0, learning_rate=0.1, average=0.5, **settings)
+    buffers = [("mean", statistics)]
+    return Optimiser(config, weights.items(), steps=20, buffers=buffers)
+
+
+def test_averages_follow_weights_and_statistics_and_go_on_from_their_state():
+    weights = {"a": nn.Parameter(torch.ones(3)), "b": nn.Parameter(torch.zeros(2, 2))}
+    statistics = torch.zeros(2)
+    optimiser = averaging(weights, statistics)
+    expected: dict[str, torch.Tensor] = {}
+    for number in range(12):
+        statistics += 1.0
+        moved(optimiser, weights, range(number, number + 1))
+        decay = min(0.5, (1 + number) / (10 + number))
+        for name, value in ({**weights, "mean": statistics}).items():
+            before = expected.get(name, value.detach())
+            expected[name] = decay * before + (1 - decay) * value.detach()
+        if number == 5:  # as a checkpoint does
+            state = {name: value.clone() for name, value in optimiser.state().items()}
+            optimiser = averaging(weights, statistics)
+            optimiser.load_state(state)
+    assert_close(optimiser.averages(), expected)
+
+
+def test_a_step_that_is_skipped_moves_no_average():
+    weights, statistics = {"a": nn.Parameter(torch.ones(3))}, torch.ones(1)
+    optimiser = averaging(weights, statistics)
+    moved(optimiser, weights, range(3))
+    before = {name: value.clone() for name, value in optimiser.averages().items()}
+    weights["a"].grad = torch.ones(3)
+    optimiser.step(3, skip=torch.tensor(1.0))
+    for name, value in optimiser.averages().items():
+        assert torch.equal(value, before[name])
+
+
+def test_bounded_weights_stay_within_their_bounds_and_do_not_decay():
+    weights = {name: nn.Parameter(torch.full((2,), 4.6)) for name in ("free", "scale")}
+    config = OptimConfig(warmup_steps=0, learning_rate=1.0, weight_decay=0.5)
+    optimiser = Optimiser(config, weights.items(), steps=2, bounds={"scale": (0.0, 5.0)})
+    for weight in weights.values():
+        weight.grad = torch.zeros(2)
+    optimiser.step(0)
+    assert (weights["scale"] == 4.6).all()
+    assert (weights["free"] < 4.6).all()
+    weights["scale"].grad = torch.tensor([-1.0, 1.0])
+    optimiser.step(1)
+    assert weights["scale"][0] == 5.0
+    assert 0.0 <= weights["scale"][1] < 5.0

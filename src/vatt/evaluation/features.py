@@ -321,7 +321,7 @@ def _rows_of_clips(run: TrainedRun, seed: int) -> RowsOf:
         part = {"peaks": _peaks(batch)}
         with torch.inference_mode(), autocast(path.autocast, encoder.device):
             for network, model in ((PRETRAINED, encoder.module), (RANDOM_INIT, random_init)):
-                rows = _network_rows(model, inputs, _MODALITIES)
+                rows = network_rows(model, inputs, _MODALITIES)
                 part |= {f"{network}/{name}": values for name, values in rows.items()}
             for name, values in mean_tokens(encoder.module, inputs).items():
                 part[f"{PRETRAINED}/{name}"] = values
@@ -357,13 +357,14 @@ def _rows_of_windows(
         rows = _peer_rows(encoder, inputs, modalities)
     else:
         with torch.inference_mode(), autocast(path.autocast, encoder.device):
-            rows = _network_rows(encoder.module, inputs, modalities)
+            rows = network_rows(encoder.module, inputs, modalities)
     shape = () if windows is None else (windows,)
     found = {f"{PRETRAINED}/{name}": v.view(-1, *shape, *v.shape[1:]) for name, v in rows.items()}
     return found | {"peaks": _peaks(batch)}
 
 
-def _network_rows(model: Vatt, inputs: Inputs, modalities: Sequence[str]) -> dict[str, Tensor]:
+def network_rows(model: Vatt, inputs: Inputs, modalities: Sequence[str]) -> dict[str, Tensor]:
+    """Features and embeddings of a batch, of "video", "audio" or both."""
     rows = dict[str, Tensor]()
     if "video" in modalities:
         rows["video_features"] = video = model.video_features(inputs.frames)

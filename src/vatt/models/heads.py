@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,11 @@ from vatt.errors import ConfigError
 from vatt.models.transformer import Dense
 
 SumOverRanks = Callable[[Tensor], Tensor]
+# Of weights that training keeps within bounds (and never decays): a factor of 1 to 100, as in CLIP.
+BOUNDS = {
+    "heads.log_scales": (0.0, math.log(100.0)),
+    "heads.biases": (-math.inf, math.inf),
+}
 SAME = 1e-10  # variance over squared mean of rows that differ by rounding alone; float32: ~1e-14
 
 
@@ -26,6 +32,8 @@ class HeadsConfig:
     form: Literal["paper", "official"] = "paper"
     """paper: batch norm after every linear layer. official: none for audio and text, a bias
     instead, and one more ReLU before the projection from va to vt."""
+    learned: Literal["none", "temperature", "temperature_and_bias"] = "none"
+    """What of the losses is a weight of each space, in place of a setting (CLIP, SigLIP)."""
 
     def __post_init__(self) -> None:
         for name in ("va", "vt"):
@@ -117,6 +125,12 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         self.official = config.form == "official"
+        self.log_scales: nn.Parameter | None = None  # of va and of vt, as `Embeddings` has them
+        self.biases: nn.Parameter | None = None
+        if config.learned != "none":
+            self.log_scales = nn.Parameter(torch.zeros(2))
+        if config.learned == "temperature_and_bias":
+            self.biases = nn.Parameter(torch.zeros(2))
 
         def projection(in_width: int, out_width: int, *, bias: bool = False) -> Projection:
             return Projection(in_width, out_width, bias=bias, sum_over_ranks=sum_over_ranks)
@@ -126,6 +140,14 @@ class Heads(nn.Module):
         self.video_vt = projection(config.va, config.vt)
         self.audio_va = projection(audio_width, config.va, bias=self.official)
         self.text_vt = projection(text_width, config.vt, bias=self.official)
+
+    @torch.no_grad()
+    def begin_scores(self, temperature: float, bias: float) -> None:
+        """What is learned of the scores begins with these values."""
+        if self.log_scales is not None:
+            self.log_scales.fill_(-math.log(temperature))
+        if self.biases is not None:
+            self.biases.fill_(bias)
 
     def video(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Video features [B, D] → rows in va [B, E_va] and, from these, in vt [B, E_vt]."""

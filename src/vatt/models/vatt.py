@@ -121,6 +121,8 @@ class Vatt(nn.Module):
             text_vt=self.heads.text(features.text, features.text_mask),
             has_audio=features.has_audio,
             text_mask=features.text_mask,
+            log_scales=self.heads.log_scales,
+            biases=self.heads.biases,
         )
 
     def backbone(self, modality: Modality) -> Transformer:

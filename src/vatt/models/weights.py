@@ -30,7 +30,7 @@ from vatt.tensor_files import read_tensors
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = "1.2"  # 1.1: classifiers; 1.2: the frame path
+FORMAT_VERSION = "1.3"  # 1.1: classifiers; 1.2: the frame path; 1.3: learned temperatures
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 Settings = ModelConfig | ClassifierConfig

@@ -82,7 +82,11 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
         losses = {title: [entry[name] for entry in log] for name, title in names.items()}
         rates = {"learning rate": [entry["learning_rate"] for entry in log]}
         training_curves = curves(
-            [Curve("loss", steps, losses), Curve("learning rate", steps, rates)]
+            [
+                Curve("loss", steps, losses),
+                Curve("learning rate", steps, rates),
+                *_evaluation_curves(log),
+            ]
         )
     return render(
         "run.html",
@@ -113,6 +117,23 @@ def run_page(config: RunPageConfig, run: TrainedRun, clips: SplitFeatures) -> st
         seed=config.seed,
         versions=versions(),
     )
+
+
+def _evaluation_curves(log: list[dict[str, float]]) -> Iterator[Curve]:
+    """What evaluations during the training measured, if there were two or more."""
+    for title, ending in {"held out: R@10": "_R@10", "held out: neighbours": "_neighbours"}.items():
+        names = [
+            n for n in (log[-1] if log else {}) if n.startswith("eval_") and n.endswith(ending)
+        ]
+        at = [entry for entry in log if all(name in entry for name in names)]
+        if names and len(at) > 1:
+            lines = {
+                name.removeprefix("eval_").removesuffix(ending).replace("_to_", " → "): [
+                    entry[name] for entry in at
+                ]
+                for name in names
+            }
+            yield Curve(title, [entry["step"] for entry in at], lines)
 
 
 def _about(

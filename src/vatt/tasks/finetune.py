@@ -37,8 +37,8 @@ from vatt.evaluation.examples import (
     find_examples,
 )
 from vatt.evaluation.few_labels import FewClips, Found, about_few, few_of
-from vatt.evaluation.linear_first import fit_linear_layer
-from vatt.evaluation.validation import Validation
+from vatt.evaluation.in_training.linear_first import fit_linear_layer
+from vatt.evaluation.in_training.validation import Validation
 from vatt.failed_step import Replayed, computed_again, load_batch
 from vatt.ingest.labelled import SUFFIXES, find_labelled, store_labelled
 from vatt.losses import (
@@ -88,7 +88,7 @@ EARLIER: Mapping[str, Any] = {
     "few_draw": 0,
     "clip": {"short_audio": "none"},
     "model": {"linear_first": "none", "audio_peak": "none"},
-    "optim": {"decay_scope": "all"},
+    "optim": {"decay_scope": "all", "average": "none"},
 }
 _MIXUP_STREAM = 2  # its draws differ from the others of a seed
 
@@ -222,10 +222,11 @@ class FinetuneConfig(DatasetChoice):
             self.public.refuse_kind(self.kind)
         if self.eval_every < 1:
             raise ConfigError(f"eval_every: found {self.eval_every}, expected >= 1")
-        if self.train.parallel == "fsdp":
+        if self.train.parallel == "fsdp" or self.optim.average is not None:
             raise ConfigError(
-                "train.parallel: found fsdp, expected replicate: only pre-training divides a model "
-                "among processes"
+                f"train.parallel, optim.average: found {self.train.parallel} and "
+                f"{self.optim.average or 'none'}, expected replicate and none: only pre-training "
+                "divides a model among processes, and keeps a moving average"
             )
         first = self.model.linear_first
         if first is not None and (first <= 0 or self.targets.labels == "several"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,13 +35,20 @@ from vatt.data.statistics import frame_path, measure_frames, same_data, vocabula
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import autocast, cpu_threads, peak_memory, pick_device, seeded
 from vatt.errors import ConfigError
+from vatt.evaluation.in_training.periodic import (
+    EvaluationConfig,
+    PeriodicEvaluation,
+    encoder_of,
+)
 from vatt.failed_step import Replayed, computed_again, load_batch
 from vatt.losses import Identity, LossConfig, contrast, text_ids
+from vatt.models.heads import BOUNDS
 from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
 from vatt.models.vatt import Features, Part, Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model, save_settings
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
+from vatt.run_log import wandb_module
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train, whole_batch
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize
@@ -54,11 +61,18 @@ TIMED_CLIPS = 8  # of a dry run without micro-batches
 EARLIER: Mapping[str, Any] = {
     "clip": {"short_audio": "repeat"},
     "data": {"positives": "nearest", "unknown_words": 0.0},
-    "model": {"audio": {"peak": "none"}},
-    "loss": {"duplicates": "negatives"},
-    "optim": {"clip_scope": "all", "decay_scope": "all"},
+    "model": {"audio": {"peak": "none"}, "heads": {"learned": "none"}},
+    "loss": {"duplicates": "negatives", "bias": -10.0},
+    "optim": {"clip_scope": "all", "decay_scope": "all", "average": "none"},
     "dry_run": False,
 }
+# What may change when a run goes on: that, and what is evaluated meanwhile.
+FREE = (
+    *FREE_SETTINGS,
+    "eval_every",
+    "keep",
+    *(f"evaluation.{one.name}" for one in fields(EvaluationConfig)),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +95,11 @@ class PretrainConfig:
     """unit: frames enter the model in [-1, 1] (§4.3), or by model.video.mean and std. measured:
     by the mean and deviation of 256 training clips, which are stored with the model."""
     seed: int = 0
+    eval_every: int | None = None
+    """Steps between evaluations on clips that are held out; "none": nothing is evaluated."""
+    keep: Literal["best", "last"] = "best"
+    """Which model is in model/: the best of the evaluations, if there are any, or the last."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     dry_run: bool = False
     """Train nothing: make two steps on a few clips and say what the whole training would take."""
 
@@ -101,16 +120,24 @@ class PretrainConfig:
                 f"optim.warmup_steps: found {self.optim.warmup_steps}, expected <= train.steps "
                 f"({self.train.steps})"
             )
+        if self.model.heads.learned == "temperature_and_bias" and self.loss.form != "sigmoid":
+            raise ConfigError(
+                f'model.heads.learned: found "temperature_and_bias" with loss.form '
+                f'"{self.loss.form}", expected "temperature": only "sigmoid" has a bias'
+            )
+        if self.eval_every is not None and self.eval_every < 1:
+            raise ConfigError(f"eval_every: found {self.eval_every}, expected >= 1, or none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainResult:
-    """What a pre-training made."""
+    """What a pre-training made; model: which one is in model/."""
 
     out: Path
     parameters: int
     steps: int
     loss: float | None
+    model: str
     seconds: float
     clips_per_s: float | None
     waiting_share: float | None
@@ -212,10 +239,15 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
     """
     shards = tuple(folder.absolute() for folder in config.data.shards)  # found from any folder
     config = replace(config, data=replace(config.data, shards=shards))
+    if config.evaluation.shards:
+        held_out = tuple(folder.absolute() for folder in config.evaluation.shards)
+        config = replace(config, evaluation=replace(config.evaluation, shards=held_out))
     device = pick_device(config.train.device, distributed.local_rank())
     if config.dry_run:
         with cpu_threads(config.train.threads), distributed.joined_ranks(device):
             return try_out(config, device)
+    if config.train.wandb != "off":
+        wandb_module()  # before anything begins
     with (
         cpu_threads(config.train.threads),
         distributed.joined_ranks(device),
@@ -224,7 +256,7 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
         settings = claim_folder(
             config.out,
             to_values(config),
-            free=FREE_SETTINGS,
+            free=FREE,
             earlier=EARLIER,
             advice="give the settings of that run to continue it, or another --out",
         )
@@ -239,7 +271,14 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
         renew_settings(config.out, settings)
         model = model_at(state, config, dataset).to(device)
         spread = parallelize(model.train(), config.train, layers_of(model))
-        optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
+        saved = model.state_dict().keys()
+        optimiser = Optimiser(
+            config.optim,
+            model.named_parameters(),
+            steps=config.train.steps,
+            bounds=BOUNDS,
+            buffers=[(name, value) for name, value in model.named_buffers() if name in saved],
+        )
         optimiser.load_state(state.optimiser)
         loader = training_batches(
             dataset,
@@ -248,42 +287,83 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
             start_step=state.step,
             facts=state.facts,
         )
+        path = frame_path(
+            config.data, antialias=config.augment.antialias, autocast=config.train.autocast
+        )
+        write = partial(
+            write_model, model=model, clip=config.clip, tokenizer=tokenizer, frame_path=path
+        )
+        kept_in = config.out / "model" if distributed.is_main() else None
+        weights = partial(judged_weights, model, optimiser)
+        of = "trained" if config.optim.average is None else "average"
+
+        def keep(about: Mapping[str, Any], chosen: Mapping[str, Tensor]) -> None:
+            extra = {"weights": of, **about}
+            checkpoint.save_model_folder(kept_in, partial(write, tensors=chosen, extra=extra))
+
+        evaluation = None
+        if config.eval_every is not None:
+            evaluation = PeriodicEvaluation(
+                config.evaluation,
+                config.data,
+                config.clip,
+                weights=weights,
+                encoder_of=partial(
+                    encoder_of, sizes=model.config, clip=config.clip, tokenizer=tokenizer,
+                    path=path, device=device,
+                ),
+                best=state.facts.get("best", {}) if state.of_this_run else {},
+                keep=keep if config.keep == "best" else None,
+            )  # fmt: skip
         learner = Learner(
             model=model,
             objective=partial(objective, model=spread, config=config),
             optimiser=optimiser,
             buffers=tuple(model.buffers()),
-            write_model=partial(
-                write_model,
-                model=model,
-                clip=config.clip,
-                tokenizer=tokenizer,
-                frame_path=frame_path(
-                    config.data,
-                    antialias=config.augment.antialias,
-                    autocast=config.train.autocast,
-                ),
-            ),
-            facts=lambda: {"failures": loader.failures(), "data": state.facts["data"]},
+            write_model=write,
+            facts=lambda: {
+                "failures": loader.failures(),
+                "data": state.facts["data"],
+                **({"best": evaluation.best} if evaluation else {}),
+            },
             seed=config.seed,
             skipped=state.facts.get("skipped_steps", 0) if state.of_this_run else 0,
+            validate=evaluation or (lambda _: {}),
+            validate_every=config.eval_every or config.train.steps,
         )
         summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
         failed_clips, steps = len(loader.failures()), state.step + summary.steps_made
-        if steps == config.train.steps:
-            folder = config.out / "model" if distributed.is_main() else None
-            checkpoint.save_model_folder(folder, learner.write_model)
+        best = evaluation.best if evaluation and config.keep == "best" else {}
+        if steps == config.train.steps and not best:
+            keep({"step": steps}, weights())
         distributed.barrier()
     return PretrainResult(
         out=config.out,
         parameters=sum(weight.numel() for weight in model.parameters()),
         steps=steps,
         loss=summary.loss,
+        model=which_model(best, of, steps, config.train.steps),
         seconds=summary.seconds,
         clips_per_s=summary.clips_per_s,
         waiting_share=summary.waiting_share,
         failed_clips=failed_clips,
     )
+
+
+def judged_weights(model: Vatt, optimiser: Optimiser) -> dict[str, Tensor]:
+    """The whole weights that are evaluated and kept: those trained, or their moving averages.
+
+    All ranks call it together.
+    """
+    return whole_weights(model.state_dict() | optimiser.averages())
+
+
+def which_model(best: Mapping[str, Any], weights: str, steps: int, wanted: int) -> str:
+    """Which one is in model/, in a few words."""
+    of = "moving average" if weights == "average" else "weights"
+    if best:
+        return f"best: {of} after step {best['step']:,}, {best['measure']} {best['value']:.4g}"
+    return f"{of} after the last step" if steps == wanted else "none yet"
 
 
 def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
@@ -375,6 +455,7 @@ def model_at(state: TrainingState, config: PretrainConfig, dataset: ClipDataset)
         sizes = replace(sizes, video=replace(sizes.video, mean=mean, std=std))
     with seeded(draw_bits(config.seed, -1)):
         model = Vatt(sizes, sum_over_ranks=distributed.sum_over_ranks)
+    model.heads.begin_scores(config.loss.temperature, config.loss.bias)
     if state.folder is not None:
         load_weights(model, state.folder)
     return model
@@ -399,6 +480,11 @@ def replay(capture: Path, device: str = "auto") -> Replayed:
         return computed_again(model, again, batch.keys)
 
 
+def whole_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same, whole on all ranks, which call it together."""
+    return {name: distributed.whole(value) for name, value in tensors.items()}
+
+
 def write_model(
     folder: Path | None,
     *,
@@ -407,18 +493,20 @@ def write_model(
     tokenizer: WordTokenizer,
     frame_path: FramePath | None = None,
     weights: bool = True,
+    tensors: Mapping[str, Tensor] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model folder that loads alone: weights, settings, vocabulary.
 
-    All ranks call it together, with None where nothing is to be written; without weights, the main
-    one alone.
+    All ranks call it together, with None where nothing is to be written; without weights, or with
+    `tensors` in place of the model's own, the main one alone may.
     """
     if not weights:
         assert folder is not None
-        save_settings(folder, model.config, clip, frame_path=frame_path)
+        save_settings(folder, model.config, clip, extra, frame_path=frame_path)
     else:
-        tensors = {name: distributed.whole(value) for name, value in model.state_dict().items()}
+        chosen = whole_weights(model.state_dict()) if tensors is None else tensors
         if folder is None:
             return
-        save_model(folder, model, clip, frame_path=frame_path, weights=tensors)
+        save_model(folder, model, clip, extra, frame_path=frame_path, weights=chosen)
     tokenizer.save(folder / "tokenizer.json")

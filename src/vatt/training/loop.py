@@ -25,8 +25,8 @@ from vatt.contracts import draw_bits
 from vatt.devices import AutocastSetting, seeded
 from vatt.errors import ConfigError
 from vatt.failed_step import keep_step
+from vatt.run_log import RunLog, WandbMode
 from vatt.training.finite import FiniteCheck
-from vatt.training.log import RunLog
 from vatt.training.optim import Optimiser
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class TrainConfig:
     """sharded: each process writes its part while training goes on; whole: the main one writes, and
     the others wait; auto: sharded if there are several."""
     log_every: int = 50
+    wandb: WandbMode = "off"
+    """Weights & Biases beside the run folder's log. offline: written there, for `wandb sync`."""
     device: str = "auto"
     """cpu, cuda, cuda:1 …; auto is a GPU where there is one."""
     autocast: AutocastSetting = "auto"
@@ -147,7 +149,13 @@ def train(
         learner.buffers, keep, may_skip=config.skip_nonfinite, skipped=learner.skipped
     )
     with (
-        RunLog(folder, start_step=start_step, steps=config.steps, active=active) as log,
+        RunLog(
+            folder,
+            start_step=start_step,
+            steps=config.steps,
+            active=active,
+            wandb=config.wandb,
+        ) as log,
         distributed.asked_to_stop() as asked_to_stop,
         Saver(folder / "checkpoints", config.keep, config.checkpoints) as saver,
     ):

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from torch.optim.sgd import sgd
 from vatt.distributed import divided, is_divided, own_part, part_of, sum_over_ranks
 from vatt.errors import CheckpointError, ConfigError
 
+AVERAGE = "average"
 SLOTS = {"adam": ("step", "exp_avg", "exp_avg_sq"), "momentum": ("momentum_buffer",)}
 
 
@@ -52,6 +54,9 @@ class OptimConfig:
     """Gradients longer than this, over all weights together, are scaled down to it."""
     clip_scope: Literal["all", "backbone"] = "all"
     """backbone: what clip_norm measures and scales leaves a classifier's linear layer out."""
+    average: float | None = None
+    """Decay of a moving average of weights and running statistics (EMA), e.g. 0.9999, which is what
+    pre-training writes into model/; it is lower in the first updates. "none": none is kept."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epsilon"):
@@ -66,6 +71,8 @@ class OptimConfig:
         rates_good = all(rate >= 0 for _, rate in self.levels)
         _require(rates_good, "levels", self.levels, "rates >= 0")
         _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", self.clip_norm, "> 0")
+        good = self.average is None or 0 < self.average < 1
+        _require(good, "average", self.average, "in (0, 1)")
 
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:
@@ -108,9 +115,22 @@ class Optimiser:
     """
 
     def __init__(
-        self, config: OptimConfig, parameters: Iterable[tuple[str, nn.Parameter]], *, steps: int
+        self,
+        config: OptimConfig,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        *,
+        steps: int,
+        bounds: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+        buffers: Iterable[tuple[str, Tensor]] = (),
     ) -> None:
         """Prepare to train the named parameters that need gradients, for `steps` updates.
+
+        Args:
+            config: how.
+            parameters: of the model, by name.
+            steps: of the whole training.
+            bounds: of some weights: they are kept within them, and do not decay.
+            buffers: running statistics, which `config.average` averages like the weights.
 
         Raises:
             ConfigError: the warm-up or the levels are longer than the training.
@@ -130,6 +150,10 @@ class Optimiser:
         self._weights: dict[str, Tensor] = {n: w for n, w in parameters if w.requires_grad}
         # Weight → slot → value, from its first update on.
         self._state: dict[str, dict[str, Tensor]] = {}
+        self._bounds = {name: bounds[name] for name in self._weights if name in bounds}
+        averaged = self._weights | dict(buffers) if config.average is not None else {}
+        self._averaged: dict[str, Tensor] = averaged
+        self._averages: dict[str, Tensor] = {}  # likewise
 
     def clip(self) -> Tensor:
         """Scale gradients down to `clip_norm` if it is set; returns their norm before, a scalar."""
@@ -162,7 +186,7 @@ class Optimiser:
             factor = keep if skip is None else torch.where(skip == 1, 1.0, keep)
             decayed = [
                 own_part(w) for name, w in self._weights.items()
-                if config.decay_scope == "all" or is_matrix(name, w)
+                if name not in self._bounds and (config.decay_scope == "all" or is_matrix(name, w))
             ]  # fmt: skip
             torch._foreach_mul_(decayed, factor)
         used = [
@@ -194,16 +218,37 @@ class Optimiser:
             common |= {"lr": 1.0, "momentum": config.momentum, "dampening": 0.0, "nesterov": False}
             (velocities,) = slots
             sgd(weights, gradients, list(velocities), **common)
+        for name, (low, high) in self._bounds.items():
+            own_part(self._weights[name]).clamp_(low, high)
         for weight in self._weights.values():
             weight.grad = None
+        self._average(number, skip)
         return rate
+
+    def _average(self, number: int, skip: Tensor | None) -> None:
+        """Move the averages towards the weights; they begin with those of the first update."""
+        for name, value in self._averaged.items():
+            if name not in self._averages:
+                self._averages[name] = own_part(value).detach().clone()
+        if not self._averaged or self.config.average is None:
+            return
+        share = 1 - min(self.config.average, (1 + number) / (10 + number))  # as in TensorFlow
+        now = [own_part(value) for value in self._averaged.values()]
+        averages = [self._averages[name] for name in self._averaged]
+        shares = share if skip is None else [torch.where(skip == 1, 0.0, share)] * len(now)
+        torch._foreach_lerp_(averages, now, shares)
+
+    def averages(self) -> dict[str, Tensor]:
+        """The moving averages by the names of weights and buffers, divided as these are."""
+        return {n: part_of(value, self._averaged[n]) for n, value in self._averages.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Everything it remembers: `<parameter>/<what>` → tensor; empty before the first step.
 
         Of weights that are divided among ranks it is divided, too.
         """
-        return {
+        averages = {f"{name}/{AVERAGE}": value for name, value in self.averages().items()}
+        return averages | {
             f"{name}/{what}": value if what == "step" else part_of(value, weight)
             for name, weight in self._weights.items()
             for what, value in self._state.get(name, {}).items()
@@ -218,6 +263,11 @@ class Optimiser:
         by_parameter: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, what = key.rpartition("/")
+            if what == AVERAGE:
+                if name in self._averaged:
+                    like = self._averaged[name]
+                    self._averages[name] = divided(value.to(like.device, copy=True), like)
+                continue
             by_parameter.setdefault(name, {})[what] = value
         if strange := sorted(set(by_parameter) - set(self._weights)):
             raise CheckpointError(

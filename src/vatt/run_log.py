@@ -1,21 +1,30 @@
-"""The log of a run: metrics.jsonl, TensorBoard, and a line or bar with the time left."""
+"""The log of a run: metrics.jsonl, TensorBoard, Weights & Biases, a line or bar with the time."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import secrets
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from types import ModuleType
+from typing import Any, Literal, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from vatt.config import CONFIG_FILE, flatten, read_toml
+from vatt.errors import ConfigError, MissingExtraError
 from vatt.run_folder import METRICS_FILE
+from vatt.storage import write_atomically
 from vatt.workers.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
+
+
+WandbMode = Literal["off", "offline", "online"]
 
 
 class RunLog:
@@ -25,13 +34,25 @@ class RunLog:
     `metrics.jsonl` holds every step once.
     """
 
-    def __init__(self, folder: Path, *, start_step: int, steps: int, active: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        start_step: int,
+        steps: int,
+        active: bool = True,
+        wandb: WandbMode = "off",
+    ) -> None:
         self._steps = steps
         self._active = active
         self._open = ExitStack()
+        self._wandb: Any = None
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
+        if wandb != "off":
+            self._wandb = _wandb_run(folder, wandb)
+            self._open.callback(self._wandb.finish)
         self._file = self._open.enter_context((folder / METRICS_FILE).open("a+b"))
         self._file.seek(0)
         kept = 0
@@ -67,6 +88,8 @@ class RunLog:
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log(entry)
         text = "  ".join(
             f"{name.removesuffix('_share')} {value:.0%}"
             if name.endswith("_share")
@@ -77,6 +100,48 @@ class RunLog:
         if not self._has_bar:
             left_s = (self._steps - step) / steps_per_s
             logger.info("step %d of %d, %s left  %s", step, self._steps, duration(left_s), text)
+
+
+def wandb_module() -> ModuleType:
+    """The package.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import wandb
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("wandb", "wandb", "train.wandb") from error
+    return wandb
+
+
+def _wandb_run(folder: Path, mode: WandbMode) -> Any:
+    """A run in W&B, the same one each time that the run of a folder goes on.
+
+    Offline it writes below the folder, and speaks to no network.
+
+    Raises:
+        ConfigError: W&B does not begin a run, e.g. because nobody has logged in.
+    """
+    wandb, identity, settings = wandb_module(), folder / "wandb.txt", folder / CONFIG_FILE
+    if not identity.exists():
+        write_atomically(identity, secrets.token_hex(4).encode())
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    try:
+        run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "vatt"),
+            dir=folder,
+            mode=mode,
+            id=identity.read_text(encoding="ascii"),
+            name=folder.resolve().name,
+            resume="allow" if mode == "online" else None,
+            config=flatten(read_toml(settings)) if settings.is_file() else None,
+            settings=wandb.Settings(console="off", silent=True, disable_git=True, save_code=False),
+        )
+    except wandb.Error as error:
+        raise ConfigError(f"train.wandb: {error}; or set it to offline or off") from error
+    run.define_metric("*", step_metric="step")  # a run that goes on repeats some
+    return run
 
 
 def duration(seconds: float) -> str:

@@ -1,13 +1,19 @@
+import importlib
 import json
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
 
-from vatt.errors import CheckpointError
+from vatt.errors import CheckpointError, MissingExtraError
 from vatt.report.training_curve import read_metrics
-from vatt.training.log import RunLog, duration
+from vatt.run_log import RunLog, duration, wandb_module
 
 
 def test_records_reach_the_file_and_tensorboard(tmp_path):
@@ -69,3 +75,52 @@ def test_other_ranks_write_nothing(tmp_path):
 )
 def test_durations_read_as_hours_minutes_seconds(seconds, text):
     assert duration(seconds) == text
+
+
+def offline_entries(path: Path) -> list[dict[str, float]]:
+    """The entries in W&B's own file: a log in LevelDB's format, shorter here than one block."""
+    records: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
+
+    content, at, found = path.read_bytes(), 7, []
+    assert content[:4] == b":W&B"
+    assert len(content) < 2**15
+    while at < len(content):
+        length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        assert kind == 1  # whole
+        record = records.Record()
+        record.ParseFromString(content[at + 7 : at + 7 + length])
+        at += 7 + length
+        if record.HasField("history"):
+            items = record.history.item
+            found.append({item.nested_key[0]: json.loads(item.value_json) for item in items})
+    return found
+
+
+@pytest.mark.slow  # W&B starts a process of its own
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_offline_has_the_same_numbers_and_speaks_to_nobody(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        here = f"http://127.0.0.1:{server.getsockname()[1]}"
+        for name in ("WANDB_BASE_URL", "HTTPS_PROXY", "HTTP_PROXY"):
+            monkeypatch.setenv(name, here)
+        for start in (0, 2):  # a run that goes on is the same one in W&B
+            with RunLog(tmp_path, start_step=start, steps=4, wandb="offline") as log:
+                for step in (start + 1, start + 2):
+                    log.write(step, {"loss": 1 / step, "eval_audio_R@1": 7.5}, steps_per_s=1.0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len({path.name for path in files}) == 1
+    found = [entry for path in files for entry in offline_entries(path)]
+    own = ("_step", "_runtime", "_timestamp")
+    found = [{k: v for k, v in entry.items() if k not in own} for entry in found]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert found == [json.loads(line) for line in lines]
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtraError, match=r"vatt\[wandb\]"):
+        wandb_module()
