@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vatt.errors import ConfigError, MissingExtraError
-from vatt.workers.pool import AHEAD, run_in_order
-from vatt.workers.process import Limits, Lost, TimeLimit, WorkerProcess
+from vatt.workers.pool import AHEAD, run_in_order, stream
+from vatt.workers.process import Ended, Limits, Lost, TimeLimit, WorkerProcess
 
 LIMITS = Limits(seconds=1.0, gigabytes=1.0)
 
@@ -161,7 +163,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; import sys\n"
         "from tests.workers.test_pool import LIMITS, note_and_hang\n"
-        "from vatt.workers.pool import AHEAD, run_in_order\n"
+        "from vatt.workers.pool import AHEAD, run_in_order, stream\n"
         "if __name__ == '__main__':\n"
         "    list(run_in_order(note_and_hang, [Path(sys.argv[1])]))\n"
     )
@@ -196,3 +198,34 @@ def test_the_note_is_asked_after_each_item_was_used() -> None:
     for word, _ in run_in_order(act, ["a", "b"], workers=1, progress="words", note=note):
         used.append(word)
     assert notes == [1, 2]
+
+
+def count(word: str, time_limit: TimeLimit) -> Generator[tuple[int, bytes], None, str]:
+    """A job that gives pieces of 1 MB; "crash 3" ends its process after three."""
+    kind, number = word.split()
+    for piece in range(int(number)):
+        yield piece, b"0" * 2**20
+    return act(kind, time_limit)
+
+
+def test_pieces_of_an_item_come_in_order_and_what_ends_a_process_loses_only_its_item() -> (
+    None
+):
+    words = ["a 40", "crash 3", "b 0", "hang 1", "c 5"]
+    found: dict[str, list[Any]] = {word: [] for word in words}
+    for word, piece in stream(count, words, workers=2, limits=LIMITS):
+        found[word].append(piece.outcome if isinstance(piece, Ended) else piece[0])
+    assert found["a 40"] == [*range(40), "a"]
+    assert (found["b 0"], found["c 5"]) == (["b"], [*range(5), "c"])
+    assert found["crash 3"][:3] == [0, 1, 2]
+    assert [found[word][-1].cause for word in ("crash 3", "hang 1")] == [
+        "crashed the decoder",
+        "took too long",
+    ]
+
+
+def test_a_worker_waits_for_who_takes_its_pieces_and_ends_with_them() -> None:
+    with closing(stream(count, ["a 1000000"], workers=1, limits=LIMITS)) as pieces:
+        assert next(pieces)[1][0] == 0
+        time.sleep(1.2)  # longer than an item may take: to wait is no fault of it
+        assert next(pieces)[1][0] == 1

@@ -148,6 +148,28 @@ COMMANDS = {
         "CheckpointMergeConfig",
         "make one folder of a checkpoint that several processes wrote, each its part",
     ),
+    "embed": Command(
+        "vatt.tasks.embed",
+        "EmbedConfig",
+        "make an index of a library: any films, window by window, to be searched",
+        resumes=True,
+    ),
+    "index check": Command(
+        "vatt.tasks.index_check",
+        "IndexCheckConfig",
+        "whether an index finds what is in it: recall, speed, every vector itself",
+    ),
+    "index merge": Command(
+        "vatt.tasks.index_merge",
+        "IndexMergeConfig",
+        "join indexes of one model",
+        resumes=True,
+    ),
+    "index export": Command(
+        "vatt.tasks.index_export",
+        "IndexExportConfig",
+        "write an index as Parquet files",
+    ),
     "debug replay": Command(
         "vatt.tasks.debug_replay",
         "DebugReplayConfig",

@@ -122,20 +122,24 @@ def _healthy(media: MediaFile, read: Callable[[MediaFile, Segments | None], T]) 
     """What is read of a file; when that is damaged it is read again, of the healthy segments."""
     try:
         found = read(media, None)
-        if media.damage is None or not (
-            media.damage.spans or media.damage.error or _ends_early(media)
-        ):
+        if not is_damaged(media):
             return found
         problem = None
     except MediaError as error:
         if media.damage is None:
             raise
         problem = error
-    segments = _healthy_segments(media.source)
+    segments = healthy_segments(media.source)
     if not segments:
         raise problem or MediaError(f"{describe(media.source)}: nothing of it is healthy")
     with open_media(media.source, damaged=True) as anew:
         return read(anew, segments)
+
+
+def is_damaged(media: MediaFile) -> bool:
+    """Whether what was read so far of a file opened as `damaged` is damaged, or ends early."""
+    damage = media.damage
+    return damage is not None and bool(damage.spans or damage.error or _ends_early(media))
 
 
 def _ends_early(media: MediaFile) -> bool:
@@ -144,7 +148,7 @@ def _ends_early(media: MediaFile) -> bool:
     return has_table and media.declared_s > media.facts.duration_s + _LONGER_S
 
 
-def _healthy_segments(source: MediaSource) -> Segments:
+def healthy_segments(source: MediaSource) -> Segments:
     """The parts of a damaged file between what is damaged, all of which is decoded to know it.
 
     Raises:
@@ -183,59 +187,76 @@ def _healthy_segments(source: MediaSource) -> Segments:
     return [(start_s, stop_s) for start_s, stop_s in pairs if start_s < stop_s]
 
 
-def _frames(
-    media: MediaFile,
-    segments: Segments | None,
-    spec: ClipSpec,
-    path: FramePath,
-) -> tuple[Clip, ClipSpec]:
-    video = media.facts.video
-    assert video is not None
-    fps_asked = None if path.fps is None else Fraction(path.fps).limit_denominator(1001)
-    form = StoredForm(short_side=path.short_side or LARGEST_SHORT_SIDE, fps=fps_asked, gop=1)
-    fps, (height, width) = stored_fps(video, form), stored_size(video, form)
+class StoredFrames:
+    """The frames of an open video as `vatt prepare` would store them, as they come to a model.
 
-    def stored_frame(time_s: float) -> float:
+    `media` has video; `path` says how the model's training read frames.
+    """
+
+    def __init__(self, media: MediaFile, spec: ClipSpec, path: FramePath) -> None:
+        video = media.facts.video
+        assert video is not None
+        self._media, self._spec, self._path = media, spec, path
+        asked = None if path.fps is None else Fraction(path.fps).limit_denominator(1001)
+        form = StoredForm(short_side=path.short_side or LARGEST_SHORT_SIDE, fps=asked, gop=1)
+        self._fps, (height, width) = stored_fps(video, form), stored_size(video, form)
+        self._height, self._width = height, width
+        self._stored: tuple[int, int] | None = height, width
+        upright = (video.height, video.width, video.rotation, video.mirrored)
+        if path.copy and video.pix_fmt == "yuv420p" and upright == (height, width, 0, False):
+            self._stored = None  # kept as it is
+
+    def begins(self, time_s: float) -> float:
         """When the first frame from a time on begins in the stored video."""
-        return math.ceil((time_s - EPSILON_S) * fps) / float(fps)
+        return math.ceil((time_s - EPSILON_S) * self._fps) / float(self._fps)
 
+    def times(self, start_s: float, end_s: float) -> NDArray[np.float64]:
+        """When the frames of a clip are taken, seconds [T]; `end_s` is that of its segment."""
+        fps = float(self._fps)
+        step = self._path.frame_step
+        asked = frame_times(self._spec, start_s, end_s, frame_step=step, fps=fps)[1]
+        # The frame on screen at a time is the stored one that begins at or before it.
+        floored: NDArray[np.float64] = np.floor((asked + EPSILON_S) * fps) / fps
+        return floored
+
+    def read(self, times_s: NDArray[np.float64]) -> tuple[Clip, ClipSpec]:
+        """The frames at these times [T'], as those of one clip, and what that clip is."""
+        path, height, width = self._path, self._height, self._width
+        changes, one = (
+            centre_crop(width / height, self._spec),
+            replace(self._spec, frames=len(times_s)),
+        )
+        if path.decode == "planes":
+            found = self._media.planes(times_s, partial(needed, changes.crop, one), self._stored)
+            frames, changes, layout = as_clip(found, changes)
+        else:
+            size = covering(path.decode_size, height, width)
+            frames = self._media.frames(times_s, size=size, stored=self._stored)
+            layout = None
+        clip = Clip(
+            key="",
+            start_s=0.0,
+            frames=frames,
+            waveform=np.zeros(0, np.int16),
+            has_audio=False,
+            word_ids=np.zeros((1, 1), np.int64),
+            text_mask=np.zeros(1, np.bool_),
+            augmentation=changes,
+            draw=0,
+            layout=layout,
+        )
+        return clip, one
+
+
+def _frames(
+    media: MediaFile, segments: Segments | None, spec: ClipSpec, path: FramePath
+) -> tuple[Clip, ClipSpec]:
+    film = StoredFrames(media, spec, path)
     segments = segments or [(0.0, media.facts.duration_s)]
     # As many frames as the stored video would have.
-    places = spread_places(
-        [(stored_frame(start_s), stored_frame(end_s)) for start_s, end_s in segments],
-        spec,
-        CLIPS_OF_FILE,
-    )
-    clips = [
-        frame_times(spec, start_s, end_s, frame_step=path.frame_step, fps=float(fps))[1]
-        for start_s, end_s in places
-    ]
-    # The frame on screen at a time is the stored one that begins at or before it.
-    times_s = np.floor((np.concatenate(clips) + EPSILON_S) * float(fps)) / float(fps)
-    changes, one = centre_crop(width / height, spec), replace(spec, frames=len(times_s))
-    stored: tuple[int, int] | None = height, width
-    upright = (video.height, video.width, video.rotation, video.mirrored)
-    if path.copy and video.pix_fmt == "yuv420p" and upright == (height, width, 0, False):
-        stored = None  # kept as it is
-    if path.decode == "planes":
-        found = media.planes(times_s, partial(needed, changes.crop, one), stored)
-        frames, changes, layout = as_clip(found, changes)
-    else:
-        size = covering(path.decode_size, height, width)
-        frames, layout = media.frames(times_s, size=size, stored=stored), None
-    clip = Clip(
-        key="",
-        start_s=0.0,
-        frames=frames,
-        waveform=np.zeros(0, np.int16),
-        has_audio=False,
-        word_ids=np.zeros((1, 1), np.int64),
-        text_mask=np.zeros(1, np.bool_),
-        augmentation=changes,
-        draw=0,
-        layout=layout,
-    )
-    return clip, one
+    stored = [(film.begins(start_s), film.begins(end_s)) for start_s, end_s in segments]
+    places = spread_places(stored, spec, CLIPS_OF_FILE)
+    return film.read(np.concatenate([film.times(*place) for place in places]))
 
 
 def _waveforms(

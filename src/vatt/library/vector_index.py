@@ -164,7 +164,7 @@ class IndexPlace:
         Raises:
             MissingExtraError: LanceDB is not installed.
         """
-        os.environ.setdefault("LANCE_LOG", "error")  # it warns of every table that it makes
+        os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that it makes
         try:
             lancedb = importlib.import_module("lancedb")
         except ImportError:

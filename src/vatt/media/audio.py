@@ -162,6 +162,15 @@ class AudioReader:
         return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
 
 
+def first_audio_s(container: InputContainer) -> float:
+    """The container's time at which the audio begins: zero of the clock where there is no video."""
+    stream = audio_stream(container)
+    assert stream is not None
+    zero_s = next((frame.time for frame in container.decode(stream)), None) or 0.0
+    container.seek(0, backward=True)
+    return zero_s
+
+
 def read_spans(
     container: InputContainer,
     spans: Sequence[tuple[int, int]],
@@ -188,8 +197,7 @@ def read_spans(
     if stream is None:
         return None
     if zero_s is None:
-        zero_s = next((frame.time for frame in container.decode(stream)), None) or 0.0
-        container.seek(0, backward=True)
+        zero_s = first_audio_s(container)
     tick_s, seekable = float(stream.time_base or 1), container.format.name in _SEEKABLE
     reader, found = None, []
     for first, count in spans:

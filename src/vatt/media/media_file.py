@@ -17,7 +17,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from vatt.errors import MediaError
-from vatt.media.audio import read_spans, read_track
+from vatt.media.audio import AudioReader, first_audio_s, read_spans, read_track
 from vatt.media.audio_blocks import has_audio_blocks, read_audio_blocks
 from vatt.media.container import (
     MediaSource,
@@ -92,6 +92,7 @@ class MediaFile:
         self.container = handles.enter_context(open_container(source, quickly=quickly))
         self._handles, self._quickly = handles, quickly
         self._unread = None if quickly else self.container
+        self._forwards: VideoReader | None = None
 
     def handle(self) -> InputContainer:
         """The file at its start: the handle it was opened with, or a new one once that is in use.
@@ -176,11 +177,22 @@ class MediaFile:
         return VideoReader(self.container, self.source, zero=_zero(self.container))
 
     def video(self) -> VideoReader:
-        """A reader of its frames, at the first of them."""
+        """A reader of its frames, at the first of them; that of `read_forwards` once begun."""
+        if self._forwards is not None:
+            return self._forwards
         with media_errors(self.source):
             if self._reader.begun:
                 return self._new_reader()
             return self._reader
+
+    def read_forwards(self, times_s: NDArray[np.float64]) -> None:
+        """Name all times, ascending, that calls of `frames` or `planes` will ask for, one by one.
+
+        They then decode the video once between them.
+        """
+        with media_errors(self.source):
+            self._forwards = self.video()
+            self._forwards.announce(times_s)
 
     def _new_reader(self) -> VideoReader:
         return VideoReader(self.handle(), self.source, damage=self.damage, reached=self._reached)
@@ -324,6 +336,18 @@ class MediaFile:
                 zero_s=zero_s,
                 sample_rate_hz=sample_rate_hz,
                 damage=self.damage,
+            )
+
+    def audio_reader(self, *, sample_rate_hz: int) -> AudioReader:
+        """Reads the samples of `audio` in order, however long the file is.
+
+        Its `read_until` is to be called inside `media_errors`.
+        """
+        with media_errors(self.source):
+            container = self.handle()
+            zero_s = self._reader.zero_s if self.has_video else first_audio_s(container)
+            return AudioReader(
+                container, zero_s=zero_s, sample_rate_hz=sample_rate_hz, damage=self.damage
             )
 
     def has_audio_at(self, sample_rate_hz: int) -> bool:

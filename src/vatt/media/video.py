@@ -99,6 +99,7 @@ class VideoReader:
         self.interlaced = False  # whether any frame read so far is
         self._reordered = 0  # how many frames times are sorted among
         self.begun = False  # whether frames were read beyond the first
+        self._announced: Iterator[tuple[int, TimedFrame]] | None = None
         self._zero = self._timestamp(self._start[0]) if zero is None else zero
         self.end_s = 0.0  # when the last frame read so far leaves the screen
         # Of its first frame as it is stored: (H, W), and W / H of its pixels; later may differ.
@@ -173,11 +174,18 @@ class VideoReader:
     def frames_at(self, times_s: NDArray[np.float64]) -> Iterator[tuple[int, TimedFrame]]:
         """For each time, in ascending order: its place in `times_s`, and the frame on screen then.
 
-        It seeks where that is cheaper than decoding on; to be called once.
+        It seeks where that is cheaper than decoding on; to be called once, or after `announce`.
 
         Raises:
             MediaError: the video ends before a time, or cannot be decoded.
         """
+        if self._announced is None:
+            yield from self._sought(times_s)
+            return
+        for place in np.argsort(times_s, kind="stable").tolist():
+            yield place, next(self._announced)[1]
+
+    def _sought(self, times_s: NDArray[np.float64]) -> Iterator[tuple[int, TimedFrame]]:
         order = np.argsort(times_s, kind="stable")
         ascending, seekable = times_s[order], self._container.format.name in _SEEKABLE
         far = (np.diff(ascending) > _SEEK_AFTER_S) & (ascending[1:] > _SEEK_AFTER_S)
@@ -195,6 +203,13 @@ class VideoReader:
                     f"({len(times_s)} frames from {asked[0]:.2f} s on), but the video ends at "
                     f"{self.end_s:.2f} s; ask for earlier times"
                 )
+
+    def announce(self, times_s: NDArray[np.float64]) -> None:
+        """Name all times, ascending, that calls of `frames_at` will ask for, one after the other.
+
+        Each call then goes on where the last one ended: the video is decoded once.
+        """
+        self._announced = self._sought(times_s)
 
     def _refuse_huge(self, what: VideoCodecContext | VideoFrame) -> None:
         if what.width * what.height > MAX_PIXELS:

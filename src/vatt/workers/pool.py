@@ -28,6 +28,9 @@ class Worker(Protocol):
     def run(self, item: Any) -> Any:
         """What the job makes of an item, or `Lost`."""
 
+    def stream(self, item: Any) -> Iterator[Any]:
+        """What the job yields of an item, one by one, then `Ended`."""
+
     def end(self) -> None:
         """End it for good, also while another thread is in `run`."""
 
@@ -62,15 +65,9 @@ def run_in_order(
     """
     if not items:
         return
-    limits = limits or Limits()
     with ExitStack() as stack:
-        new_worker: Callable[[], Worker]
-        if executor == "ray":
-            new_worker, cores = stack.enter_context(ray_workers(job, limits))
-        else:
-            new_worker, cores = (lambda: WorkerProcess(job, limits)), num_cpus()
-        count = min(workers or cores, len(items))
-        start = stack.enter_context(at_work([new_worker() for _ in range(count)]))
+        made = _workers(stack, job, len(items), workers, limits or Limits(), executor)
+        start, count = stack.enter_context(at_work(made)), len(made)
         shown = progress is not None
         bar = stack.enter_context(ProgressBar(progress or "", len(items), shown=shown))
         left = iter(items)
@@ -82,6 +79,102 @@ def run_in_order(
             done += 1
             bar.update(done, note())
             begun.extend((item, start(item)) for item in islice(left, 1))
+
+
+def stream(
+    job: Callable[[Item, TimeLimit], Generator[Any, None, Any]],
+    items: Sequence[Item],
+    *,
+    workers: int = 0,
+    limits: Limits | None = None,
+    executor: Literal["processes", "ray"] = "processes",
+) -> Generator[tuple[Item, Any], None, None]:
+    """Each item with what `job` yields of it, and then with `Ended`; several items at once.
+
+    What is not taken yet is a few pieces of each worker: then the workers wait. The arguments, the
+    errors and the end are those of `run_in_order`.
+    """
+    if not items:
+        return
+    with ExitStack() as stack:
+        made = _workers(stack, job, len(items), workers, limits or Limits(), executor)
+        arrived = stack.enter_context(_arriving(made, items))
+        serving = len(made)
+        while serving:
+            found = arrived.get()
+            if isinstance(found, BaseException):
+                raise found
+            if found is None:
+                serving -= 1
+            else:
+                yield found
+
+
+@contextmanager
+def _arriving(workers: Sequence[Worker], items: Sequence[Any]) -> Iterator[queue.Queue[Any]]:
+    """A thread for each worker, which brings what it yields of items, and at its end None."""
+    todo, ended = queue.SimpleQueue[Any](), threading.Event()
+    arrived = queue.Queue[Any](maxsize=len(workers))
+    for item in items:
+        todo.put(item)
+
+    def bring(what: Any) -> None:
+        while not ended.is_set():
+            with suppress(queue.Full):
+                arrived.put(what, timeout=1.0)
+                return
+
+    def serve(worker: Worker) -> None:
+        try:
+            while not ended.is_set() and (item := _next(todo)):
+                for piece in worker.stream(item[0]):
+                    bring((item[0], piece))
+            bring(None)
+        except BaseException as error:  # raised where the pieces are taken
+            bring(error)
+
+    with _serving(serve, workers):
+        try:
+            yield arrived
+        finally:
+            ended.set()
+
+
+@contextmanager
+def _serving(serve: Callable[[Any], None], workers: Sequence[Worker]) -> Iterator[None]:
+    """A thread for each worker while the context lasts, which ends both."""
+    threads = [threading.Thread(target=serve, args=(one,), daemon=True) for one in workers]
+    try:
+        for thread in threads:
+            thread.start()
+        yield
+    finally:
+        for worker in workers:
+            worker.end()
+        for thread in threads:
+            thread.join()
+
+
+def _next(todo: queue.SimpleQueue[Any]) -> tuple[Any] | None:
+    with suppress(queue.Empty):
+        return (todo.get_nowait(),)
+    return None
+
+
+def _workers(
+    stack: ExitStack,
+    job: Callable[[Any, TimeLimit], Any],
+    items: int,
+    workers: int,
+    limits: Limits,
+    executor: str,
+) -> list[Worker]:
+    new_worker: Callable[[], Worker]
+    if executor == "ray":
+        new_worker, cores = stack.enter_context(ray_workers(job, limits))
+    else:
+        new_worker, cores = (lambda: WorkerProcess(job, limits)), num_cpus()
+    return [new_worker() for _ in range(min(workers or cores, items))]
 
 
 @contextmanager
@@ -105,17 +198,12 @@ def at_work(workers: Sequence[Worker]) -> Iterator[Callable[[Any], Future[Any]]]
             except BaseException as error:  # raised where the outcome is taken
                 outcome.set_exception(error)
 
-    threads = [threading.Thread(target=serve, args=(one,), daemon=True) for one in workers]
-    try:
-        for thread in threads:
-            thread.start()
-        yield start
-    finally:
-        with suppress(queue.Empty):
-            while True:
-                todo.get_nowait()
-        for worker in workers:
-            todo.put(None)
-            worker.end()
-        for thread in threads:
-            thread.join()
+    with _serving(serve, workers):
+        try:
+            yield start
+        finally:
+            with suppress(queue.Empty):
+                while True:
+                    todo.get_nowait()
+            for _ in workers:
+                todo.put(None)

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -44,6 +44,13 @@ class Lost:
 
     cause: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a streamed item: what its job returned, or `Lost`."""
+
+    outcome: Any
 
 
 class TimeLimit:
@@ -81,6 +88,15 @@ class WorkerProcess:
             OSError, VattError: raised by the job; any other exception of it is `Lost`.
             DataError: no process can be started.
         """
+        *_, ended = self.stream(item)
+        return ended.outcome
+
+    def stream(self, item: Any) -> Iterator[Any]:
+        """What a job that is a generator yields, one by one, then `Ended` with what `run` returns.
+
+        For each of them the item may take as long as the limits say; time in which nobody asks for
+        the next one does not count. The process waits once a few are not asked for.
+        """
         if self._process is None or self._items == _ITEMS_PER_PROCESS or self._pipe.poll():
             self._start()  # it can be read between two items only when the process has died
         self._items += 1
@@ -90,16 +106,23 @@ class WorkerProcess:
             self._pipe.send(item)
             while self._pipe.poll(max(deadline - time.monotonic(), 0.0)):
                 kind, value = self._pipe.recv()
-                if kind == "done":
-                    return value
                 if kind == "raised":
                     raise value
-                seconds = value
+                if kind == "done":
+                    yield Ended(value)
+                    return
+                if kind == "allow":
+                    seconds = value
+                else:
+                    yield value
+                    seconds = self._limits.seconds
                 deadline = time.monotonic() + seconds
         except (EOFError, ConnectionError):
-            return Lost(DIED, f"the process that decoded it died ({self._stop(died=True)})")
+            end = self._stop(died=True)
+            yield Ended(Lost(DIED, f"the process that decoded it died ({end})"))
+            return
         self._stop()
-        return Lost(TOO_LONG, f"stopped after {seconds:,.0f} s")
+        yield Ended(Lost(TOO_LONG, f"stopped after {seconds:,.0f} s"))
 
     def end(self) -> None:
         """End the process now and for good; may be called while another thread is in `run`."""
@@ -172,7 +195,10 @@ def _work(pipe: Connection, job: Callable[[Any, TimeLimit], Any], limits: Limits
         except EOFError:
             return
         try:
-            answer = "done", job(item, TimeLimit(pipe))
+            outcome = job(item, TimeLimit(pipe))
+            if isinstance(outcome, Generator):
+                outcome = _send_all(outcome, pipe)
+            answer = "done", outcome
         except MemoryError:
             reason = f"needs more than {limits.gigabytes:g} GB of memory"
             answer = "done", Lost(TOO_LARGE, reason)
@@ -183,3 +209,13 @@ def _work(pipe: Connection, job: Callable[[Any, TimeLimit], Any], limits: Limits
             where = f"{Path(last.filename).name}, line {last.lineno}"
             answer = "done", Lost(UNFORESEEN, f"{type(error).__name__}: {error} ({where})")
         pipe.send(answer)
+
+
+def _send_all(pieces: Generator[Any, None, Any], pipe: Connection) -> Any:
+    """Send what a job yields; gives what it returns."""
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            return end.value
+        pipe.send(("piece", piece))

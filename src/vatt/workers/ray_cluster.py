@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from vatt.errors import MissingExtraError
-from vatt.workers.process import DIED, Limits, Lost, TimeLimit, WorkerProcess
+from vatt.workers.process import DIED, Ended, Limits, Lost, TimeLimit, WorkerProcess
+
+_AHEAD = 2  # pieces of an item that nobody has asked for yet
 
 
 class RayWorker:
@@ -27,12 +29,19 @@ class RayWorker:
 
     def run(self, item: Any) -> Any:
         """What the job returns, or `Lost`; raises what a `WorkerProcess` does."""
+        *_, ended = self.stream(item)
+        return ended.outcome
+
+    def stream(self, item: Any) -> Iterator[Any]:
+        """As `WorkerProcess.stream`."""
+        how = {"num_returns": "streaming", "_generator_backpressure_num_objects": _AHEAD}
         try:
-            return self._ray.get(self._actor.run.remote(item))
+            for piece in self._actor.stream.options(**how).remote(item):
+                yield self._ray.get(piece)
         except self._ray.exceptions.RayActorError as error:
             if not self._ended:
                 self._actor = self._new_actor()
-            return Lost(DIED, f"its Ray worker is gone: {error}".splitlines()[0])
+            yield Ended(Lost(DIED, f"its Ray worker is gone: {error}".splitlines()[0]))
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
 
