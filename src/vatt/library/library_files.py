@@ -54,14 +54,14 @@ class LibraryFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Library:
+class FoundLibrary:
     """What was found: files by path; and what was listed but is not there, or cannot be read."""
 
     files: Sequence[LibraryFile]
     skipped: Sequence[Skipped]
 
 
-def find_library(named: Sequence[Path], leave_out: Path | None = None) -> Library:
+def find_library(named: Sequence[Path], leave_out: Path | None = None) -> FoundLibrary:
     """All files of folders, lists, prepared shards, and single files.
 
     Raises:
@@ -81,7 +81,7 @@ def find_library(named: Sequence[Path], leave_out: Path | None = None) -> Librar
             except OSError as error:
                 reason = f"{item.path}: {error.strerror}"
                 skipped.append(Skipped(source=str(item.path), cause="unreadable", reason=reason))
-    return Library(files=[files[path] for path in sorted(files)], skipped=skipped)
+    return FoundLibrary(files=[files[path] for path in sorted(files)], skipped=skipped)
 
 
 def _plain(path: Path, library: str) -> LibraryFile:
@@ -155,7 +155,9 @@ class _Sorting:
     moved: int = 0
 
 
-def compare(library: Library, indexed: Mapping[str, FileEntry], named: Sequence[Path]) -> Changes:
+def compare(
+    library: FoundLibrary, indexed: Mapping[str, FileEntry], named: Sequence[Path]
+) -> Changes:
     """Compare a library with what an index holds.
 
     A file of the index is gone if it was found by what is named now, and is not any more. Files

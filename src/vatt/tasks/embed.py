@@ -20,7 +20,7 @@ from vatt.ingest.sources import DUPLICATE, Skipped, too_many_skipped
 from vatt.library.embedding import Embedded, Embedding, dims_of, embed_files, failures_text
 from vatt.library.index_copies import add_index
 from vatt.library.index_writer import IndexWriter, index_writer
-from vatt.library.library_files import Changes, Library, LibraryFile, compare, find_library
+from vatt.library.library_files import Changes, FoundLibrary, LibraryFile, compare, find_library
 from vatt.library.vector_index import FAILURES, FileEntry, IndexPlace, Manifest, open_index
 from vatt.library.windows import Reading
 from vatt.media.captions.choose import CaptionChoice
@@ -169,7 +169,7 @@ def _manifest(config: EmbedConfig, encoder: OpenedEncoder) -> Manifest:
     )
 
 
-def _up_to_date(writer: IndexWriter, library: Library, config: EmbedConfig) -> Changes:
+def _up_to_date(writer: IndexWriter, library: FoundLibrary, config: EmbedConfig) -> Changes:
     """Drop and describe files of an index as the library is now; what is left to embed."""
     changes = compare(library, writer.files, config.library)
     writer.drop(changes.drop)
@@ -228,7 +228,7 @@ def _failed(place: IndexPlace) -> dict[str, tuple[Skipped, tuple[int, int, str]]
 
 
 def _save_failures(
-    place: IndexPlace, library: Library, changes: Changes, done: Embedded
+    place: IndexPlace, library: FoundLibrary, changes: Changes, done: Embedded
 ) -> list[Skipped]:
     by_path = {one.path: one for one in library.files}
     skipped = [*library.skipped, *changes.repeats, *done.skipped]
@@ -287,7 +287,7 @@ def _run_task(
     config: EmbedConfig,
     encoder: OpenedEncoder,
     place: IndexPlace,
-    library: Library,
+    library: FoundLibrary,
     started: float,
 ) -> EmbedResult:
     """Embed a share of the files into an index of its own; the last task joins all of them."""
@@ -302,7 +302,7 @@ def _run_task(
     with index_writer(own, manifest) as writer:
         assert own.folder is not None
         (own.folder / _DONE).unlink(missing_ok=True)
-        here = compare(Library(files=mine, skipped=()), writer.files, config.library)
+        here = compare(FoundLibrary(files=mine, skipped=()), writer.files, config.library)
         writer.drop(here.drop)
         done = _embed(config, encoder, writer, here.todo, own)
     _save_failures(own, library, replace(changes, repeats=here.repeats), replace(done))
