@@ -208,9 +208,7 @@ def count(word: str, time_limit: TimeLimit) -> Generator[tuple[int, bytes], None
     return act(kind, time_limit)
 
 
-def test_pieces_of_an_item_come_in_order_and_what_ends_a_process_loses_only_its_item() -> (
-    None
-):
+def test_pieces_of_an_item_come_in_order_and_what_ends_a_process_loses_only_its_item() -> None:
     words = ["a 40", "crash 3", "b 0", "hang 1", "c 5"]
     found: dict[str, list[Any]] = {word: [] for word in words}
     for word, piece in stream(count, words, workers=2, limits=LIMITS):
