@@ -34,8 +34,15 @@ def cpus_of_rank() -> int:
     return max(1, num_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that can be taken without swapping; None where the system does not say."""
+def free_memory(device: torch.device | None = None) -> int | None:
+    """Bytes that can be taken, without swapping, of the host's memory or of an accelerator's.
+
+    None where the system does not say.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:  # not Linux

@@ -53,6 +53,21 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def pretended_ranks(count: int) -> Iterator[None]:
+    """Be the first of so many ranks that are not there: collectives give numbers of no meaning.
+
+    What is divided among ranks has its true size meanwhile.
+    """
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=count)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
 def rank() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -73,13 +88,15 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def own_slots(total: int) -> range:
+def own_slots(total: int, ranks: int | None = None) -> range:
     """This rank's places in a batch of `total` clips, the same number on every rank.
+
+    `ranks` are those that train, if others are to do so.
 
     Raises:
         ConfigError: the batch cannot be divided so.
     """
-    ranks = world_size()
+    ranks = ranks or world_size()
     if total % ranks:
         raise ConfigError(
             f"data.batch_size: found {total}, expected a multiple of the number of processes "

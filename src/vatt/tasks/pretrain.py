@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from vatt.contracts import (
     Inputs,
     draw_bits,
 )
+from vatt.costs.flops import blueprint
+from vatt.costs.memory import training_memory
 from vatt.data import augment
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
@@ -33,7 +36,7 @@ from vatt.data.datasets import ClipDataset
 from vatt.data.loader import training_batches
 from vatt.data.statistics import frame_path, measure_frames, same_data, vocabulary
 from vatt.data.tokenizer import WordTokenizer
-from vatt.devices import autocast, cpu_threads, peak_memory, pick_device, seeded
+from vatt.devices import autocast, cpu_threads, free_memory, peak_memory, pick_device, seeded
 from vatt.errors import ConfigError
 from vatt.evaluation.in_training.periodic import (
     EvaluationConfig,
@@ -41,7 +44,7 @@ from vatt.evaluation.in_training.periodic import (
     encoder_of,
 )
 from vatt.failed_step import Replayed, computed_again, load_batch
-from vatt.losses import Identity, LossConfig, contrast, text_ids
+from vatt.losses import SCORES_AT_ONCE, Identity, LossConfig, contrast, text_ids
 from vatt.models.heads import BOUNDS
 from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
@@ -65,6 +68,7 @@ EARLIER: Mapping[str, Any] = {
     "loss": {"duplicates": "negatives", "bias": -10.0},
     "optim": {"clip_scope": "all", "decay_scope": "all", "average": "none"},
     "dry_run": False,
+    "world": 1,
 }
 # What may change when a run goes on: that, and what is evaluated meanwhile.
 FREE = (
@@ -102,6 +106,8 @@ class PretrainConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     dry_run: bool = False
     """Train nothing: make two steps on a few clips and say what the whole training would take."""
+    world: int = 1
+    """With dry_run, in one process: how many processes are to train; their shares are checked."""
 
     def __post_init__(self) -> None:
         audio = self.model.audio
@@ -114,6 +120,11 @@ class PretrainConfig:
             raise ConfigError(
                 f"data.batch_size: found {self.data.batch_size}, expected 2 or more: a clip is "
                 "learned by telling it from the others of its batch"
+            )
+        if self.world < 1 or (self.world > 1 and not self.dry_run):
+            raise ConfigError(
+                f"world: found {self.world}, expected 1 or more, with dry_run; torchrun starts the "
+                "processes of a training"
             )
         if self.optim.warmup_steps > self.train.steps:
             raise ConfigError(
@@ -150,15 +161,26 @@ class DryRunResult:
     """What a training would take, as far as two steps on a few of its clips can tell.
 
     clips, videos: of the training data; epochs: passes over the clips in all steps.
-    timed_clips: of one process, in memory at once: `train.micro_batch`, or at most 8.
-    peak_memory_gb: of the process, or of its accelerator, with so many.
+    processes: that train; clips_of_a_process: its share of the batch, in so many micro_batches.
+    memory_gb: of each process, counted: what the backward pass keeps is that of a micro-batch.
+    fits: whether that is less than this device has; None where it does not say.
+    timed_clips: of one process, in memory at once: `train.micro_batch`, or at most 8, or fewer
+        where more would not fit.
+    loss: of the second step, before it.
+    peak_memory_gb: of this process, or of its accelerator, with so many.
     clips_per_s: of one process that computes; read_per_s: of one that reads, with what it decodes.
-    hours: for all steps on this many processes, when reading keeps up.
+    hours: for all steps on this many processes, extrapolated from the timed clips, when reading
+        and exchanging keep up.
     """
 
     clips: int
     videos: int
     parameters: int
+    processes: int
+    clips_of_a_process: int
+    micro_batches: int
+    memory_gb: Mapping[str, float]
+    fits: bool | None
     timed_clips: int
     loss: float
     peak_memory_gb: float
@@ -372,9 +394,21 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
     Raises:
         ConfigError, DataError: what would stop the training before its first step.
     """
-    ranks, share = distributed.world_size(), len(distributed.own_slots(config.data.batch_size))
-    timed = min(share, config.train.micro_batch or TIMED_CLIPS)
-    small = replace(config, data=replace(config.data, batch_size=max(2, timed * ranks)))
+    ranks = max(config.world, distributed.world_size())
+    share = len(distributed.own_slots(config.data.batch_size, ranks))
+    at_once = min(share, config.train.micro_batch or share)
+    kept = training_memory(blueprint(config.model), config.clip)
+    clip_bytes = kept.activations + (kept.attention if device.type == "cpu" else 0)
+    free = free_memory(device)
+    most = TIMED_CLIPS
+    if free is not None:
+        most = max(1, int((free / 2 - kept.total(0)) // clip_bytes))
+    timed = min(at_once, most, config.train.micro_batch or TIMED_CLIPS)
+    small = replace(
+        config,
+        data=replace(config.data, batch_size=max(2, timed * distributed.world_size())),
+        train=replace(config.train, micro_batch=timed if timed == 1 else config.train.micro_batch),
+    )
     with TemporaryDirectory() as aside:
         tokenizer = vocabulary(
             Path(aside),
@@ -392,27 +426,65 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
     read_s = time.perf_counter() - started
     for step, batch in enumerate(batches):
         started = time.perf_counter()
-        with step_randomness(config.seed, step):
-            losses = objective(batch, spread, small)
-            torch.autograd.backward(losses["loss"])
-        optimiser.clip()
-        optimiser.step(step)
-        loss = whole_batch(losses)["loss"].item()  # waits for the device
+        loss = one_step(step, batch, spread, optimiser, small)
         step_s = time.perf_counter() - started
-    made = len(batches[0])
+    made, peak = len(batches[0]), peak_memory(device)
+    if config.world > 1:
+        with distributed.pretended_ranks(config.world):
+            if config.train.parallel == "fsdp":
+                plain = replace(config.train, compile=False, recompute=False)  # as it is already
+                spread = parallelize(model, plain, layers_of(model))
+            optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
+            one_step(0, batches[0], spread, optimiser, small)
+            memory = held(model, optimiser)
+    else:
+        memory = held(model, optimiser)
+    values = [getattr(batches[0], one.name) for one in fields(batches[0])]
+    batch_bytes = sum(value.nbytes for value in values if isinstance(value, Tensor)) / made
+    scores = share * config.data.batch_size * max(1, config.clip.texts) * 4
+    memory |= {
+        "batch": batch_bytes * share,
+        "activations": float(at_once * clip_bytes),
+        "scores": float(min(scores, SCORES_AT_ONCE * 4)),
+    }
     return DryRunResult(
         clips=dataset.num_clips,
         videos=dataset.num_videos,
         parameters=sum(weight.numel() for weight in model.parameters()),
+        processes=ranks,
+        clips_of_a_process=share,
+        micro_batches=ceil(share / at_once),
+        memory_gb={name: size / 1e9 for name, size in memory.items()}
+        | {"total": sum(memory.values()) / 1e9},
+        fits=None if free is None else sum(memory.values()) < free,
         timed_clips=made,
         loss=loss,
-        peak_memory_gb=peak_memory(device) / 1e9,
+        peak_memory_gb=peak / 1e9,
         clips_per_s=made / step_s,
         read_per_s=len(batches) * made / read_s,
         steps=config.train.steps,
         epochs=config.train.steps * config.data.batch_size / dataset.num_clips,
         hours=config.train.steps * share / made * step_s / 3600,
     )
+
+
+def one_step(
+    step: int, batch: Batch, model: nn.Module, optimiser: Optimiser, config: PretrainConfig
+) -> float:
+    """Make an update; the loss before it."""
+    with step_randomness(config.seed, step):
+        losses = objective(batch, model, config)
+        torch.autograd.backward(losses["loss"])
+    optimiser.clip()
+    optimiser.step(step)
+    return whole_batch(losses)["loss"].item()  # waits for the device
+
+
+def held(model: nn.Module, optimiser: Optimiser) -> dict[str, float]:
+    """Bytes of this rank: of weights, as many of gradients, and the optimiser's state."""
+    weights = sum(distributed.own_part(weight).nbytes for weight in model.parameters())
+    state = sum(distributed.own_part(value).nbytes for value in optimiser.state().values())
+    return {"weights": weights, "gradients": weights, "optimiser": state}
 
 
 def resumed(config: PretrainConfig) -> TrainingState:
