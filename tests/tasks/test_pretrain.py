@@ -475,6 +475,23 @@ def test_a_dry_run_says_what_training_takes_and_writes_nothing(shards, tmp_path,
     assert not out.exists()
 
 
+@pytest.mark.parametrize("parallel", ["replicate", "fsdp"])
+def test_a_dry_run_checks_the_shares_of_many_processes_in_one(shards, tmp_path, parallel):
+    train = {"parallel": parallel, "micro_batch": 3}
+    many = config(shards, tmp_path, train=train, data={"batch_size": 512}, dry_run=True, world=64)
+    found = pretrain.run(many)
+    assert isinstance(found, pretrain.DryRunResult)
+    assert (found.processes, found.clips_of_a_process, found.micro_batches) == (64, 8, 3)
+    whole = found.parameters * 4 / 1e9
+    if parallel == "fsdp":  # each weight is divided by its first dimension
+        assert whole / 64 <= found.memory_gb["weights"] < whole / 4
+    else:
+        assert found.memory_gb["weights"] == pytest.approx(whole)
+    assert found.memory_gb["optimiser"] == pytest.approx(2 * found.memory_gb["weights"], rel=0.1)
+    with pytest.raises(ConfigError, match=r"found 512, expected a multiple of .* \(60\)"):
+        pretrain.run(replace(many, world=60))
+
+
 def test_videos_without_captions_train_pictures_and_sound_alone(tmp_path, caplog):
     manifest = write_clips(tmp_path / "clips")
     for captions in (tmp_path / "clips").rglob("*.srt"):

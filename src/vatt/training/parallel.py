@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -53,6 +54,8 @@ def _sharded(model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
+    # Nothing is done in place to what the model returns, some of which are views.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
     mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
     for module in (*blocks, model):
         fully_shard(module, mesh=mesh)
