@@ -133,6 +133,7 @@ def test_files_and_modules_named_in_the_text_exist():
     assert set(missing) == {
         "architecture.md: tasks/NAME.py",  # NAME is the reader's
         "architecture.md: docs/NAME.md",
+        "evaluation.md: colours.py",  # the reader's: the block below it
         "CONTRIBUTING.md: utils.py",  # "there is no"
     }
 
@@ -269,6 +270,8 @@ def sandbox(tiny, tmp_path, monkeypatch) -> Path:
     (tmp_path / "clips").mkdir()
     shutil.copy(tiny.clips / "prompts.json", tmp_path / "clips")
     (tmp_path / "downloads").mkdir()
+    (encoder,) = (b for b in BLOCKS if b.page.stem == "evaluation" and b.language == "python")
+    (tmp_path / "colours.py").write_text(encoder.body)
     with tarfile.open(tmp_path / "downloads" / "00000.tar", "w") as tar:
         tar.add(tmp_path / "a.mp4", "000.mp4")
     monkeypatch.chdir(tmp_path)

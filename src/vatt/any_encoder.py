@@ -3,7 +3,7 @@
     vatt zero-shot --encoder package.module:factory --shards clips.shards --out results/peer
 
 The factory is called without arguments, or with `device` if it takes one, and returns an object as
-`AnyEncoder` describes it; see docs/any-encoder.md.
+`AnyEncoder` describes it; see docs/evaluation.md.
 """
 
 from __future__ import annotations
