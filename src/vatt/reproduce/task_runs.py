@@ -204,6 +204,12 @@ def _linear(data: TaskData, settings: Mapping[str, dict[str, Any]], recipe: Reci
     differs = changed(data, recipe, settings)
     if len(splits) < len(data.task.splits):
         differs.append(f"splits judged: {len(splits)} of {len(data.task.splits)}")
+    clip = json.loads(result.path.read_text(encoding="utf-8"))["clip"]
+    if data.public.kind == "video" and not _as_paper(clip):
+        differs.append(
+            f"clip: {clip['frames']} frames at {clip['fps']:g} fps, {clip['height']} × "
+            f"{clip['width']}, as the encoder was trained; §4.3: 32 at 12.5 fps, 320 × 320"
+        )
     if data.task.kind == "finetune":
         differs.append("the encoder is frozen, a linear classifier is fitted; the paper fine-tunes")
     return TaskRun(
@@ -212,6 +218,12 @@ def _linear(data: TaskData, settings: Mapping[str, dict[str, Any]], recipe: Reci
         n_expected=sum(one["n_test_expected"] for one in splits),
         differs=differs,
     )
+
+
+def _as_paper(clip: Mapping[str, Any]) -> bool:
+    """Whether a clip is that of evaluation on video (§4.3)."""
+    names = ("frames", "fps", "height", "width")
+    return tuple(clip[name] for name in names) == (32, 12.5, 320, 320)
 
 
 RUNNERS: Mapping[str, Callable[[TaskData, Mapping[str, dict[str, Any]], Recipe], TaskRun]] = {
