@@ -24,6 +24,7 @@ from vatt.tasks.zero_shot import ZeroShotConfig
 
 logger = logging.getLogger(__name__)
 
+PLACES = ("dataset_dir", "out", "run", "start_from", "device")  # do not change what is measured
 Recipe = Mapping[str, Mapping[str, Any]]  # command → settings that are laid over the paper's
 
 
@@ -141,7 +142,9 @@ def run_task(data: TaskData, judged: Judged, recipe: Recipe, *, table: int) -> T
     assert data.found is not None
     settings = settings_of(data, judged, recipe)
     files = (one.path for one in data.found.matches if one is not None)
-    identity = ids_hash([judged.hash, json.dumps(settings, sort_keys=True, default=str), *files])
+    how = {key: value for key, value in flatten(settings).items()
+           if key.rpartition(".")[2] not in PLACES}  # fmt: skip
+    identity = ids_hash([judged.hash, json.dumps(how, sort_keys=True, default=str), *files])
     path = judged.out / f"table{table}" / f"{folder_of(data, judged).name}.json"
     before = _read(path)
     if before.get("identity") == identity:
