@@ -30,7 +30,7 @@ QUIET = [
     "--disable-default-apps", "--disable-sync", "--no-first-run", "--mute-audio",
     "--autoplay-policy=no-user-gesture-required", "--disable-dev-shm-usage",
 ]  # fmt: skip
-WAIT_MS = 120_000  # a busy machine
+WAIT_MS = int(os.environ.get("VATT_WAIT_MS", "120000"))  # a busy machine
 TIME = "document.querySelector('#video').currentTime"
 
 

@@ -1,10 +1,11 @@
 """Queries: words, audio, clips and images, as vectors to compare the windows of an index with.
 
 Words are compared with the video of a window (`vt`), as in training, and so are a clip and an
-image, by their video. Audio is compared with the audio of a window (`audio_va`); in an index
-without any audio with the video (`va`). Cosines of words are spread over a narrower range than
-those of clips, so among several parts each is divided by how much its cosines vary over the index:
-a weight of 1 then counts the same for all.
+image, by their video: in the space of video and audio (`va`) they find no more (docs/search.md).
+Audio is compared with the audio of a window (`audio_va`); in an index without any audio with the
+video (`va`). Cosines of words are spread over a narrower range than those of clips, so among
+several parts each is divided by how much its cosines vary over the index: a weight of 1 then counts
+the same for all.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class Copies:
         with self._lock:
             if out.is_file():
                 os.utime(out)
-                self._making.pop(out, None)
+                if self._making.pop(out, None):
+                    told.unlink(missing_ok=True)
                 return CopyState(state="ready", share=1.0, start=start_s)
             work = self._making.get(out)
             if work is None and begin:

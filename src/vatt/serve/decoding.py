@@ -187,7 +187,7 @@ def _curve(media: MediaFile, job: StripJob) -> NDArray[np.uint8]:
 
 
 def _look(job: LookJob) -> str | None:
-    with open_media(job.path, quickly=True) as media:
+    with open_media(job.path, sparsely=True) as media:
         container = media.container
         seen, heard = video_stream(container), audio_stream(container)
         audio = heard.codec_context.codec.canonical_name if heard is not None else None

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const COUNTS = new Intl.NumberFormat("en");
 const files = new Map(); // video_id → promise of what the server knows of it
 const state = {
+  found: "", // what was said of the last search
   library: null,
   upload: null, // {blob, name, kind}: a file to search with
   like: null, // {seen or heard: window_id, words}
@@ -125,7 +126,7 @@ async function search({ push = true } = {}) {
     const count = moments === 1 ? "1 moment" : `${moments} moments`;
     const pool = `${COUNTS.format(found.search_pool.total_count)} files`;
     const notes = found.notes.map((note) => ` ${note[0].toUpperCase()}${note.slice(1)}.`).join("");
-    say(
+    say(state.found =
       moments
         ? `${count} in ${found.data.length === 1 ? "1 file" : `${found.data.length} files`}, of ${pool}; best first. Scores compare only within one search.${notes}`
         : `Nothing found in ${pool}.${notes} Try other words, or search within more files.`
@@ -326,7 +327,7 @@ async function play(id, at) {
 async function begin() {
   try {
     await video.play();
-    $("play-note").textContent = "";
+    $("play-note").textContent = state.playing?.copied ? "A copy, in smaller form." : "";
   } catch (error) {
     if (error.name === "NotAllowedError") $("play-note").textContent = "Press space, or the play button, to play.";
   }
@@ -369,7 +370,7 @@ async function playCopy(at, goOn = true) {
     if (state.playing !== mine || mine.part !== part) return;
     $("copying").hidden = true;
     if (!copy) return;
-    $("play-note").textContent = "A copy, in smaller form.";
+    $("play-note").textContent = "";
     video.src = `/copies/${mine.file.video_id}/${part}.mp4`;
   }
   video.currentTime = at - part * length;
@@ -451,7 +452,7 @@ async function loadMap() {
       await wait(500);
     }
     const { points, step } = state.map;
-    say(`The map shows ${COUNTS.format(points.length)} moments${step > 1 ? `, every ${step}th` : ""}.`);
+    say(`The map shows ${COUNTS.format(points.length)} moments${step > 1 ? `, one of every ${step}` : ""}.`);
     draw();
   } catch (error) {
     complain(error.message);
@@ -590,7 +591,7 @@ $("file").addEventListener("change", () => {
 });
 $("record").addEventListener("click", record);
 $("show-map").addEventListener("click", openMap);
-$("show-results").addEventListener("click", () => { view("results"); remember(true); });
+$("show-results").addEventListener("click", () => { view("results"); say(state.found); remember(true); });
 $("previous").addEventListener("click", () => playHit(Math.max(0, state.current - 1)));
 $("next").addEventListener("click", () => playHit(Math.min(state.hits.length - 1, state.current + 1)));
 $("close").addEventListener("click", closePlayer);
