@@ -270,13 +270,12 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Same batch on `device`; copies are asynchronous from pinned memory.
 
-        What decides which work is done (layout, crop, flip, colour) stays on the host, where
-        asking for a value does not wait for the device; `data.augment.apply` copies it.
+        What decides which work is done (layout, crop, flip, colour, text_mask) stays on the host,
+        where asking for a value does not wait for the device; `data.augment.apply` copies it.
         """
         there = self._each_tensor(lambda tensor: tensor.to(device, non_blocking=True))
-        return replace(
-            there, layout=self.layout, crop=self.crop, flip=self.flip, colour=self.colour
-        )
+        on_host = ("layout", "crop", "flip", "colour", "text_mask")
+        return replace(there, **{name: getattr(self, name) for name in on_host})
 
     def pin_memory(self) -> Batch:
         """Same batch in pinned memory; torch's loader calls this in a thread of its own."""
@@ -314,6 +313,7 @@ class Inputs:
     audio: float [B, S] in [-1, 1] (waveform) or [B, F, M] (spectrogram: F frames of M bands).
     has_audio: bool [B]; word_ids: int64 [B, K, L]; text_mask: bool [B, K].
     draw: int64 [B], the source of DropToken's choice; None draws nothing (evaluation).
+    text_rows: int64 [R], the rows of the B × K texts that are looked at; None: all.
     """
 
     frames: Tensor
@@ -322,6 +322,7 @@ class Inputs:
     word_ids: Tensor
     text_mask: Tensor
     draw: Tensor | None = None
+    text_rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -6,6 +6,7 @@ PyTorch is imported where it is used: the workers of `vatt prepare` count cores 
 from __future__ import annotations
 
 import os
+import platform
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,3 +137,15 @@ def bfloat16_pays(device: torch.device) -> bool:
     except OSError:  # not Linux
         return False
     return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def processor() -> str:
+    """The CPU's name, and which instructions it has for bfloat16 (Linux); else its architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(line.split("\t", 1) for line in text.split("\n\n")[0].splitlines() if "\t" in line)
+    name, flags = (facts.get(key, "").strip("\t: ") for key in ("model name", "flags"))
+    have = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags.split()]
+    return f"{name or platform.machine()} ({' and '.join(have) or 'no bfloat16 instructions'})"

@@ -131,8 +131,8 @@ Known = tuple[Identity, Identity]  # of the rows, and of the columns that they a
 
 def text_ids(word_ids: Tensor) -> Tensor:
     """A number for each text, int64 [B, K], equal for equal rows of the int64 [B, K, L] words."""
-    factors = [draw_bits(position) | 1 for position in range(word_ids.shape[-1])]
-    return (word_ids * torch.tensor(factors, device=word_ids.device)).sum(-1)  # modulo 2^64
+    factors = torch.tensor([draw_bits(position) | 1 for position in range(word_ids.shape[-1])])
+    return (word_ids * factors.to(word_ids.device, non_blocking=True)).sum(-1)  # modulo 2^64
 
 
 @dataclass(frozen=True, slots=True)

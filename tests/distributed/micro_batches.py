@@ -18,7 +18,8 @@ from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
 from vatt.models.vatt import Vatt
 from vatt.presets import tiny
-from vatt.tasks.pretrain import PretrainConfig, objective
+from vatt.pretraining import objective
+from vatt.tasks.pretrain import PretrainConfig
 from vatt.training.loop import TrainConfig, whole_batch
 from vatt.training.parallel import parallelize
 

@@ -15,7 +15,8 @@ from vatt.losses import LossConfig
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.presets import tiny
-from vatt.tasks.pretrain import PretrainConfig, objective
+from vatt.pretraining import objective
+from vatt.tasks.pretrain import PretrainConfig
 from vatt.training.loop import TrainConfig, whole_batch
 from vatt.training.parallel import parallelize
 

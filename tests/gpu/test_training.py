@@ -24,7 +24,8 @@ from vatt.models.transformer import layers_of
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, save_model
 from vatt.presets import tiny
-from vatt.tasks.pretrain import PretrainConfig, objective
+from vatt.pretraining import objective
+from vatt.tasks.pretrain import PretrainConfig
 from vatt.training.loop import Learner, TrainConfig, train
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize

@@ -25,8 +25,9 @@ from vatt.models.model_config import ModelConfig
 from vatt.models.variants import as_official
 from vatt.models.weights import build_empty
 from vatt.presets import tiny
+from vatt.pretraining import objective
 from vatt.tasks import finetune
-from vatt.tasks.pretrain import PretrainConfig, objective
+from vatt.tasks.pretrain import PretrainConfig
 from vatt.training.loop import TrainConfig
 from vatt.training.optim import OptimConfig, Optimiser
 

@@ -175,6 +175,12 @@ COMMANDS = {
         "DebugReplayConfig",
         "compute again a step that was not finite: which module and which clips it began with",
     ),
+    "bench": Command(
+        "vatt.tasks.bench",
+        "BenchConfig",
+        "how fast a training step is: clips/s, share of the matmul peak, memory, a peer beside it",
+        presets="PRESETS",
+    ),
     "bench loader": Command(
         "vatt.tasks.bench_loader",
         "BenchLoaderConfig",

@@ -21,6 +21,7 @@ from vatt.errors import ConfigError
 
 CROP_ATTEMPTS = 10
 JITTER_PROBABILITY, JITTER = 0.8, (0.8, 1.2)  # of crop_style "smaller_side" (official code)
+TEXT_SHAPES = 8
 CLIPS_AT_ONCE = 4  # what is worked on stays in the cache of a CPU
 UNCHANGED = (0.0, 1.0, 1.0, 0.0)  # brightness, saturation, contrast, hue
 
@@ -177,14 +178,34 @@ def apply(
             _colour(out, colour[part], saturates, contrasts, turns)
         gain = batch.gain[chosen, None] / 2**15
         waveform = batch.waveform[chosen].float().mul_(gain).clamp_(-1.0, 1.0)
+    text_mask = batch.text_mask[chosen]
+    rows = rows_with_text(text_mask)
     return Inputs(
         frames=frames,
         audio=waveform,
         has_audio=batch.has_audio[chosen],
         word_ids=batch.word_ids[chosen],
-        text_mask=batch.text_mask[chosen],
+        text_mask=text_mask.to(device, non_blocking=True),
         draw=batch.draw[chosen],
+        text_rows=None if rows is None else rows.to(device, non_blocking=True),
     )
+
+
+def rows_with_text(text_mask: Tensor) -> Tensor | None:
+    """Which of the B × K texts a model must look at, int64 [R]; None where few are masked.
+
+    As many as an eighth of all, or two, three …: masked ones fill the rest, so that compiled layers
+    meet eight shapes at most.
+
+    Args:
+        text_mask: bool [B, K], on the host.
+    """
+    flat = text_mask.flatten()
+    piece = -(-len(flat) // TEXT_SHAPES)
+    number = max(1, -(-int(flat.sum()) // piece)) * piece
+    if number >= len(flat):
+        return None
+    return flat.logical_not().to(torch.uint8).argsort(stable=True)[:number].sort().values
 
 
 def _colour(values: Tensor, colour: Tensor, saturates: bool, contrasts: bool, turns: bool) -> None:

@@ -46,7 +46,7 @@ def resize_frames(batch: Batch, part: slice, *, out: Tensor, antialias: bool) ->
     own = [(row[1] or size[0], row[2] or size[1]) for row in batch.layout[part].tolist()]
     whole = all(box == [0.0, 0.0, 1.0, 1.0] for box in batch.crop.tolist())
     if not whole or size != out.shape[2:4] or any(sides != size for sides in own):
-        sizes = torch.tensor(own, device=out.device)
+        sizes = torch.tensor(own).to(out.device, non_blocking=True)
         rows, columns = _axes(batch, part, sizes, size, out.shape[2:4], antialias=antialias)
         lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
         out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from math import ceil
@@ -22,21 +22,18 @@ from vatt.config import CONFIG_FILE, from_values, merge, read_toml, to_values
 from vatt.contracts import (
     Batch,
     ClipSpec,
-    Embeddings,
     FramePath,
-    Inputs,
     draw_bits,
 )
 from vatt.costs.flops import blueprint
 from vatt.costs.memory import training_memory
-from vatt.data import augment
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import training_batches
 from vatt.data.statistics import frame_path, measure_frames, same_data, vocabulary
 from vatt.data.tokenizer import WordTokenizer
-from vatt.devices import autocast, cpu_threads, free_memory, peak_memory, pick_device, seeded
+from vatt.devices import cpu_threads, free_memory, peak_memory, pick_device, seeded
 from vatt.errors import ConfigError
 from vatt.evaluation.in_training.periodic import (
     EvaluationConfig,
@@ -44,12 +41,13 @@ from vatt.evaluation.in_training.periodic import (
     encoder_of,
 )
 from vatt.failed_step import Replayed, computed_again, load_batch
-from vatt.losses import SCORES_AT_ONCE, Identity, LossConfig, contrast, text_ids
+from vatt.losses import SCORES_AT_ONCE, LossConfig
 from vatt.models.heads import BOUNDS
 from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
-from vatt.models.vatt import Features, Part, Vatt
+from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, load_weights, read_settings, save_model, save_settings
+from vatt.pretraining import objective
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.run_log import wandb_module
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train, whole_batch
@@ -189,63 +187,6 @@ class DryRunResult:
     steps: int
     epochs: float
     hours: float
-
-
-def objective(batch: Batch, model: nn.Module, config: PretrainConfig) -> dict[str, Tensor]:
-    """From a batch to this rank's shares of the losses (eq. 4–6).
-
-    Args:
-        batch: this rank's B clips.
-        model: a `Vatt` in training mode, as `parallelize` gives it.
-        config: how frames are resized, what is computed in bfloat16, and the form of the losses.
-
-    Returns:
-        Scalars loss, video_audio and video_text; the shares of all ranks add up.
-    """
-    with autocast(config.train.autocast, batch.frames.device):
-        mine: Embeddings = model(inputs_of(batch, config))
-    all_ranks = Embeddings(
-        video_va=distributed.gather(mine.video_va),
-        audio_va=distributed.gather(mine.audio_va),
-        video_vt=distributed.gather(mine.video_vt),
-        text_vt=distributed.gather(mine.text_vt),
-        has_audio=distributed.gather(mine.has_audio),
-        text_mask=distributed.gather(mine.text_mask),
-    )
-    identities = None
-    if batch.videos:  # not known of batches that older versions captured
-        thousandth_s, device = config.clip.duration_s / 1000, batch.word_ids.device
-        starts = [round(start_s / thousandth_s) for start_s in batch.starts_s]
-        ours = Identity(
-            video=torch.tensor(batch.videos, device=device),
-            start=torch.tensor(starts, device=device),
-            texts=text_ids(batch.word_ids),
-        )
-        identities = ours, Identity(*map(distributed.gather, ours))
-    losses = contrast(mine, all_ranks, config.loss, identities)
-    return {
-        "loss": losses.total,
-        "video_audio": losses.video_audio,
-        "video_text": losses.video_text,
-    }
-
-
-def inputs_of(batch: Batch, config: PretrainConfig) -> Inputs | list[Part]:
-    """What the model takes: inputs, or a function for each part of `train.micro_batch` clips.
-
-    The dropout of a part is a function of the place of its clips in training, so that it is the
-    same in the backward pass, and however many ranks share the batch.
-    """
-    antialias, size = config.augment.antialias, config.train.micro_batch
-    if size is None:
-        return augment.apply(batch, config.clip, antialias=antialias)
-
-    def part(features: Callable[[Inputs], Features], first: int) -> Features:
-        with seeded(draw_bits(config.seed, batch.positions[first])):
-            clips = slice(first, first + size)
-            return features(augment.apply(batch, config.clip, antialias=antialias, clips=clips))
-
-    return [partial(part, first=first) for first in range(0, len(batch), size)]
 
 
 def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
