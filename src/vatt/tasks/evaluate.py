@@ -256,13 +256,16 @@ def examples_of(
     """The labelled examples of a split, of all folders.
 
     Raises:
-        DataError: one of them has none.
+        DataError: one of them has no label; or, with audio, none of them has an example.
     """
-    return [
-        one
-        for name, shards in folders.items()
-        for one in find_examples(shards, split, label, with_audio=with_audio, folder=name)
-    ]
+    found = list[LabelledSpan]()
+    for name, shards in folders.items():
+        try:
+            found += find_examples(shards, split, label, with_audio=with_audio, folder=name)
+        except DataError:
+            if not with_audio or (not found and name == list(folders)[-1]):
+                raise
+    return found
 
 
 def _skipped(shards: ShardFolder) -> int:
