@@ -30,7 +30,7 @@ FORMAT_VERSION = "1.0"
 MANIFEST, SNAPSHOT, FAILURES = "manifest.json", "snapshot.arrow", "failures.jsonl"
 FILES, WINDOWS = "files", "windows"
 EXACT_BELOW = 100_000  # windows
-PROBES = 64  # parts of the approximate index that are read
+PROBES = 32  # parts of the approximate index that are read
 REFINE = 10  # candidates for each hit
 _AT_ONCE = 16_384  # rows
 
