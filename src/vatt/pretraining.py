@@ -93,13 +93,19 @@ def inputs_of(batch: Batch, config: ObjectiveConfig) -> Inputs | list[Part]:
     The dropout of a part is a function of the place of its clips in training, so that it is the
     same in the backward pass, and however many ranks share the batch.
     """
-    antialias, size = config.augment.antialias, config.train.micro_batch
+    size = config.train.micro_batch
+    apply = partial(
+        augment.apply,
+        spec=config.clip,
+        antialias=config.augment.antialias,
+        all_texts=config.train.compile,
+    )
     if size is None:
-        return augment.apply(batch, config.clip, antialias=antialias)
+        return apply(batch)
 
     def part(features: Callable[[Inputs], Features], first: int) -> Features:
         with seeded(draw_bits(config.seed, batch.positions[first])):
             clips = slice(first, first + size)
-            return features(augment.apply(batch, config.clip, antialias=antialias, clips=clips))
+            return features(apply(batch, clips=clips))
 
     return [partial(part, first=first) for first in range(0, len(batch), size)]

@@ -145,7 +145,12 @@ def add_noise(
 
 @torch.no_grad()
 def apply(
-    batch: Batch, spec: ClipSpec, *, antialias: bool = True, clips: slice | None = None
+    batch: Batch,
+    spec: ClipSpec,
+    *,
+    antialias: bool = True,
+    clips: slice | None = None,
+    all_texts: bool = False,
 ) -> Inputs:
     """Turn a batch into the model's inputs, on the device of its frames.
 
@@ -157,6 +162,7 @@ def apply(
         spec: height and width of the result.
         antialias: how to resize; see `AugmentConfig`.
         clips: only these of the batch; None takes all.
+        all_texts: whether a model looks at masked texts, too, so that its shapes stay the same.
     """
     device = batch.frames.device
     first, end, _ = (clips or slice(None)).indices(len(batch))
@@ -179,7 +185,7 @@ def apply(
         gain = batch.gain[chosen, None] / 2**15
         waveform = batch.waveform[chosen].float().mul_(gain).clamp_(-1.0, 1.0)
     text_mask = batch.text_mask[chosen]
-    rows = rows_with_text(text_mask)
+    rows = None if all_texts else rows_with_text(text_mask)
     return Inputs(
         frames=frames,
         audio=waveform,
@@ -194,8 +200,8 @@ def apply(
 def rows_with_text(text_mask: Tensor) -> Tensor | None:
     """Which of the B × K texts a model must look at, int64 [R]; None where few are masked.
 
-    As many as an eighth of all, or two, three …: masked ones fill the rest, so that compiled layers
-    meet eight shapes at most.
+    As many as an eighth of all, or two, three …: masked ones fill the rest, so that an accelerator
+    meets eight shapes at most, and can use again the memory that it has.
 
     Args:
         text_mask: bool [B, K], on the host.
