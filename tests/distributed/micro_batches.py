@@ -102,9 +102,9 @@ def step(case: Case, *, keep_all: bool = False) -> dict[str, Tensor]:
     return found | {f"buffer/{name}": value for name, value in model.named_buffers()}
 
 
-def main(out: str) -> None:
+def main(out: str, compiled: str = "") -> None:
     torch.set_num_threads(1)
     with distributed.joined_ranks(torch.device("cpu")):
         for case in cases():
-            if not case.compiled:
+            if case.compiled == bool(compiled):
                 save_file(step(case), Path(out) / f"{case}-{distributed.rank()}.safetensors")

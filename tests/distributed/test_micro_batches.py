@@ -58,6 +58,18 @@ def test_compiled_layers_draw_the_same_dropout_again(case):
     assert_equal(step(case), step(replace(case, recompute=False), keep_all=True))
 
 
+@pytest.mark.slow  # processes, each of which compiles
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.distributed
+def test_ranks_with_compiled_layers_in_micro_batches_equal_one_process(tmp_path):
+    run_ranks("tests.distributed.micro_batches", str(tmp_path), "compiled", world_size=2)
+    for case in (case for case in cases() if case.compiled):
+        torch._dynamo.reset()
+        alone = step(case)
+        for rank in range(2):
+            assert_equal(load_file(tmp_path / f"{case}-{rank}.safetensors"), alone)
+
+
 @pytest.mark.slow  # processes
 @pytest.mark.distributed
 @pytest.mark.parametrize("world_size", [2, 4])

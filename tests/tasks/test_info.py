@@ -119,3 +119,12 @@ def test_what_contradicts_itself_is_refused(tiny):
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no model here"):
         run(InfoConfig(run=Path(tmp_path)))
+
+
+def test_steps_in_micro_batches_are_counted(tiny):
+    found = run(InfoConfig(run=tiny.run, batch_size=64, micro_batches=(8, 16, 64)))
+    assert isinstance(found, InfoResult)
+    small, larger, undivided = found.steps.values()
+    assert larger["activations_gb"] == pytest.approx(2 * small["activations_gb"])
+    assert small["pflop"] == larger["pflop"] == pytest.approx(undivided["pflop"] * 4 / 3)
+    assert undivided["total_gb"] - undivided["loss_gb"] == pytest.approx(found.memory["total_gb"])

@@ -435,8 +435,8 @@ def test_measured_standardisation_is_of_the_training_frames_and_stays_with_the_m
     assert saved == sizes
 
 
-def test_unreadable_video_is_replaced_counted_and_remembered(shards, tmp_path):
-    copy = tmp_path / "shards"
+def with_an_unreadable_video(shards, copy):
+    """A copy of shards in which a video is zeros; returns its row of the index."""
     copy.mkdir()
     for path in shards.iterdir():
         if path.is_file():
@@ -447,8 +447,13 @@ def test_unreadable_video_is_replaced_counted_and_remembered(shards, tmp_path):
     with (copy / where["shard"]).open("r+b") as file:
         file.seek(where["video_offset"])
         file.write(bytes(where["video_size"]))
+    return where
+
+
+def test_unreadable_video_is_replaced_counted_and_remembered(shards, tmp_path):
+    where = with_an_unreadable_video(shards, tmp_path / "shards")
     out = tmp_path / "run"
-    settings = config(copy, out, data={"max_bad_fraction": 0.5})
+    settings = config(tmp_path / "shards", out, data={"max_bad_fraction": 0.5})
     result = pretrain.run(settings)
     assert isinstance(result, pretrain.PretrainResult)
     assert result.failed_clips > 0
@@ -459,6 +464,33 @@ def test_unreadable_video_is_replaced_counted_and_remembered(shards, tmp_path):
     again = pretrain.run(settings)
     assert isinstance(again, pretrain.PretrainResult)
     assert again.failed_clips == result.failed_clips
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_clips_that_fail_on_one_rank_and_a_slow_disk_change_no_batch(shards, tmp_path):
+    """Two ranks, of which one waits for each of its clips, learn what one process learns."""
+    with_an_unreadable_video(shards, tmp_path / "shards")
+    still = {"transformer": {"dropout": 0.0}}
+    one = config(
+        tmp_path / "shards",
+        tmp_path / "one",
+        data={"max_bad_fraction": 0.5},
+        model={"video": still, "audio": still, "text": still},
+        train={"steps": 6, "log_every": 1},
+    )
+    alone = pretrain.run(one)
+    settings = tmp_path / "two.toml"
+    settings.write_text(tomli_w.dumps(configs.to_values(replace(one, out=tmp_path / "two"))))
+    run_ranks("tests.tasks.pretrain_rank", str(settings), "slow", world_size=2)
+    for mine, theirs in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=5e-3)
+    facts = [
+        checkpoint.resume(tmp_path / name / "checkpoints").facts["failures"]
+        for name in ("one", "two")
+    ]
+    assert len(facts[0]) == alone.failed_clips > 0
+    assert sorted(map(str, facts[1])) == sorted(map(str, facts[0]))
 
 
 @pytest.mark.parametrize("micro_batch", [None, 3])

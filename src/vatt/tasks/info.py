@@ -21,10 +21,11 @@ from vatt.costs.flops import (
     forward_flops,
     parts_of,
 )
-from vatt.costs.memory import training_memory
+from vatt.costs.memory import BYTES, TrainingMemory, training_memory
 from vatt.costs.paper_tables import PaperRow, paper_rows
 from vatt.encoder import model_folder
 from vatt.errors import ConfigError
+from vatt.losses import SCORES_AT_ONCE
 from vatt.models.model_config import ModelConfig
 from vatt.models.weights import Settings, read_settings
 
@@ -56,6 +57,10 @@ class InfoConfig:
     """Clips on one device, for the memory of training; the paper has 2,048 on 256 devices."""
     micro_batch: int | None = None
     """Clips whose intermediate values are in memory at once (`train.micro_batch`); "none": all."""
+    micro_batches: tuple[int, ...] = ()
+    """Also a table of a training step of `batch_size` clips in micro-batches of each of these."""
+    tflops_per_s: float = 400.0
+    """At which the time in that table is counted; 400 is 0.4 of the peak of an H100 in bfloat16."""
     clip: ClipSpec = field(default_factory=ClipSpec)
     model: ModelConfig = field(default_factory=ModelConfig)
 
@@ -64,6 +69,8 @@ class InfoConfig:
             raise ConfigError(f"batch_size: found {self.batch_size}, expected >= 1")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ConfigError(f"micro_batch: found {self.micro_batch}, expected >= 1")
+        if min(self.micro_batches, default=1) < 1 or not self.tflops_per_s > 0:
+            raise ConfigError("micro_batches, tflops_per_s: found one that is not > 0")
         of_settings = (self.clip, self.model) != (ClipSpec(), ModelConfig())
         if (self.run is not None) + self.paper_tables + of_settings > 1:
             raise ConfigError(
@@ -80,6 +87,7 @@ class InfoResult:
     modalities: name → tokens of one input and GFLOPs, also in training, where tokens are dropped;
         gflops_by_torch: as torch's FlopCounterMode counts them, matrix products alone.
     memory: gigabytes that training takes on one device.
+    steps: by micro-batch, gigabytes and time of a training step; all of it counted, not measured.
     vocabulary: where the folder's is, or that it is missing; None without a folder.
     """
 
@@ -88,6 +96,7 @@ class InfoResult:
     parts: Mapping[str, Mapping[str, float]]
     modalities: Mapping[str, Mapping[str, float]]
     memory: Mapping[str, float]
+    steps: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def shown(self) -> dict[str, Any]:
         """For people: rounded, with thousands separated."""
@@ -100,6 +109,11 @@ class InfoResult:
             }
             for title, rows in groups.items()
         }
+        if self.steps:
+            tables["training step by micro-batch, counted"] = {
+                name: {key: _rounded(value) for key, value in row.items()}
+                for name, row in self.steps.items()
+            }
         tables["memory of training"] = {key: _rounded(v) for key, v in self.memory.items()}
         return {key: value for key, value in given.items() if value is not None} | tables
 
@@ -164,7 +178,31 @@ def run(config: InfoConfig) -> InfoResult | PaperTables:
             "micro_batch": at_once,
             "total_gb": memory.total(at_once) / GIGA,
         },
+        steps=_steps(config, plan, clip, memory),
     )
+
+
+def _steps(
+    config: InfoConfig, plan: Blueprint, clip: ClipSpec, memory: TrainingMemory
+) -> dict[str, dict[str, float]]:
+    """A step in micro-batches: each forward pass runs twice, and a backward pass costs two."""
+    training = forward_flops(plan, clip, training=True).values()
+    forward = sum(_gflops(by_part.values()) for by_part in training) * config.batch_size / 1e6
+    scores = config.batch_size**2 * max(1, clip.texts) * BYTES
+    loss = min(scores, SCORES_AT_ONCE * BYTES) / GIGA
+    rows = {}
+    for size in config.micro_batches:
+        passes = 3 if size >= config.batch_size else 4
+        activations = min(size, config.batch_size) * memory.activations / GIGA
+        rows[f"{size} clips"] = {
+            "weights_gradients_adam_gb": memory.total(0) / GIGA,
+            "activations_gb": activations,
+            "loss_gb": loss,
+            "total_gb": memory.total(0) / GIGA + activations + loss,
+            "pflop": passes * forward,
+            "seconds": passes * forward * 1e3 / config.tflops_per_s,
+        }
+    return rows
 
 
 Counted = Mapping[str, Mapping[str, Flops]]
