@@ -5,13 +5,14 @@ import struct
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
     EventAccumulator,
 )
 
-from vatt.errors import CheckpointError, MissingExtraError
+from vatt.errors import CheckpointError, MissingExtraError, TrainingError
 from vatt.report.training_curve import read_metrics
 from vatt.run_log import RunLog, duration, wandb_module
 
@@ -27,6 +28,16 @@ def test_records_reach_the_file_and_tensorboard(tmp_path):
     board = EventAccumulator(str(tmp_path))
     board.Reload()
     assert [(e.step, e.value) for e in board.Scalars("loss")] == [(2, 0.5), (4, 0.25)]
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_to_do(tmp_path):
+    with (
+        Path("/dev/full").open("wb", buffering=0) as full,
+        pytest.raises(TrainingError, match=r"metrics\.jsonl: .* No space left .* same command"),
+        RunLog(tmp_path, start_step=0, steps=4) as log,
+        mock.patch.object(log, "_file", full),
+    ):
+        log.write(2, {"loss": 0.5}, steps_per_s=1.0)
 
 
 def test_line_tells_progress_time_left_and_values(tmp_path, caplog):

@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Self
@@ -16,7 +17,7 @@ from typing import Any, Literal, Self
 from torch.utils.tensorboard import SummaryWriter
 
 from vatt.config import CONFIG_FILE, flatten, read_toml
-from vatt.errors import ConfigError, MissingExtraError
+from vatt.errors import ConfigError, MissingExtraError, TrainingError
 from vatt.run_folder import METRICS_FILE
 from vatt.storage import write_atomically
 from vatt.workers.progress import ProgressBar
@@ -43,7 +44,7 @@ class RunLog:
         active: bool = True,
         wandb: WandbMode = "off",
     ) -> None:
-        self._steps = steps
+        self._folder, self._steps = folder, steps
         self._active = active
         self._open = ExitStack()
         self._wandb: Any = None
@@ -71,8 +72,21 @@ class RunLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        with suppress(OSError) if failed else self._told():  # what could not be written still waits
+            self._open.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            free_mb = shutil.disk_usage(self._folder).free // 2**20
+            raise TrainingError(
+                f"{self._folder / METRICS_FILE}: the log cannot be written: {error.strerror} "
+                f"({free_mb} MB free on that disk); make room and give the same command: it "
+                "continues from the newest checkpoint"
+            ) from error
 
     def advance(self, step: int) -> None:
         """Say that `step` updates are made; cheap, for every step."""
@@ -84,10 +98,11 @@ class RunLog:
         if not self._active:
             return
         entry = {"step": step, **values}
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        with self._told():
+            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.flush()
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
         if self._wandb is not None:
             self._wandb.log(entry)
         text = "  ".join(
