@@ -21,7 +21,7 @@ def run_ranks(module: str, *arguments: str, world_size: int) -> None:
         command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        error = process.communicate(timeout=120)[1]
+        error = process.communicate(timeout=400)[1]
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # ranks that wait for one that failed
