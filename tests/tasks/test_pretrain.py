@@ -480,6 +480,7 @@ def test_clips_that_fail_on_one_rank_and_a_slow_disk_change_no_batch(shards, tmp
         train={"steps": 6, "log_every": 1},
     )
     alone = pretrain.run(one)
+    assert isinstance(alone, pretrain.PretrainResult)
     settings = tmp_path / "two.toml"
     settings.write_text(tomli_w.dumps(configs.to_values(replace(one, out=tmp_path / "two"))))
     run_ranks("tests.tasks.pretrain_rank", str(settings), "slow", world_size=2)
