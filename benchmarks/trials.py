@@ -49,7 +49,9 @@ def trial(
     result = out / "results" / "evaluate.json"
     if not result.is_file():
         values = merge(FINETUNE_PRESETS[preset](), {"out": str(out), **changes})
-        finetune.run(from_values(finetune.FinetuneConfig, values, where=preset))
+        config = from_values(finetune.FinetuneConfig, values, where=preset)
+        if (made := finetune.run(config).steps) < config.train.steps:  # by SIGTERM
+            raise SystemExit(f"{out}: stopped after {made} of {config.train.steps} steps")
         evaluate.run(evaluate.EvaluateConfig(run=out, clips=clips, crops=crops, split=split))
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     content: Mapping[str, Any] = json.loads(result.read_text(encoding="utf-8"))
