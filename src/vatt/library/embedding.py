@@ -85,7 +85,7 @@ class _Film:
 
     given, encoded: how many windows of it there are so far.
     frames: the last of its different frames, [n, H, W, 3], and the number of the first of them.
-    written: whether windows of it are in the index already.
+    reached_s: up to where it was read.
     """
 
     facts: FileFacts
@@ -93,8 +93,11 @@ class _Film:
     encoded: int = 0
     frames: Tensor | None = None
     first: int = 0
-    ended: bool = False
-    void: bool = False
+    reached_s: float = 0.0
+
+    def read_bytes(self) -> float:
+        """How much of the file was read, about."""
+        return self.facts.file.size * min(self.reached_s / max(self.facts.duration_s, 1e-3), 1.0)
 
     def entry(self) -> FileEntry:
         file, facts = self.facts.file, self.facts
@@ -155,7 +158,6 @@ class _Work:
         self.films[file.path] = _Film(facts)
 
     def _void(self, film: _Film) -> None:
-        film.void = True
         self.waiting = [one for one in self.waiting if one.film is not film]
         self.rows = [one for one in self.rows if one[0].film is not film]
         self.windows -= film.encoded
@@ -179,6 +181,7 @@ class _Work:
         if piece.windows[-1].frames is not None and film.frames is not None:
             later = int(piece.windows[-1].frames.min())  # no later window needs those before it
             film.frames, film.first = film.frames[later - film.first :].clone(), later
+        film.reached_s = piece.windows[-1].end_s
         while len(self.waiting) >= self.how.batch:
             self.encode()
         self._write_some()
@@ -196,7 +199,7 @@ class _Work:
                 self._void(film)
             return
         assert film is not None
-        film.ended, film.frames = True, None
+        film.frames = None
         self.files += 1
         self.seconds += film.facts.duration_s
         self.whole.append(film)
@@ -290,8 +293,8 @@ def embed_files(
     step = max(total // 1000, 1)
 
     def note() -> str:
-        now_h = work.seconds / 3600
-        rate = work.seconds / (time.monotonic() - started)
+        seconds = work.seconds + sum(film.reached_s for film in work.films.values())
+        now_h, rate = seconds / 3600, seconds / (time.monotonic() - started)
         bad = f", {len(work.skipped)} skipped" if work.skipped else ""
         return f"{hours + now_h:.2f} h of video, {rate:.1f} × real time{bad}"
 
@@ -306,7 +309,8 @@ def embed_files(
                 work.take(file, one)
                 if isinstance(one, Ended):
                     read_bytes += file.size
-                bar.update(min(read_bytes // step, 1000), note())
+                so_far = read_bytes + sum(film.read_bytes() for film in work.films.values())
+                bar.update(min(int(so_far // step), 1000), note())
         finally:  # an interrupted run keeps what is whole
             while work.waiting:
                 work.encode()
