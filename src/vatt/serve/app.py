@@ -25,11 +25,14 @@ from starlette.types import ASGIApp
 from vatt.errors import VattError
 from vatt.library.search import Library
 from vatt.library.vector_index import FileEntry
+from vatt.media.container import FilePart, MediaSource
 from vatt.serve.byte_ranges import RangeNotSatisfiableError, asked_ranges
 from vatt.serve.copies import Copies
 from vatt.serve.decoding import COPY_S, Job, LookJob, ReadyJob, StripJob, UploadJob, do
 from vatt.serve.library_map import library_map
 from vatt.serve.safety import Guard, page_file
+from vatt.shards.layout import DATASET_FILE
+from vatt.shards.read import ShardFolder
 from vatt.workers.pool import at_work
 from vatt.workers.process import Limits, Lost, WorkerProcess
 
@@ -81,6 +84,7 @@ class Server:
         self._looks: dict[str, str | None] = {}
         self._map: asyncio.Task[dict[str, Any]] | None = None
         self._waiting = 0
+        self._folders: dict[Path, tuple[ShardFolder, dict[str, int]]] = {}
         self._start: Callable[[Job], Future[Any]]
         self._start_upload: Callable[[Job], Future[Any]]
         self.copies: Copies
@@ -235,10 +239,12 @@ class Server:
 
     async def file(self, file_id: str) -> dict[str, Any]:
         """What is known of a file; `plays` is its media type if browsers play it as it is."""
-        entry = self._file(file_id)
+        entry, source = self._file(file_id)
+        if not isinstance(source, Path):
+            self._looks[file_id] = None  # a part of a shard: it is shown through copies
         if file_id not in self._looks:
             try:
-                self._looks[file_id] = await self._done(LookJob(Path(entry.path)), self._start)
+                self._looks[file_id] = await self._done(LookJob(source), self._start)
             except VattError as error:
                 raise HTTPException(409, str(error)) from error
         return {
@@ -253,11 +259,11 @@ class Server:
 
     async def strip(self, file_id: str, start_ms: int, end_ms: int, frames: int) -> Response:
         """Frames of an interval side by side."""
-        entry = self._file(file_id)
+        entry, source = self._file(file_id)
         latest_ms = round(entry.duration_s * 1000)
         if not (0 <= start_ms <= end_ms <= latest_ms + 1000 and 1 <= frames <= _MOST_FRAMES):
             raise HTTPException(404, "there is no such part of the file")
-        job = StripJob(Path(entry.path), start_ms / 1000, end_ms / 1000, frames)
+        job = StripJob(source, start_ms / 1000, end_ms / 1000, frames)
         if job not in self._strips:
             try:
                 self._strips[job] = await self._done(job, self._start)
@@ -271,21 +277,23 @@ class Server:
 
     async def media(self, request: Request, file_id: str) -> Response:
         """A file as it is."""
-        entry = self._file(file_id)
+        _, source = self._file(file_id)
+        if not isinstance(source, Path):
+            raise HTTPException(404, "it is a part of a shard; ask for a copy")
         looked = self._looks.get(file_id) or (await self.file(file_id))["plays"]
-        return _file_response(request, Path(entry.path), looked or "application/octet-stream")
+        return _file_response(request, source, looked or "application/octet-stream")
 
     async def copy_state(self, file_id: str, number: int) -> dict[str, Any]:
         """How far a copy is; it is begun if there is none."""
-        entry = self._file(file_id)
+        entry, source = self._file(file_id)
         if not 0 <= number * COPY_S <= entry.duration_s:
             raise HTTPException(404, "there is no such part of the file")
-        state = await asyncio.to_thread(self.copies.state, entry, number, begin=True)
+        state = await asyncio.to_thread(self.copies.state, entry, source, number, begin=True)
         return asdict(state)
 
     async def copy(self, request: Request, file_id: str, number: int) -> Response:
         """A copy that is ready."""
-        entry = self._file(file_id)
+        entry, _ = self._file(file_id)
         path = self.copies.path(entry, number)
         if not path.is_file():
             raise HTTPException(404, "this copy is not there; ask for it first")
@@ -305,21 +313,46 @@ class Server:
             self._map = None
             raise HTTPException(409, str(error)) from error
 
-    def _file(self, file_id: str) -> FileEntry:
-        """A file of the index that is on the disk as it was embedded."""
+    def _file(self, file_id: str) -> tuple[FileEntry, MediaSource]:
+        """A file of the index, and where it is on the disk, as it was embedded."""
         try:
             entry = self.library.file(file_id)
         except VattError:
             raise HTTPException(404, "there is no such file in the index") from None
+        shard, _, key = entry.path.rpartition("#")
         try:
-            now = Path(entry.path).stat()
-        except OSError as error:
-            raise HTTPException(410, f"the file cannot be read: {error.strerror}") from None
-        if (now.st_size, now.st_mtime_ns) != (entry.size, entry.mtime_ns):
+            if shard.endswith(".tar") and not Path(entry.path).exists():
+                source = self._stored(Path(shard), key)
+                is_as_it_was = not isinstance(source, FilePart) or source.size == entry.size
+            else:
+                source, now = Path(entry.path), Path(entry.path).stat()
+                is_as_it_was = (now.st_size, now.st_mtime_ns) == (entry.size, entry.mtime_ns)
+        except (OSError, VattError) as error:
+            reason = getattr(error, "strerror", None) or "its shards are damaged or gone"
+            raise HTTPException(410, f"the file cannot be read: {reason}") from None
+        if not is_as_it_was:
             raise HTTPException(
                 410, "the file has changed since it was embedded; run `vatt embed` again"
             )
-        return entry
+        return entry, source
+
+    def _stored(self, shard: Path, key: str) -> MediaSource:
+        """A video in a shard of a prepared folder.
+
+        Raises:
+            FileNotFoundError, DataError: it is not there any more.
+        """
+        folder = next((one for one in shard.parents if (one / DATASET_FILE).is_file()), None)
+        if folder is None:
+            raise FileNotFoundError(2, "No such file", str(shard))
+        if folder not in self._folders:
+            data = ShardFolder.open(folder)
+            rows = {one: row for row, one in enumerate(data.index["key"].to_pylist())}
+            self._folders[folder] = data, rows
+        data, rows = self._folders[folder]
+        if key not in rows:
+            raise FileNotFoundError(2, "No such file", key)
+        return data.source(rows[key])
 
     async def _done(self, job: Job, start: Callable[[Job], Future[Any]]) -> Any:
         """What a worker makes of a job."""

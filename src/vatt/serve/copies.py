@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from vatt.errors import VattError
 from vatt.library.vector_index import FileEntry
+from vatt.media.container import MediaSource
 from vatt.serve.decoding import COPY_S, CopyJob, Job
 from vatt.workers.process import Lost
 
@@ -55,7 +56,7 @@ class Copies:
         """Where a copy is, or will be; of a file that changed it is another one."""
         return self._folder / f"{file.file_id[:32]}-{file.mtime_ns}-{number}.mp4"
 
-    def state(self, file: FileEntry, number: int, *, begin: bool) -> CopyState:
+    def state(self, file: FileEntry, source: MediaSource, number: int, *, begin: bool) -> CopyState:
         """How far a copy is; `begin`: it is begun if there is none."""
         out, start_s = self.path(file, number), number * COPY_S
         told = out.with_suffix(".told")
@@ -70,7 +71,7 @@ class Copies:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._make_room()
                 end_s = min(start_s + COPY_S, file.duration_s)
-                work = self._start(CopyJob(Path(file.path), start_s, end_s, out, told))
+                work = self._start(CopyJob(source, start_s, end_s, out, told))
                 self._making[out] = work
         if work is not None and work.done():
             return self._ended(out, work, start_s)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vatt.errors import MediaError
-from vatt.media.container import audio_stream, describe, media_errors, video_stream
+from vatt.media.container import MediaSource, audio_stream, describe, media_errors, video_stream
 from vatt.media.frame_filters import FrameConverter, RgbConverter, orientation, shown_size
 from vatt.media.media_file import MediaFile, open_media
 from vatt.media.video import TimedFrame, VideoReader, on_screen, usual_frame_s
@@ -55,7 +55,7 @@ _PLAYED_PIXELS = {"yuv420p", "yuvj420p"}
 class StripJob:
     """Frames of an interval side by side, as JPEG; without video the curve of the audio."""
 
-    path: Path
+    source: MediaSource
     start_s: float
     end_s: float
     frames: int
@@ -65,14 +65,14 @@ class StripJob:
 class LookJob:
     """Whether browsers play a file as it is: its media type, else None."""
 
-    path: Path
+    source: MediaSource
 
 
 @dataclass(frozen=True, slots=True)
 class CopyJob:
     """A part of a file as H.264 and AAC in `out`; `told` says how far it is, 0 to 1."""
 
-    path: Path
+    source: MediaSource
     start_s: float
     end_s: float
     out: Path
@@ -120,7 +120,7 @@ def do(job: Job, limit: TimeLimit) -> Any:
 
 
 def _strip(job: StripJob) -> bytes:
-    with open_media(job.path, damaged=True, sparsely=True) as media:
+    with open_media(job.source, damaged=True, sparsely=True) as media:
         if media.has_video:
             image = np.concatenate(_frames(media, job), axis=1)
         else:
@@ -187,7 +187,7 @@ def _curve(media: MediaFile, job: StripJob) -> NDArray[np.uint8]:
 
 
 def _look(job: LookJob) -> str | None:
-    with open_media(job.path, sparsely=True) as media:
+    with open_media(job.source, sparsely=True) as media:
         container = media.container
         seen, heard = video_stream(container), audio_stream(container)
         audio = heard.codec_context.codec.canonical_name if heard is not None else None
@@ -207,7 +207,7 @@ def _look(job: LookJob) -> str | None:
 def _copy(job: CopyJob, limit: TimeLimit) -> bool:
     """Write the copy; False where the file has nothing there."""
     with (
-        open_media(job.path, damaged=True, sparsely=True) as media,
+        open_media(job.source, damaged=True, sparsely=True) as media,
         media_errors(media.source),
         atomic_file(job.out, first_wins=True) as aside,
     ):
