@@ -10,8 +10,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vatt.encoder import ClipClassifier, Encoder, load, load_classifier
+    from vatt.encoder import ClipClassifier, Encoder
     from vatt.library.search import open_index
+    from vatt.open_model import load, load_classifier
 
 __version__ = "0.1.0"
 __all__ = ["ClipClassifier", "Encoder", "load", "load_classifier", "open_index"]
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from vatt.library.search import open_index
 
         return open_index
+    if name in ("load", "load_classifier"):
+        from vatt import open_model
+
+        return getattr(open_model, name)
     if name in __all__:
         from vatt import encoder
 

@@ -137,6 +137,16 @@ COMMANDS = {
         "ConvertConfig",
         "make a model folder of an official TensorFlow checkpoint, without TensorFlow",
     ),
+    "export": Command(
+        "vatt.tasks.export",
+        "ExportConfig",
+        "write a model as ONNX or torch.export files, checked against the model",
+    ),
+    "push": Command(
+        "vatt.tasks.push",
+        "PushConfig",
+        "upload a model folder to a hub, with a model card made from its results",
+    ),
     "info": Command(
         "vatt.tasks.info",
         "InfoConfig",

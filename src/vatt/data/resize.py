@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SPARE = 2  # luma pixels beyond those that are needed, against rounding
-_KR_KB = ((0.299, 0.114), (0.2126, 0.0722))  # shares of red and blue in luma: BT.601, BT.709
+KR_KB = ((0.299, 0.114), (0.2126, 0.0722))  # shares of red and blue in luma: BT.601, BT.709
 
 
 def resize_frames(batch: Batch, part: slice, *, out: Tensor, antialias: bool) -> None:
@@ -84,7 +84,7 @@ def _resize_planes(batch: Batch, part: slice, *, out: Tensor, antialias: bool) -
     y = torch.where(full, y, (y - 16) * (255 / 219))
     scale = torch.where(full, 1.0, 255 / 224)
     blue, red = (blue - 128) * scale, (red - 128) * scale
-    kr, kb = (torch.where(bt709, hd, sd) for sd, hd in zip(*_KR_KB, strict=True))
+    kr, kb = (torch.where(bt709, hd, sd) for sd, hd in zip(*KR_KB, strict=True))
     out[..., 0] = (y + 2 * (1 - kr) * red)[:, :, 0]
     out[..., 2] = (y + 2 * (1 - kb) * blue)[:, :, 0]
     green = 2 / (1 - kr - kb) * (kb * (1 - kb) * blue + kr * (1 - kr) * red)

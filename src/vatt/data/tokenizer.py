@@ -130,20 +130,28 @@ class WordTokenizer:
         """
         try:
             text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path}: cannot read the vocabulary: {error}") from error
+        return cls.from_json(text, where=str(path))
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> WordTokenizer:
+        """As `load`, of a text."""
+        try:
             kind = json.loads(text)["model"]["type"]
-        except OSError as error:
-            raise CheckpointError(
-                f"{path}: cannot read the vocabulary: {error.strerror}"
-            ) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: not a tokenizer file: {error!r}") from error
+            raise CheckpointError(f"{where}: not a tokenizer file: {error!r}") from error
         if kind != "WordLevel":
-            raise CheckpointError(f"{path}: found a {kind} tokenizer, expected WordLevel (words)")
-        return cls(Tokenizer.from_str(text), where=str(path))
+            raise CheckpointError(f"{where}: found a {kind} tokenizer, expected WordLevel (words)")
+        return cls(Tokenizer.from_str(text), where=where)
 
     def save(self, path: Path) -> None:
         """Write a `tokenizer.json` that Hugging Face's tokenizers read too."""
-        path.write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+        path.write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        """The text of its `tokenizer.json`."""
+        return self._tokenizer.to_str(pretty=True)
 
     @property
     def vocabulary_size(self) -> int:

@@ -99,6 +99,7 @@ def save_settings(
     kind = next(key for key, cls in KINDS.items() if isinstance(settings, cls))
     values = {
         "format_version": FORMAT_VERSION,
+        "model_type": "vatt" if kind == "model" else "vatt-classifier",  # for transformers
         kind: to_values(settings),
         "clip": to_values(clip),
         **({"frame_path": to_values(frame_path)} if frame_path else {}),

@@ -1,0 +1,160 @@
+"""The model card of a run: data, protocol, numbers and limits, made from what the run measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vatt.config import read_toml
+from vatt.evaluation.results import read_result
+from vatt.models.classifier import ClassifierConfig
+from vatt.models.weights import read_settings
+
+OURS = "<!-- made by vatt push; delete this line to keep your own changes -->"
+TASKS = ("zero-shot", "linear-eval", "evaluate")
+CHANCE = "chance_"
+MEASURES = ("R@", "MedR", "top", "mAP", "AUC", "d_prime", "accuracy", "lrc", "svm", "knn")
+
+
+def model_card(model: Path, run: Path | None, *, name: str) -> str:
+    """Markdown for a hub, with the header that hubs read.
+
+    Args:
+        model: the model folder.
+        run: the run folder that it stands in, if it does; what it measured is in its results/.
+        name: of the model, as the card calls it.
+    """
+    settings, clip, extra = read_settings(model)
+    is_classifier = isinstance(settings, ClassifierConfig)
+    results = {task: read_result(run, task) for task in TASKS} if run else {}
+    measured = {task: result for task, result in results.items() if result}
+    lines = [
+        "---",
+        "library_name: vatt",
+        f"pipeline_tag: {_pipeline(settings)}",
+        "tags: [video, audio, text, self-supervised]",
+        "---",
+        OURS,
+        f"# {name.partition('/')[2] or name}",
+        "",
+        _what(settings),
+        "",
+        f"A clip is {clip.frames} frames of {clip.height} × {clip.width} at {clip.fps:g} a second, "
+        f"{clip.duration_s:.3g} s, with its audio at {clip.sample_rate_hz:,} Hz"
+        + ("." if is_classifier else f"; a text has at most {clip.words} words."),
+        "",
+        "```python",
+        "import vatt",
+        f'model = vatt.{"load_classifier" if is_classifier else "load"}("hf://{name}")',
+        "```",
+        "",
+        "## Data",
+        "",
+        *_data(run, extra),
+        "",
+        "## Numbers",
+        "",
+        *_numbers(measured),
+        "",
+        "## Limits",
+        "",
+        *_limits(measured, is_classifier=is_classifier),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _pipeline(settings: Any) -> str:
+    if not isinstance(settings, ClassifierConfig):
+        return "feature-extraction"
+    return f"{settings.modality}-classification"
+
+
+def _what(settings: Any) -> str:
+    if isinstance(settings, ClassifierConfig):
+        return (
+            f"A classifier of {settings.modality} with {settings.classes:,} classes (VATT, §4.2)."
+        )
+    sizes = (
+        ("video", settings.video.transformer),
+        ("audio", settings.audio.transformer),
+        ("text", settings.text.transformer),
+    )
+    backbones = "; ".join(
+        f"{name}: {one.layers} layers of width {one.width}" for name, one in sizes
+    )
+    return (
+        "VATT: video, audio and text in common spaces, learned without labels. Backbones: "
+        f"{backbones}. Common spaces: {settings.heads.va} numbers for video and audio, "
+        f"{settings.heads.vt} for video and text."
+    )
+
+
+def _data(run: Path | None, extra: Mapping[str, Any]) -> Iterator[str]:
+    file = run / "config.toml" if run else None
+    if file is None or not file.is_file():
+        source = extra.get("source")
+        yield (
+            f"Made from: {source}." if source else "This folder does not say what it learned from."
+        )
+        return
+    config = read_toml(file)
+    data, train = config.get("data", {}), config.get("train", {})
+    shards = ", ".join(f"`{Path(one).name}`" for one in data.get("shards", ()))
+    yield f"Trained on the split `{data.get('split', 'train')}` of {shards or 'unnamed shards'}."
+    steps = train.get("steps") or config.get("optim", {}).get("steps")
+    if steps and data.get("batch_size"):
+        yield f"{steps:,} steps of {data['batch_size']:,} clips."
+
+
+def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    if not measured:
+        yield "Nothing was measured: run `vatt zero-shot` or `vatt evaluate`, then push again."
+        return
+    for task, result in measured.items():
+        split = result.get("split") or ", ".join(result.get("splits", ()))
+        yield (
+            f"### {task}: protocol `{result.get('protocol', task)}`, split {split}, seed "
+            f"{result.get('seed', 0)}, model {result.get('model_hash')}"
+        )
+        yield ""
+        yield from _table(result)
+        yield ""
+
+
+def _table(result: Mapping[str, Any]) -> Iterator[str]:
+    """A row for each measure of a result file: its plain numbers, chance beside them."""
+    yield "| measure | value | chance | of |"
+    yield "|---|---|---|---|"
+    for name, measure in result.items():
+        if isinstance(measure, Mapping) and {"n", "n_test"} & measure.keys():
+            yield from _rows(name, measure)
+
+
+def _rows(name: str, measure: Mapping[str, Any]) -> Iterator[str]:
+    number = measure.get("n", measure.get("n_test"))
+    found = measure.get("pretrained", measure)
+    for key, value in (found if isinstance(found, Mapping) else {"accuracy": found}).items():
+        if key.startswith(MEASURES) and isinstance(value, int | float):
+            chance = measure.get(f"{CHANCE}{key}", measure.get("chance"))
+            shown = "" if chance is None else f"{chance:.3g}"
+            yield f"| {name} {key} | {value:.3g} | {shown} | {number} |"
+
+
+def _limits(measured: Mapping[str, Mapping[str, Any]], *, is_classifier: bool) -> Iterator[str]:
+    if any(result.get("on_training_videos") for result in measured.values()):
+        yield "- **Measured on videos that it was trained on.** Do not quote these numbers."
+    retrieval = (measured.get("zero-shot") or {}).get("text_to_video", {})
+    if retrieval:
+        yield (
+            f"- Text → video: the right clip is among the ten best of {retrieval['n']} for "
+            f"{retrieval['R@10']:.0f} of 100 texts."
+        )
+        if retrieval.get("unknown_words"):
+            share = retrieval["unknown_words"]
+            yield f"- {share:.0%} of the words of the test texts are not in its vocabulary."
+    if not is_classifier:
+        yield "- Words that its vocabulary lacks are all the same to it; `encode_text` counts them."
+    yield "- Similarities compare only with each other, for one query; they are no probabilities."
+    yield "- It has learned what its data shows, with the faults of that data."

@@ -1,0 +1,94 @@
+"""Any model by its path: a run or model folder, exported files, or a name on a hub.
+
+What is imported depends on what is opened: exported files need no PyTorch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from vatt.devices import AutocastSetting
+from vatt.errors import ConfigError
+from vatt.export.onnx_encoder import is_onnx, open_onnx, open_onnx_classifier
+
+if TYPE_CHECKING:
+    import os
+
+    import torch
+
+    from vatt.encoder import ClipClassifier, Encoder
+
+
+def load(
+    path: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    *,
+    autocast: AutocastSetting | None = None,
+) -> Encoder:
+    """Load a pre-trained model.
+
+    Args:
+        path: a run folder, a model folder, a folder or file of `vatt export` (the result is then an
+            `OnnxEncoder`, which has the same three methods and gives NumPy arrays), or a name on a
+            hub, `hf://owner/name@revision`.
+        device: where to compute; a CUDA device when there is one, else the CPU.
+        autocast: "off" computes in float32, "bfloat16" as far as it is exact enough, "auto" where
+            the device is faster so; as in training if not given. Exported files have numbers of
+            their own.
+
+    Raises:
+        CheckpointError: there is no model, it is a classifier, damaged, or of a newer format.
+        MissingExtraError: opening it needs an extra.
+    """
+    if is_onnx(path):
+        _no_autocast(autocast)
+        return cast("Encoder", open_onnx(path, _name(device)))
+    from vatt import encoder
+
+    return encoder.load(local_folder(path), device, autocast=autocast)
+
+
+def load_classifier(
+    path: str | os.PathLike[str],
+    device: str | torch.device | None = None,
+    *,
+    autocast: AutocastSetting | None = None,
+) -> ClipClassifier:
+    """Load a classifier; the arguments are those of `load`.
+
+    Raises:
+        CheckpointError: there is no model, it is no classifier, damaged, or of a newer format.
+        MissingExtraError: opening it needs an extra.
+    """
+    if is_onnx(path):
+        _no_autocast(autocast)
+        return cast("ClipClassifier", open_onnx_classifier(path, _name(device)))
+    from vatt import encoder
+
+    return encoder.load_classifier(local_folder(path), device, autocast=autocast)
+
+
+def local_folder(path: str | os.PathLike[str]) -> Path:
+    """Where a model is on this machine; one on a hub is fetched.
+
+    Raises:
+        CheckpointError: the hub does not have it, or cannot be reached.
+    """
+    if not str(path).startswith("hf:/"):
+        return Path(path)
+    from vatt.export.hub import fetch
+
+    return fetch(str(path))
+
+
+def _name(device: str | torch.device | None) -> str | None:
+    return None if device is None else str(device)
+
+
+def _no_autocast(autocast: AutocastSetting | None) -> None:
+    if autocast not in (None, "off"):
+        raise ConfigError(
+            f"autocast: found {autocast!r}, but an exported model computes in the numbers it was "
+            "exported in; leave it out"
+        )
