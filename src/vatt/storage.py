@@ -47,6 +47,13 @@ def atomic_file(path: Path, *, first_wins: bool = False) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def put_in_place(part: Path, path: Path) -> None:
+    """Give a file that was written piece by piece its name, once it is on the disk."""
+    _flush(part)
+    part.replace(path)
+    _flush(path.parent)
+
+
 def _linked(aside: Path, path: Path) -> bool:
     """Give a file a second name unless another file has it; False on a disk without hard links."""
     try:

@@ -147,6 +147,12 @@ COMMANDS = {
         "PushConfig",
         "upload a model folder to a hub, with a model card made from its results",
     ),
+    "models": Command(
+        "vatt.tasks.models",
+        "ModelsConfig",
+        "the official checkpoints: list them, download and convert one",
+        resumes=True,
+    ),
     "info": Command(
         "vatt.tasks.info",
         "InfoConfig",
