@@ -60,7 +60,7 @@ def clips_of(
         DataError: the split has none.
     """
     folder = ShardFolder.open(shards)
-    found = find_clips(folder, split, spec, at_most=at_most)
+    found = find_clips({"": folder}, split, spec, at_most=at_most)
     data = DataConfig(
         shards=(shards,),
         decode=path.decode,
