@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.ranges.append(asked)
         first = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         self.send_response(416 if first >= len(content) else 206 if asked else 200)
-        digest = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+        digest = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
         if not self.server.silent:
             self.send_header("x-goog-hash", f"crc32c={'AAAAAA==' if self.server.lies else digest}")
             self.send_header("x-goog-hash", "md5=not+asked+for==")

@@ -211,11 +211,11 @@ def checksum_of(headers: Message, url: str) -> str:
 
 def crc32c_of(path: Path) -> str:
     """As Google's storage writes it: base64 of the four bytes, the highest first."""
-    found = google_crc32c.Checksum()
+    found = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
-            found.update(block)
-    return base64.b64encode(found.digest()).decode()
+            found = google_crc32c.extend(found, block)
+    return base64.b64encode(found.to_bytes(4, "big")).decode()
 
 
 def take_words(archive: Path, path: Path) -> None:
