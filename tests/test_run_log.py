@@ -3,6 +3,7 @@ import json
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -122,7 +123,12 @@ def test_wandb_offline_has_the_same_numbers_and_speaks_to_nobody(tmp_path, monke
                     log.write(step, {"loss": 1 / step, "eval_audio_R@1": 7.5}, steps_per_s=1.0)
         with pytest.raises(BlockingIOError):
             server.accept()
-    files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    deadline = time.monotonic() + 30
+    while True:  # W&B's own process writes on after the run has ended here
+        files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+        if sum(map(len, map(offline_entries, files))) >= 4 or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
     assert len({path.name for path in files}) == 1
     found = [entry for path in files for entry in offline_entries(path)]
     own = ("_step", "_runtime", "_timestamp")
