@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -126,6 +126,12 @@ class _Waiting:
     frames: Tensor | None
 
 
+def _light(one: _Waiting) -> _Waiting:
+    """Without its frames and samples, so that rows can wait in numbers to be written."""
+    heard = None if one.window.waveform is None else one.window.waveform[:0].copy()
+    return _Waiting(one.film, replace(one.window, frames=None, waveform=heard), None)
+
+
 @dataclass(slots=True)
 class _Work:
     """What is between the workers and the index."""
@@ -221,7 +227,7 @@ class _Work:
         for one in batch:
             one.film.encoded += 1
         self.windows += len(batch)
-        self.rows += zip(batch, rows, strict=True)
+        self.rows += zip(map(_light, batch), rows, strict=True)
 
     def _write_some(self) -> None:
         late = time.monotonic() - self.written_at > _SECONDS_AT_ONCE
