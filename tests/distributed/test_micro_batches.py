@@ -59,6 +59,7 @@ def test_compiled_layers_draw_the_same_dropout_again(case):
 
 
 @pytest.mark.slow  # processes, each of which compiles
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.distributed
 def test_ranks_with_compiled_layers_in_micro_batches_equal_one_process(tmp_path):
