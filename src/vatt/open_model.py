@@ -26,7 +26,9 @@ def load(
     *,
     autocast: AutocastSetting | None = None,
 ) -> Encoder:
-    """Load a pre-trained model.
+    """Load a model: a pre-trained one, or the classifier that is there instead.
+
+    Its type is what a pre-trained model has; of a classifier it is that of `load_classifier`.
 
     Args:
         path: a run folder, a model folder, a folder or file of `vatt export` (the result is then an
@@ -38,15 +40,20 @@ def load(
             their own.
 
     Raises:
-        CheckpointError: there is no model, it is a classifier, damaged, or of a newer format.
+        CheckpointError: there is no model, it is damaged, or of a newer format.
         MissingExtraError: opening it needs an extra.
     """
     if is_onnx(path):
         _no_autocast(autocast)
         return cast("Encoder", open_onnx(path, _name(device)))
     from vatt import encoder
+    from vatt.models.classifier import ClassifierConfig
+    from vatt.models.weights import read_settings
 
-    return encoder.load(local_folder(path), device, autocast=autocast)
+    folder = encoder.model_folder(local_folder(path))
+    if isinstance(read_settings(folder)[0], ClassifierConfig):
+        return cast("Encoder", encoder.load_classifier(folder, device, autocast=autocast))
+    return encoder.load(folder, device, autocast=autocast)
 
 
 def load_classifier(

@@ -198,8 +198,7 @@ def test_a_classifier_is_converted_with_its_velocities(tmp_path, capsys):
     assert info["vocabulary"] is None
     with pytest.raises(ConfigError, match=r"found shape \[1, 4, 16, 16, 3\], expected \[B, S\]"):
         model.classify(torch.zeros(1, 4, 16, 16, 3), sample_rate_hz=48_000)
-    with pytest.raises(CheckpointError, match=r"of audio, expected a model with .*load_classifier"):
-        vatt.load(tmp_path / "m", "cpu")
+    assert isinstance(vatt.load(tmp_path / "m", "cpu"), vatt.ClipClassifier)
     assert "vatt.load_classifier(" in (tmp_path / "m" / "README.md").read_text()
 
 

@@ -40,7 +40,7 @@ class EmbedConfig:
     model: Path | None = None
     """Run folder or model folder."""
     encoder: str | None = None
-    """Another encoder, as package.module:factory (docs/any-encoder.md)."""
+    """Another encoder, as package.module:factory (docs/evaluation.md)."""
     out: str
     """Folder of the index, or its URL in an object store (s3://bucket/name …)."""
     every: float | None = None
