@@ -11,7 +11,7 @@ from tests.convert.bundle_writer import write_bundle
 from tests.parity.recordings import FOLDER
 from vatt.cli.main import main
 from vatt.convert.tensor_bundle import Bundle
-from vatt.errors import CheckpointError, ConfigError
+from vatt.errors import ConfigError
 from vatt.tasks.convert import ConvertConfig, head_widths, run
 
 PREFIX = FOLDER / "tx_fac_spectrogram" / "ckpt-5"
