@@ -16,7 +16,7 @@ STAMP := $(VENV)/set-up-seconds
 .PHONY: help setup openal demo demo-long demo-quick test test-slow lint types check wheel clean
 
 help:
-	@echo "make demo       record clips, prepare, pre-train, fine-tune, evaluate, report: about 10 minutes on 2 cores"
+	@echo "make demo       record clips, prepare, pre-train, fine-tune, evaluate, report, index: about 10 minutes on 2 cores"
 	@echo "make demo-long  the same with 3 times the training clips and 5 times the steps"
 	@echo "make test       the tests, in about 5 minutes on 2 cores"
 	@echo "make check      everything CI checks except the demo: tests, slow tests, lint, types"
@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "vatt needs Python 3.11 or newer; set PYTHON=..., found: $$($(PYTHON) --version)" >&2; exit 1; }
 	@echo "setting up $(VENV) with the tested versions: about a minute" && start=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
-	$(BIN)/pip install -qq --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[demo,dev]' && \
+	$(BIN)/pip install -qq --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[demo,search,serve,dev]' && \
 	echo $$(($$(date +%s) - start)) > $@ && \
 	echo "set up $(VENV) in $$(cat $@) s"
 

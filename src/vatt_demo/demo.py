@@ -1,8 +1,8 @@
 """`vatt demo`: every step on recorded clips, from an empty folder to a report, in minutes.
 
-record → prepare → pretrain → zero-shot → linear-eval → finetune → evaluate → report: the commands a
-user would type. A stage that is done is not done again: the same command continues an interrupted
-demo.
+record → prepare → pretrain → zero-shot → linear-eval → finetune → evaluate → report → embed: the
+commands a user would type. A stage that is done is not done again: the same command continues an
+interrupted demo.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
+import sysconfig
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -22,15 +25,18 @@ from vatt.devices import num_cpus
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.classifiers import LowRankConfig
 from vatt.evaluation.results import read_result, versions
+from vatt.library.vector_index import IndexPlace
 from vatt.presets import FINETUNE_PRESETS, PRESETS, Values
 from vatt.storage import write_atomically
-from vatt.tasks import evaluate, finetune, linear_eval, prepare, pretrain, report, zero_shot
+from vatt.tasks import embed, evaluate, finetune, linear_eval, prepare, pretrain, report, zero_shot
 from vatt_demo import recorder
 
 logger = logging.getLogger(__name__)
 
 EVALUATION = ("zero-shot", "linear-eval", "evaluate", "report")
 FINETUNED = "finetuned"  # in the run folder: the run of the fine-tuned classifier
+LIBRARY = "library.index"  # in the run folder: the index of the test recordings
+WINDOW_EVERY_S = 1.8  # about a clip (1.83 s): half as many windows as usual, in half the time
 STAGES = "stages.json"  # in the run folder: the demo's settings and what is done
 SETUP_SECONDS = "VATT_SETUP_SECONDS"  # what `make` took to set up
 
@@ -132,12 +138,17 @@ class Headline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """What was learned and where to read on."""
+    """What was learned and where to read on.
+
+    search_page: the command that opens a page to search the test recordings with, and to watch
+        what is found; none where there is no index of them.
+    """
 
     on_the_test_maps: list[Headline]
     seconds: dict[str, float]
     result: Path
     report: Path
+    search_page: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,20 +181,30 @@ def run(config: DemoConfig) -> DemoResult:
         done[stage.name] = round(time.perf_counter() - started, 1)
         logger.info("%s: done in %.0f s", title, done[stage.name])
         _write_json(config.out / STAGES, {"settings": _settings(config), "done": done})
+    if not _can_index():
+        logger.warning(
+            "the test recordings are not indexed for search: that needs "
+            'pip install "vatt[search,serve]"; the same command then does it'
+        )
     seconds = total_seconds(done)
     path = config.out / "result.json"
     summary = summarise(config, seconds)
     _write_json(path, summary)
+    index = config.out / LIBRARY
     return DemoResult(
         on_the_test_maps=headlines(summary),
         seconds=seconds,
         result=path,
         report=config.out / "report.html",
+        search_page=f"{_our_command()} serve {index}" if summary["library"] else None,
     )
 
 
 def stages(config: DemoConfig) -> list[Stage]:
-    """The commands in their order, each with its settings."""
+    """The commands in their order, each with its settings.
+
+    The index of the test recordings is left out where LanceDB is not installed.
+    """
     length = LENGTHS[config.length]
     workers = config.workers or num_cpus()
     clips = config.clips or config.out / "clips"
@@ -209,7 +230,14 @@ def stages(config: DemoConfig) -> list[Stage]:
     )
     classifier = config.out / FINETUNED
     page = report.ReportConfig(run=config.out, classifiers=(classifier,), title=TITLE, notes=NOTES)
-    return [
+    library = embed.EmbedConfig(
+        library=(clips / "test",),
+        model=config.out,
+        out=str(config.out / LIBRARY),
+        every=WINDOW_EVERY_S,
+        workers=workers,
+    )
+    todo = [
         Stage("record", record, recorder.run),
         Stage("prepare", to_shards, prepare.run),
         Stage("pretrain", pretrain_config(config, shards), pretrain.run),
@@ -225,6 +253,7 @@ def stages(config: DemoConfig) -> list[Stage]:
         ),
         Stage("report", page, report.run),
     ]
+    return [*todo, Stage("embed", library, embed.run)] if _can_index() else todo
 
 
 def pretrain_config(config: DemoConfig, shards: Path) -> pretrain.PretrainConfig:
@@ -269,6 +298,7 @@ def total_seconds(stage_seconds: Mapping[str, float]) -> dict[str, float]:
         "setup": float(os.environ.get(SETUP_SECONDS, 0)),
         **{name: stage_seconds[name] for name in ("record", "prepare", "pretrain", "finetune")},
         "evaluate": round(sum(stage_seconds[name] for name in EVALUATION), 1),
+        **{name: stage_seconds[name] for name in ("embed",) if name in stage_seconds},
     }
     return seconds | {"total": round(sum(seconds.values()), 1)}
 
@@ -287,6 +317,7 @@ def summarise(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any
         "zero_shot": measures("zero-shot"),
         "linear_eval": measures("linear-eval"),
         "finetune": finetuned(config),
+        "library": indexed(config, seconds),
         "seconds": dict(seconds),
         "seed": config.seed,
         "preset": config.preset,
@@ -311,6 +342,14 @@ def finetuned(config: DemoConfig) -> dict[str, Any]:
             "classes": judged["classes"],
         }
     }
+
+
+def indexed(config: DemoConfig, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """What the index of the test recordings holds, empty where there is none."""
+    manifest = IndexPlace(config.out / LIBRARY).manifest()
+    if manifest is None or "embed" not in seconds:
+        return {}
+    return {"files": manifest.files, "windows": manifest.windows, "seconds": seconds["embed"]}
 
 
 def headlines(summary: Mapping[str, Any]) -> list[Headline]:
@@ -349,6 +388,19 @@ def headlines(summary: Mapping[str, Any]) -> list[Headline]:
                 )
             )
     return rows
+
+
+def _can_index() -> bool:
+    return find_spec("lancedb") is not None
+
+
+def _our_command() -> str:
+    """How this vatt is called from here: by its name where that finds it, else by its path."""
+    ours = Path(sysconfig.get_path("scripts")) / "vatt"
+    if not ours.exists() or shutil.which("vatt") == str(ours):
+        return "vatt"
+    here = Path.cwd()
+    return str(ours.relative_to(here) if ours.is_relative_to(here) else ours)
 
 
 def _claim(config: DemoConfig) -> dict[str, float]:

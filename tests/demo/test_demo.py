@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+import vatt
+from vatt.cli.main import main
 from vatt.evaluation.results import write_result
 from vatt.presets import FINETUNE_PRESETS
 from vatt.tasks import evaluate, finetune
@@ -42,3 +44,42 @@ def test_the_finetuned_number_stands_beside_the_probe(tiny, tmp_path):
     rows = {row.measure: row for row in headlines(summary)}
     assert rows["action, all of the video backbone fine-tuned"].this_run == found["pretrained"]
     assert rows["action, linear on frozen video features"].this_run == 0.625
+
+
+def test_a_finished_demo_of_before_gets_an_index_of_its_test_recordings(
+    tiny, tmp_path, monkeypatch, capsys, caplog
+):
+    """Without LanceDB that stage is left out with a sentence; with it, it runs alone and once."""
+    pytest.importorskip("lancedb", reason='needs the extra "search"')
+    out = tmp_path / "demo"
+    shutil.copytree(tiny.run / "model", out / "model")
+    (out / "clips" / "test").mkdir(parents=True)
+    shutil.copy(min(tiny.clips.rglob("*.mp4")), out / "clips" / "test")
+    settings = {"length": "quick", "preset": "tiny", "seed": 0}
+    settings |= dict.fromkeys(("clips", "hours", "steps"), "none")
+    config = DemoConfig(out=out, length="quick", preset="tiny")
+    done = {stage.name: 1.0 for stage in stages(config) if stage.name != "embed"}
+    (out / "stages.json").write_text(json.dumps({"settings": settings, "done": done}))
+    command = ["demo", "--out", str(out), "--length", "quick", "--preset", "tiny", "--workers", "1"]
+
+    def demo() -> tuple[dict, list[str]]:
+        caplog.clear()
+        assert main([*command, "--json"]) == 0
+        return json.loads(capsys.readouterr().out), [one.getMessage() for one in caplog.records]
+
+    caplog.set_level("INFO", "vatt_demo.demo")
+    with monkeypatch.context() as patch:
+        patch.setattr("vatt_demo.demo.find_spec", lambda name: None)
+        result, said = demo()
+        assert result["search_page"] is None
+        assert 'pip install "vatt[search,serve]"' in said[-1]
+        assert "embed" not in result["seconds"]
+    result, said = demo()
+    assert result["search_page"].endswith(f"vatt serve {out / 'library.index'}")
+    assert said[7:9] == ["8/9 report: done before", "9/9 embed"]
+    library = json.loads((out / "result.json").read_text())["library"]
+    assert (library["files"], library["seconds"]) == (1, result["seconds"]["embed"])
+    assert library["windows"] == vatt.open_index(out / "library.index").num_windows
+    result, said = demo()
+    assert said[8] == "9/9 embed: done before"
+    assert result["seconds"]["embed"] == library["seconds"]
