@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 from trials import (
     SPLITS,
     LabelledFile,
@@ -59,6 +60,8 @@ STEPS, SCRATCH = 80, (120, 240)
 # No features yet that logistic regression could begin with.
 FRESH = {"model": {"linear_first": "none"}, "optim": {"learning_rate": 1e-3}}
 RATE_HZ = 11_025  # as of the run
+SAMPLES = round(CLIP_S * RATE_HZ)
+AS_FINETUNED = "one loudness, short ones end in silence"
 LOG_MEL = SpectrogramConfig(
     window_s=0.046, step_s=0.023, bands=40, lowest_hz=40.0, highest_hz=5300.0
 )
@@ -119,14 +122,18 @@ def measure(
     finetuned, fresh = list(map(over_all, tuned)), list(map(over_all, scratch))
     waveforms = {one.path: waveform(one.path) for one in splits[0]}
     linear = over_all_linear(splits, log_mel_rows(waveforms))
-    probe = over_all_linear(splits, frozen_rows(waveforms, run))
+    frozen = {name: over_all_linear(splits, rows) for name, rows in frozen_rows(waveforms, run)}
+    probe = frozen[AS_FINETUNED]
     majority = over_all_majority(splits)
     print_table(
         (f"{len(CLASSES)} kinds of drums, kits held out", "accuracy"),
         (
             (f"fine-tuned from the run, {usual} steps", mean_and_spread(finetuned)),
             (f"from scratch, {chosen} steps", mean_and_spread(fresh)),
-            ("frozen features of the run, logistic regression", f"{probe:.3f}"),
+            *(
+                (f"frozen features of the run, logistic regression, {name}", f"{one:.3f}")
+                for name, one in frozen.items()
+            ),
             ("log-mel spectrogram, logistic regression", f"{linear:.3f}"),
             ("most frequent class", f"{majority:.3f}"),
         ),
@@ -179,28 +186,46 @@ def over_all_linear(
 
 def log_mel_rows(waveforms: Mapping[Path, Tensor]) -> dict[Path, NDArray[np.float32]]:
     """Log-mel spectrograms, each in one row."""
-    found = log_mel(torch.stack([*waveforms.values()]), RATE_HZ, LOG_MEL)
+    every = torch.stack([in_silence(one) for one in waveforms.values()])
+    found = log_mel(every, RATE_HZ, LOG_MEL)
     return dict(zip(waveforms, found.flatten(1).numpy(), strict=True))
 
 
-def frozen_rows(waveforms: Mapping[Path, Tensor], run: Path) -> dict[Path, NDArray[np.float32]]:
-    """Features of the run's audio backbone, at the loudness that it is fine-tuned at."""
-    every = torch.stack([*waveforms.values()])
-    every = every * (PEAK / every.abs().amax(1, keepdim=True).clamp(min=1e-4))
-    found = vatt.load(run, autocast="off").encode_audio(every, sample_rate_hz=RATE_HZ).features
-    return dict(zip(waveforms, found.cpu().numpy(), strict=True))
+def frozen_rows(
+    waveforms: Mapping[Path, Tensor], run: Path
+) -> Iterator[tuple[str, dict[Path, NDArray[np.float32]]]]:
+    """Features of the run's audio backbone, of files as they are and as they are fine-tuned on."""
+    encoder = vatt.load(run, autocast="off")
+    level = {
+        path: one * (PEAK / one.abs().max().clamp(min=1e-4)) for path, one in waveforms.items()
+    }
+    for name, files, whole in (
+        ("files as they are, short ones begun again", waveforms, begun_again),
+        ("one loudness, short ones begun again", level, begun_again),
+        (AS_FINETUNED, level, in_silence),
+    ):
+        clips = torch.stack([whole(one) for one in files.values()])
+        found = encoder.encode_audio(clips, sample_rate_hz=RATE_HZ).features
+        yield name, dict(zip(waveforms, found.cpu().numpy(), strict=True))
 
 
 def waveform(path: Path) -> Tensor:
-    """The first CLIP_S, zeros where the file is shorter."""
+    """The first CLIP_S, less where the file is shorter, in [-1, 1]."""
     with open_media(path) as media:
         found = media.audio(sample_rate_hz=RATE_HZ)
     if found is None:
         raise MediaError(f"{path}: has no audio")
-    samples = torch.zeros(round(CLIP_S * RATE_HZ))
-    begin = torch.from_numpy(found[: len(samples)]).float() / 2**15
-    samples[: len(begin)] = begin
-    return samples
+    return torch.from_numpy(found[:SAMPLES]).float() / 2**15
+
+
+def in_silence(samples: Tensor) -> Tensor:
+    """A whole clip: short audio ends in zeros."""
+    return pad(samples, (0, SAMPLES - len(samples)))
+
+
+def begun_again(samples: Tensor) -> Tensor:
+    """A whole clip: short audio begins again."""
+    return samples.repeat(-(-SAMPLES // len(samples)))[:SAMPLES]
 
 
 def over_all_majority(splits: Sequence[Sequence[LabelledFile]]) -> float:
