@@ -15,12 +15,22 @@ from typing import Any, Literal
 import torch
 
 from vatt.contracts import Batch, ClipSpec
+from vatt.costs.flops import blueprint
+from vatt.costs.memory import training_memory
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import training_batches
 from vatt.data.statistics import vocabulary
-from vatt.devices import autocast, cpu_threads, peak_memory, pick_device, processor, seeded
+from vatt.devices import (
+    autocast,
+    cpu_threads,
+    free_memory,
+    peak_memory,
+    pick_device,
+    processor,
+    seeded,
+)
 from vatt.errors import ConfigError
 from vatt.losses import LossConfig
 from vatt.models.model_config import ModelConfig
@@ -101,13 +111,31 @@ def run(config: BenchConfig) -> BenchResult:
     """Measure.
 
     Raises:
-        ConfigError: there is no such device, or the peer cannot have these sizes.
+        ConfigError: there is no such device, its memory is too small, or the peer cannot have
+            these sizes.
         DataError: the shards cannot be read.
         MissingExtraError: the peer's library is not installed.
     """
     device = pick_device(config.train.device)
+    _refuse_too_large(config, device)
     with cpu_threads(config.train.threads):
         return _measured(config, device)
+
+
+def _refuse_too_large(config: BenchConfig, device: torch.device) -> None:
+    """Before the machine's memory is full, and other programs suffer."""
+    at_once = min(config.clips, config.train.micro_batch or config.clips)
+    kept = training_memory(blueprint(config.model), config.clip)
+    if config.train.recompute:
+        return  # keeps less than is counted
+    asked = kept.total(at_once) + (at_once * kept.attention if device.type == "cpu" else 0)
+    free = free_memory(device)
+    if free is not None and asked > free:
+        raise ConfigError(
+            f"clips: {at_once} at once take about {asked / 1e9:.1f} GB, and {free / 1e9:.1f} GB of "
+            f"{device} are free; give --train.micro_batch, fewer --clips, or a smaller model, like "
+            "--preset demo"
+        )
 
 
 def _measured(config: BenchConfig, device: torch.device) -> BenchResult:
