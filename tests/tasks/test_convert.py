@@ -32,7 +32,7 @@ def convert(prefix, *options) -> int:
 def test_folder_loads_and_says_where_it_is_from(tmp_path):
     result = run(ConvertConfig(prefix=PREFIX, out=tmp_path / "a/b", head_width=HEADS))
     names = {path.name for path in (tmp_path / "a/b").iterdir()}
-    assert names == {"README.md", "config.json", "model.safetensors"}
+    assert names == {"README.md", "checksums.json", "config.json", "model.safetensors"}
     model = vatt.load(tmp_path / "a/b", "cpu")
     assert result.weights == sum(v.numel() for v in model.module.state_dict().values())
     assert result.backbones["text"]["head_width"] == 8  # read from the relative bias

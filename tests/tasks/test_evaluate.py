@@ -266,6 +266,7 @@ def test_one_right_class_gives_accuracies_and_several_give_map_and_auc():
 def test_several_labels_are_trained_with_mixup_and_judged_by_map_and_auc(tiny, tmp_path, caplog):
     changes = {
         "targets": {"labels": "several", "smoothing": 0.0, "mixup": 5.0},
+        "model": {"linear_first": "none"},
         "train": {"steps": 3},
         "eval_every": 3,
     }

@@ -102,23 +102,16 @@ class Vatt(nn.Module):
 
     def features(self, inputs: Inputs) -> Features:
         """Run the backbones; every clip on its own, so a batch may be cut anywhere."""
-        (B, K, _), words, rows = (
-            inputs.word_ids.shape,
-            inputs.word_ids.flatten(0, 1),
-            inputs.text_rows,
-        )
+        video = self.video_features(inputs.frames, inputs.draw)
+        audio = self.audio_features(inputs.audio, inputs.draw)
+        B, K, _ = inputs.word_ids.shape
+        words, rows = inputs.word_ids.flatten(0, 1), inputs.text_rows
         if rows is None:
             texts = self.text_features(words)
         else:  # no two rows are the same: neither way needs a sum
             found = self.text_features(words.index_select(0, rows))
             texts = found.new_zeros(B * K, found.shape[-1]).index_copy(0, rows, found)
-        return Features(
-            self.video_features(inputs.frames, inputs.draw),
-            self.audio_features(inputs.audio, inputs.draw),
-            texts.view(B, K, -1),
-            inputs.has_audio,
-            inputs.text_mask,
-        )
+        return Features(video, audio, texts.view(B, K, -1), inputs.has_audio, inputs.text_mask)
 
     def project(self, features: Features) -> Embeddings:
         """Run the heads (eq. 3); in training their batch norm sees all clips of the batch."""

@@ -231,7 +231,8 @@ class FinetuneConfig(DatasetChoice):
         first = self.model.linear_first
         if first is not None and (first <= 0 or self.targets.labels == "several"):
             raise ConfigError(
-                f"model.linear_first: found {first}, expected > 0, and targets.labels one"
+                f"model.linear_first: found {first}, expected > 0 and targets.labels one; give "
+                "--model.linear_first none"
             )
         if self.few is not None and (self.few < 1 or self.data.weights):
             raise ConfigError(
