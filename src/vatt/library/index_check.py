@@ -41,7 +41,7 @@ def check_column(index: Index, column: Column, queries: int = 200, seed: int = 0
     Args:
         index: to be checked.
         column: of vectors.
-        queries: how many stored vectors are drawn; in a small index each is looked for.
+        queries: how many stored vectors are drawn.
         seed: of the draw.
     """
     rng = np.random.default_rng(seed)
