@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from vatt.checkpoints import checkpoint
+from vatt.checkpoints.saver import Saver
 from vatt.cli.main import main as vatt
 from vatt.data.datasets import ClipDataset
 from vatt.data.loader import Loader
@@ -45,7 +45,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "batch": (ClipDataset, "batch"),
     "step": (pretrain, "objective"),
     "stuck": (pretrain, "objective"),
-    "save": (checkpoint, "save"),
+    "save": (Saver, "save"),
     "facts": (Loader, "failures"),
     "validate": (pretrain, "Learner"),
 }
@@ -91,7 +91,9 @@ def run_rank(phase: str, how: str, victim: int, settings: str, out: Path) -> Non
                 fail(how, out / "when")
             return {}
 
-        stand_in = functools.partial(Learner, validate=validate, validate_every=3)
+        def stand_in(**given: Any) -> Learner[Any]:
+            return Learner(**given | {"validate": validate, "validate_every": 3})
+
     elif fails or phase == "stuck":
         stand_in = failing(real, how, out / "when", stuck=not fails)
     with mock.patch.object(place, name, stand_in):
