@@ -194,7 +194,7 @@ def test_killed_at_random_moments_it_loses_no_window_and_doubles_none(tiny, tmp_
         while not (out / "manifest.json").exists() and process.poll() is None:
             assert time.monotonic() < until
             time.sleep(0.05)
-        time.sleep(rng.uniform(0, 8))
+        time.sleep(rng.uniform(0, 1.5))
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         if process.returncode == 0:

@@ -89,7 +89,7 @@ def test_an_exported_model_is_the_model(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_classifier_and_torch_files(tiny, tmp_path):
-    own = vatt.load(tiny.run, "cpu")
+    own = vatt.load(tiny.run, "cpu", autocast="off")
     config = ClassifierConfig(
         modality="audio", classes=3, model=own.module.config, names=("a", "b", "c")
     )

@@ -197,6 +197,7 @@ def test_two_ranks_fine_tune_as_one_process_does(tiny, tmp_path, kind):
     }
     if kind == "audio":
         changes["targets"] = {"labels": "several"}  # balanced over the whole batch
+        changes["model"]["linear_first"] = "none"
     else:
         changes["few"] = 3
     one = config(tiny, tmp_path / "one", kind, **changes)

@@ -180,12 +180,14 @@ def _export(
         name: faithful.speeds(modules[name], exported[name], example[name], cards[name])
         for name in names
     }
-    real = f"{clips.number} clips of {config.shards[0]}, split {config.split}"
+    compared_on = "noise: give --shards to compare on real clips"
+    if config.shards:
+        compared_on = f"{clips.number} clips of {config.shards[0]}, split {config.split}"
     return ExportResult(
         out=config.out,
         files={name: file.name for name, file in files.items()},
         sizes={name: _takes(card) for name, card in cards.items()},
-        compared_on=real if config.shards else "noise: give --shards to compare on real clips",
+        compared_on=compared_on,
         largest_difference={name: one.gaps for name, one in compared.items()},
         retrieval={
             name: {
