@@ -127,7 +127,8 @@ def wandb_module() -> ModuleType:
         import wandb
     except ModuleNotFoundError as error:
         raise MissingExtraError("wandb", "wandb", "train.wandb") from error
-    return wandb
+    found: ModuleType = wandb
+    return found
 
 
 def _wandb_run(folder: Path, mode: WandbMode) -> Any:
