@@ -37,7 +37,7 @@ from vatt.evaluation.trained_run import TrainedRun, open_run
 LABEL = "action"
 LABELS = (10, 50)  # of each class
 COSTS = (0.004, 0.016, 0.064, 0.25)
-SCRATCH = (200, 600, 1800)  # steps to choose from, by the first draw's accuracy in validation
+STEPS = {"finetuned": (200, 600), "scratch": (200, 600, 1800)}  # to choose from, as `chosen_steps`
 LOW_RANK = LowRankConfig(steps=2000)
 TITLES = {
     "finetuned": "pre-trained, fine-tuned",
@@ -69,7 +69,7 @@ def measure(
     }
     used = {one.id: one for some in drawn.values() for one in some}
     to_read = examples | {"train": list(used.values())}
-    reached, chosen = defaultdict[str, list[float]](list), dict[int, int]()
+    reached, chosen = defaultdict[str, list[float]](list), dict[str, int]()
     frozen = {"probe": trained.encoder.module.video_features, "efficientnet": efficientnet()}
     for name, function in frozen.items():
         if function is None:
@@ -78,21 +78,14 @@ def measure(
         for (number, _), some in drawn.items():
             accuracy = best_linear(features, examples | {"train": some})
             reached[f"{name}_{number}"].append(accuracy)
-    lengths = (20, 40) if quick else SCRATCH
     for number in LABELS:
-        usual = {"train": {"steps": 40}} if quick else {}
-        for draw in seeds:
-            accuracy = fine_tune(trained, out / f"finetuned-{number}-{draw}", number, draw, usual)
-            reached[f"finetuned_{number}"].append(accuracy)
-        tried = {steps: out / f"scratch-{number}-{seeds[0]}-{steps}" for steps in lengths}
-        for steps, folder in tried.items():
-            fine_tune(trained, folder, number, seeds[0], fresh(steps))
-        validated = [best_validation(folder) for folder in tried.values()]
-        chosen[number] = lengths[shortest_of_the_best(validated)]
-        for draw in seeds:
-            folder = out / f"scratch-{number}-{draw}-{chosen[number]}"
-            accuracy = fine_tune(trained, folder, number, draw, fresh(chosen[number]))
-            reached[f"scratch_{number}"].append(accuracy)
+        for name, lengths in STEPS.items():
+            lengths = (20, 40) if quick else lengths
+            steps = chosen_steps(trained, out, name, number, seeds[0], lengths)
+            chosen[f"{name}_{number}"] = steps
+            for draw in seeds:
+                accuracy = fine_tune(trained, out, name, number, draw, steps)
+                reached[f"{name}_{number}"].append(accuracy)
     classes = len({one.labels for one in examples["train"]})
     rows = [
         [title, *(mean_and_spread(reached[f"{name}_{n}"]) if f"{name}_{n}" in reached
@@ -100,7 +93,7 @@ def measure(
         for name, title in TITLES.items()
     ]  # fmt: skip
     print_table(["of each class", *(f"{number} labels" for number in LABELS)], rows)
-    print(f"\nchance {1 / classes:.3f}; steps from scratch, chosen by validation: {chosen}")
+    print(f"\nchance {1 / classes:.3f}; steps, chosen by validation: {chosen}")
     means = {
         f"{name}_{n}": mean(reached[f"{name}_{n}"]) if f"{name}_{n}" in reached else None
         for name in TITLES
@@ -110,19 +103,33 @@ def measure(
     return {**means, "chance": 1 / classes, "spread": spread}
 
 
+def chosen_steps(
+    trained: TrainedRun, out: Path, name: str, number: int, draw: int, lengths: Sequence[int]
+) -> int:
+    """How long a training lasts: as long as it helps on the validation maps."""
+    for steps in lengths:
+        fine_tune(trained, out, name, number, draw, steps)
+    validated = [best_validation(_folder(out, name, number, draw, steps)) for steps in lengths]
+    return lengths[shortest_of_the_best(validated)]
+
+
 def fine_tune(
-    trained: TrainedRun, folder: Path, number: int, draw: int, changes: Mapping[str, Any]
+    trained: TrainedRun, out: Path, name: str, number: int, draw: int, steps: int
 ) -> float:
     """Balanced accuracy on the test maps of the model that does best on the validation maps."""
     data = to_values(trained.data) | {"batch_size": 32, "workers": 0}
-    few = {"few": number, "few_draw": draw, "seed": draw, "label": LABEL, "data": data}
-    start = {"start_from": str(trained.folder), **few}
-    return balanced_accuracy(trial(folder, "finetune-few-video", {**start, **changes}))
+    changes = {
+        "start_from": str(trained.folder), "label": LABEL, "few": number, "few_draw": draw,
+        "seed": draw, "data": data, "train": {"steps": steps},
+    }  # fmt: skip
+    if name == "scratch":  # it has no features to fit a linear layer to
+        changes |= {"scratch": True, "model": {"linear_first": "none"}}
+    folder = _folder(out, name, number, draw, steps)
+    return balanced_accuracy(trial(folder, "finetune-few-video", changes))
 
 
-def fresh(steps: int) -> dict[str, Any]:
-    """The same from scratch: no features to fit a linear layer to, and as many steps as wanted."""
-    return {"scratch": True, "model": {"linear_first": "none"}, "train": {"steps": steps}}
+def _folder(out: Path, name: str, number: int, draw: int, steps: int) -> Path:
+    return out / f"{name}-{number}-{draw}-{steps}"
 
 
 def features_of(

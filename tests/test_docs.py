@@ -24,6 +24,7 @@ from vatt import presets
 from vatt.cli import main as cli
 from vatt.cli import resolve as settings
 from vatt.costs.paper_tables import paper_rows
+from vatt.errors import MissingExtraError
 from vatt.evaluation.protocols.zero_shot_pool import read_prompts
 from vatt.ingest.manifest import read_label_table, read_manifest
 from vatt.tasks.finetune import FinetuneConfig
@@ -147,6 +148,8 @@ def test_pages_named_in_the_source_exist():
 def can_import(module: str, name: str) -> bool:
     try:
         return hasattr(import_module(module), name) or bool(import_module(f"{module}.{name}"))
+    except MissingExtraError:
+        return True  # it is there, but what it stands on is not installed
     except ImportError:
         return False
 

@@ -93,10 +93,19 @@ def decode(
     Raises:
         av.FFmpegError: a packet cannot be read or decoded, when there is no `damage` to note it in.
     """
-    if damage is None:
-        yield from container.decode(stream)
-    else:
+    if damage is not None:
         yield from _Decoder(container, stream, damage).frames()
+        return
+    for packet in container.demux(stream):
+        try:
+            decoded = packet.decode()
+        except av.InvalidDataError as error:
+            if not packet.is_corrupt:
+                raise
+            # What of the file's last packet is there may be decoded, or be no valid data.
+            incomplete = "a packet is incomplete; it is cut off or damaged: get it again"
+            raise av.InvalidDataError(error.errno, incomplete, error.filename, error.log) from error
+        yield from decoded
 
 
 class _Decoder:
