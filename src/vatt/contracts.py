@@ -56,6 +56,10 @@ class ClipSpec:
         """S, samples of the waveform: as long as the frames last (153,600 at the paper's sizes)."""
         return round(self.duration_s * self.sample_rate_hz)
 
+    def of_audio(self) -> ClipSpec:
+        """The same for what looks at no frames: as long, with one of them."""
+        return replace(self, frames=1, fps=1.0 / self.duration_s)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramePath:

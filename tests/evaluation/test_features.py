@@ -27,6 +27,7 @@ from vatt.evaluation.features import (
 )
 from vatt.evaluation.protocols.zero_shot_pool import model_texts
 from vatt.evaluation.trained_run import TrainedRun, open_run
+from vatt.media.media_file import MediaFile
 
 
 @pytest.fixture
@@ -187,6 +188,21 @@ def test_windows_are_the_clips_that_spread_over_each_example(subject):
         np.testing.assert_allclose(
             middle.of(name)[:, 0], single.of(PRETRAINED, name), rtol=1e-4, atol=1e-4
         )
+
+
+def test_one_frame_is_decoded_for_what_only_listens_and_it_hears_the_same(subject, monkeypatch):
+    found, read, decode = examples_of(subject, "test"), list[int](), MediaFile.frames
+    both = window_features(subject, found, windows=3)
+
+    def counted(media, times_s, size):
+        read.append(len(times_s))
+        return decode(media, times_s, size=size)
+
+    monkeypatch.setattr(MediaFile, "frames", counted)
+    heard = window_features(subject, found, windows=3, modalities=("audio",))
+    assert read == [3] * 9  # a frame for each window
+    for name in ("audio_features", "audio_va"):
+        np.testing.assert_allclose(heard.of(name), both.of(name), rtol=1e-4, atol=1e-4)
 
 
 def test_every_folder_that_has_the_split_is_evaluated_and_ids_stay_apart(subject, tmp_path):

@@ -220,7 +220,7 @@ def train_low_rank(
     optimiser = Optimiser(constant, [("U", U), ("V", V)], steps=config.steps)
     kept = max(1, round(config.sampled_fraction * n))
     with cpu_threads(1):  # products this small take longer on several threads
-        for step in range(config.steps):
+        for step in followed(range(config.steps), "low-rank classifier: steps"):
             rows = torch.randint(len(features), (config.batch_size,), generator=rng)
             drawn = torch.randperm(n, generator=rng)[:kept]
             logits = features[rows] @ U[:, drawn] @ V[drawn] * (n / kept)
@@ -263,7 +263,7 @@ def train_dense(
     kept = 1 - config.dropout
     step = 0
     with cpu_threads(1):  # products this small take longer on several threads
-        for _ in followed(range(config.epochs), "epochs"):
+        for _ in followed(range(config.epochs), "dense classifier: epochs"):
             order = torch.randperm(len(features), generator=rng)
             for rows in torch.split(order, config.batch_size):
                 hidden = first(features[rows])

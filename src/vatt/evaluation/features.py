@@ -194,6 +194,7 @@ def window_features(
         DataError: too many examples cannot be decoded.
     """
     spec = spec or run.opened.spec
+    spec = spec if "video" in modalities else spec.of_audio()
     data = replace(run.data, short_clip="repeat", cache="none")
     contents = [(shards.column("sha256"), examples) for shards, examples in found]
     spans = (f"{sha256[one.row]} {one.id} {one.end_s:.3f}" for sha256, of in contents for one in of)

@@ -482,7 +482,7 @@ def clip_spec(config: FinetuneConfig, sizes: ModelConfig, clip: ClipSpec) -> Cli
     if config.kind == "image":
         clip = replace(clip, frames=sizes.video.patch[0])
     elif config.kind == "audio" and config.clip.frames is None and config.clip.fps is None:
-        clip = replace(clip, frames=1, fps=1.0 / clip.duration_s)  # frames would not be looked at
+        clip = clip.of_audio()
     given = {one.name: getattr(config.clip, one.name) for one in fields(config.clip)}
     return replace(clip, **{name: value for name, value in given.items() if value is not None})
 

@@ -25,7 +25,7 @@ from vatt.evaluation.protocols.linear_splits import (
 from vatt.evaluation.results import ids_hash, take, write_result
 from vatt.evaluation.trained_run import needs, results_of, run_of
 from vatt.public_data.catalogue import DatasetFolder
-from vatt.public_data.choice import DatasetChoice, chosen_folder, prepared_for
+from vatt.public_data.choice import DatasetChoice, chosen_folder, prepared_for, refuse_low
 from vatt.public_data.listing import LABEL, numbers, roles
 from vatt.public_data.preparing import how_much, shards_for, split_with
 
@@ -146,7 +146,8 @@ def by_splits(config: LinearEvalConfig, protocol: LinearProtocol) -> LinearEvalR
     Raises:
         CheckpointError: there is no model.
         ConfigError: there is no such encoder.
-        DataError: too many videos cannot be decoded; the splits leak.
+        DataError: too many videos cannot be decoded; the splits leak; shards hold less than the
+            encoder's clips need.
     """
     opened = open_encoder(config.run, config.encoder, config.device)
     out = results_of(config.run, config.encoder, config.out)
@@ -164,6 +165,10 @@ def by_splits(config: LinearEvalConfig, protocol: LinearProtocol) -> LinearEvalR
         }
         name += f"-{config.dataset}"
     trained = run_of(opened, config.run, shards=config.shards, out=out)
+    if config.video and not trained.on_own_shards:
+        fps, side = needs(opened.spec)
+        for folder in trained.folders_of(None).values():
+            refuse_low(folder, fps=fps, short_side=side)
     settings = LinearSettings(config.low_rank, config.dense, config.seed)
     take_one = partial(
         measure_splits, trained, protocol, settings=settings, listed=listed,

@@ -1,5 +1,7 @@
 """Linear evaluation as published: splits and folds, windows, classifiers; ours and ten lines."""
 
+import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -38,6 +40,16 @@ class Pitch:
         changes = (waveforms[:, 1:] * waveforms[:, :-1] < 0).float().mean(1, keepdim=True)
         return SimpleNamespace(features=torch.cat([changes, 1 - changes], 1) * 10)
 '''
+
+QUICK_EYES = """
+from vatt.contracts import ClipSpec
+
+class Eyes:
+    spec = ClipSpec(frames=50, fps=100.0, height=16, width=16)
+    encode_audio = encode_text = None
+    def encode_video(self, frames):
+        raise AssertionError
+"""
 
 
 def windows(*rows: list[list[float]]) -> list[np.ndarray]:
@@ -133,6 +145,24 @@ def test_five_folds_of_a_data_set_by_an_encoder_of_ten_lines(tmp_path, monkeypat
     assert linear_eval.run(again).measures["label"] == measures
     with pytest.raises(ConfigError, match="out: found none"):
         replace(config, out=None)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "official", "milnce", "averaged"])
+def test_a_protocol_refuses_shards_below_the_clips_of_the_encoder(
+    protocol, tiny, tmp_path, monkeypatch
+):
+    (tmp_path / "quick_eyes.py").write_text(QUICK_EYES)
+    monkeypatch.chdir(tmp_path)
+    shards = tmp_path / "low"
+    shutil.copytree(tiny.shards, shards)
+    info = json.loads((shards / "dataset.json").read_text())
+    info["made"]["settings"] |= {"fps": 10.0}
+    (shards / "dataset.json").write_text(json.dumps(info))
+    config = LinearEvalConfig(
+        encoder="quick_eyes:Eyes", out=tmp_path, protocol=protocol, shards=(shards,)
+    )
+    with pytest.raises(DataError, match=r"found 10.0 fps .* expected 100 fps"):
+        linear_eval.run(config)
 
 
 def test_a_run_of_ours_is_measured_by_the_papers_protocol(tiny, tmp_path):

@@ -82,8 +82,9 @@ OFFICIAL = LinearProtocol(
 MILNCE = LinearProtocol(
     name="milnce",
     says="github.com/antoine77340/MIL-NCE_HowTo100M, eval_hmdb.py: linear SVM, C = 100, on "
-    "features as they are; 10 windows, all of them train, scores summed at test; without its "
-    "mirrored views",
+    "features as they are; 10 windows, all of them train, scores summed at test (its loader "
+    "mirrors them, too, and returns those that are not); here clips as the encoder takes them "
+    "(there 16 successive frames of the file, centre square of 224)",
     classifiers=("svm",),
     train_windows=10,
     test_windows=10,
