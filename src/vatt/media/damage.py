@@ -104,7 +104,9 @@ def decode(
                 raise
             # What of the file's last packet is there may be decoded, or be no valid data.
             incomplete = "a packet is incomplete; it is cut off or damaged: get it again"
-            raise av.InvalidDataError(error.errno, incomplete, error.filename, error.log) from error
+            raise av.InvalidDataError(
+                error.errno or 0, incomplete, error.filename, error.log
+            ) from error
         yield from decoded
 
 
