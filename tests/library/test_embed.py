@@ -81,9 +81,9 @@ def library(tmp_path):
     for name, film in (("a", FILM), ("b", FILM[::-1])):
         write_video(folder / f"{name}.mp4", film)
     (folder / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,500\na red ground\n")
-    for name, kind in (("silent", "video"), ("sound", "audio")):
+    for name, kind in (("silent.mp4", "video"), ("sound.m4a", "audio")):
         with av.open(str(folder / "a.mp4")) as source, av.open(
-            str(folder / f"{name}.mp4"), "w"
+            str(folder / name), "w", format="mp4"
         ) as out:  # fmt: skip
             stream = next(iter(getattr(source.streams, kind)))
             copy = out.add_stream_from_template(stream)
@@ -112,7 +112,7 @@ def test_an_index_follows_its_library(library, tiny):
     windows = {name: index.windows(one.file_id) for name, one in by_name.items()}
     assert windows["a.mp4"][0].caption == "a red ground"
     assert not any(one.has_audio for one in windows["silent.mp4"])
-    ids = [one.window_id for one in windows["sound.mp4"]]
+    ids = [one.window_id for one in windows["sound.m4a"]]
     assert index.vectors(ids, "vt") == [None] * len(ids)
     assert all(vector is not None for vector in index.vectors(ids, "audio_va"))
     model = vatt.load(tiny.run, "cpu")
@@ -125,7 +125,7 @@ def test_an_index_follows_its_library(library, tiny):
     write_video(library / "new.mp4", FILM + FILM)
     write_video(library / "b.mp4", FILM + FILM[:1])
     shutil.copy(library / "new.mp4", library / "twice.mp4")
-    (library / "sound.mp4").rename(library / "moved.mp4")
+    (library / "sound.m4a").rename(library / "moved.m4a")
     (library / "silent.mp4").unlink()
     os.utime(library / "a.mp4", ns=(1, 1))
     (library / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,500\na green ground\n")
@@ -134,7 +134,7 @@ def test_an_index_follows_its_library(library, tiny):
     assert (later.embedded, later.duplicates, later.files) == (3, 1, 4)
     index = vatt.open_index(library.parent / "index")
     assert [Path(one.path).name for one in index.files()] == [
-        "a.mp4", "b.mp4", "moved.mp4", "new.mp4",
+        "a.mp4", "b.mp4", "moved.m4a", "new.mp4",
     ]  # fmt: skip
     a = next(one for one in index.files() if one.path.endswith("a.mp4"))
     assert index.windows(a.file_id)[0].caption == "a green ground"
@@ -145,6 +145,13 @@ def test_an_index_follows_its_library(library, tiny):
     assert sorted(causes) == ["duplicate", "unreadable", "unreadable"]
     with pytest.raises(ConfigError, match=r"found every_s 0\.2, expected"):
         embed(library, tiny, every=0.2)
+
+
+def test_audio_in_folders_is_found_for_encoders_that_take_it_and_is_always_taken_by_name(library):
+    sound = str(library / "sound.m4a")
+    assert sound in {one.path for one in find_library([library]).files}
+    assert sound not in {one.path for one in find_library([library], audio=False).files}
+    assert [one.path for one in find_library([Path(sound)], audio=False).files] == [sound]
 
 
 def test_tasks_share_a_library_and_the_last_one_joins_them(library, tiny):

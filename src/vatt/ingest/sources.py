@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -90,7 +90,11 @@ def printable(name: str) -> str:
 
 
 def find_items(
-    sources: Sequence[Path], manifest: Path | None, *, leave_out: Path | None = None
+    sources: Sequence[Path],
+    manifest: Path | None,
+    *,
+    leave_out: Path | None = None,
+    suffixes: Collection[str] = VIDEO_SUFFIXES,
 ) -> Found:
     """All videos under the sources, with what lists and manifest say of them.
 
@@ -101,11 +105,12 @@ def find_items(
         sources: folders; videos; and lists of videos: `.txt`, or tables as a manifest.
         manifest: labels, cuts and splits; a file of another suffix that it lists is a video too.
         leave_out: a folder that is not searched (where the shards go).
+        suffixes: of what counts as a video in folders.
 
     Raises:
         DataError: a source does not exist, there is no video, or two videos have the same name.
     """
-    search = _Search(leave_out)
+    search = _Search(leave_out, suffixes)
     for source in sources:
         search.add(source, prefixed=len(sources) > 1)
     if manifest is not None:
@@ -118,7 +123,7 @@ def find_items(
             )
     if not items and not search.skipped:
         where = ", ".join(map(str, sources))
-        raise DataError(f"{where}: holds no video; looked for {' '.join(sorted(VIDEO_SUFFIXES))}")
+        raise DataError(f"{where}: holds no video; looked for {' '.join(sorted(suffixes))}")
     return Found(
         items=items,
         skipped=search.skipped,
@@ -131,7 +136,8 @@ def find_items(
 class _Search:
     """What was found so far."""
 
-    def __init__(self, leave_out: Path | None) -> None:
+    def __init__(self, leave_out: Path | None, suffixes: Collection[str]) -> None:
+        self._suffixes = suffixes
         self.items: dict[tuple[str, Path], Item] = {}
         self.skipped: list[Skipped] = []
         self.caption_files = 0
@@ -204,11 +210,11 @@ class _Search:
             except OSError as error:
                 name = folder.relative_to(root).as_posix()
                 self._skip(name, "unreadable", f"{folder}: cannot be listed: {error.strerror}")
-            videos = [path for path in files if _is_video(path)]
+            videos = [path for path in files if self._is_video(path)]
             captions = {one.name for path in videos for one in caption_files(path)}
             for path in files:
                 name = prefix + path.relative_to(root).as_posix()
-                if _is_video(path):
+                if self._is_video(path):
                     self._add_video(name, path)
                 elif path.name in captions:
                     self.caption_files += 1
@@ -242,6 +248,10 @@ class _Search:
         if name in self.lone_captions:
             self.lone_captions.remove(name)
 
+    def _is_video(self, path: Path) -> bool:
+        # `._talk.mp4` holds what macOS knows of talk.mp4, and no video.
+        return path.suffix.lower() in self._suffixes and not path.name.startswith("._")
+
     def _skip(self, name: str, cause: str, reason: str) -> None:
         self.skipped.append(Skipped(source=name, cause=cause, reason=reason))
 
@@ -249,11 +259,6 @@ class _Search:
 def _real(path: Path) -> str:
     """Without links; unlike `Path.resolve` also where these run in a circle."""
     return os.path.realpath(path)
-
-
-def _is_video(path: Path) -> bool:
-    # `._talk.mp4` holds what macOS knows of talk.mp4, and no video.
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("._")
 
 
 def _suffix(path: Path) -> str:

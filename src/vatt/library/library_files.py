@@ -15,7 +15,7 @@ from vatt.ingest.sources import DUPLICATE, Skipped, find_items
 from vatt.library.vector_index import FileEntry
 from vatt.media.captions.clean import Caption
 from vatt.media.captions.sidecars import caption_files
-from vatt.media.container import FilePart, MediaSource
+from vatt.media.container import AUDIO_SUFFIXES, VIDEO_SUFFIXES, FilePart, MediaSource
 from vatt.shards.layout import DATASET_FILE, shard_path
 from vatt.shards.read import ShardFolder
 from vatt.storage import sha256_of
@@ -61,19 +61,27 @@ class FoundLibrary:
     skipped: Sequence[Skipped]
 
 
-def find_library(named: Sequence[Path], leave_out: Path | None = None) -> FoundLibrary:
+def find_library(
+    named: Sequence[Path], leave_out: Path | None = None, *, audio: bool = True
+) -> FoundLibrary:
     """All files of folders, lists, prepared shards, and single files.
 
+    Args:
+        named: what the user named.
+        leave_out: a folder that is not searched (where the index goes).
+        audio: whether folders are searched for files of audio alone, too.
+
     Raises:
-        DataError: something named does not exist; there is no video at all.
+        DataError: something named does not exist; there is nothing to embed at all.
     """
+    suffixes = VIDEO_SUFFIXES | (AUDIO_SUFFIXES if audio else set())
     files, skipped = dict[str, LibraryFile](), list[Skipped]()
     for one in named:
         library = str(one.absolute())
         if (one / DATASET_FILE).is_file():
             files |= {file.path: file for file in _stored(one, library)}
             continue
-        found = find_items([one], None, leave_out=leave_out)
+        found = find_items([one], None, leave_out=leave_out, suffixes=suffixes)
         skipped += found.skipped
         for item in found.items:
             try:

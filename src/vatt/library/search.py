@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 GroupBy = Literal["clip", "video"]
 EXPORTS = (".m3u", ".edl", ".csv")
-_CONSIDERED = 5000  # windows with the best scores, among which moments are found
+CONSIDERED = 5000  # windows with the best scores, among which moments are found
 _EDL_FPS = 25
 
 
@@ -157,7 +157,7 @@ class Library(Index):
         files = self._within(patterns)
         terms, notes = terms_of(self, self.encoder, parts, signals)
         ids = None if patterns is None else [one.file_id for one in files]
-        scored = self.scores(terms, ids, limit=_CONSIDERED)
+        scored = self.scores(terms, ids, limit=CONSIDERED)
         moments = find_moments(scored, every_s=self.manifest.every_s, top=top)
         pool = SearchPool(
             total_count=len(files),

@@ -30,8 +30,8 @@ FORMAT_VERSION = "1.0"
 MANIFEST, SNAPSHOT, FAILURES = "manifest.json", "snapshot.arrow", "failures.jsonl"
 FILES, WINDOWS = "files", "windows"
 EXACT_BELOW = 100_000  # windows
-PROBES = 32  # parts of the approximate index that are read
-REFINE = 10  # candidates for each hit
+PROBES = 64  # parts of the approximate index that are read
+SPARE = 20  # more candidates than hits: their order by 8-bit numbers is not quite the exact one
 _AT_ONCE = 16_384  # rows
 
 Column = Literal["vt", "va", "audio_va"]
@@ -259,7 +259,7 @@ class Index:
             ) from None
 
     @cached_property
-    def _snapshot(self) -> tuple[pa.Table, pa.Table] | None:
+    def _snapshot(self) -> tuple[list[dict[str, Any]], pa.Table] | None:
         """Files and windows of a small index that is whole, without LanceDB: quick to open."""
         path = self.place.folder and self.place.folder / SNAPSHOT
         if path is None or not path.exists():
@@ -267,12 +267,12 @@ class Index:
         with pa.memory_map(str(path)) as source:
             windows = pa.ipc.open_file(source).read_all()
         files = json.loads(windows.schema.metadata[b"files"])
-        return pa.Table.from_pylist(files, FILE_SCHEMA), windows
+        return files, windows
 
     @cached_property
     def _files(self) -> dict[str, FileEntry]:
-        table = self._snapshot[0] if self._snapshot else self._tables[0].to_arrow()
-        return {row["file_id"]: FileEntry(**row) for row in table.to_pylist()}
+        rows = self._snapshot[0] if self._snapshot else self._tables[0].to_arrow().to_pylist()
+        return {row["file_id"]: FileEntry(**row) for row in rows}
 
     @cached_property
     def num_windows(self) -> int:
@@ -374,10 +374,11 @@ class Index:
     def _candidates(self, term: Term, within: Collection[str] | None, limit: int) -> pa.Table:
         """The windows nearest to one term, by the approximate index."""
         query = self._tables[1].search(term.vector, vector_column_name=term.column)
-        query = query.distance_type("cosine").nprobes(PROBES).refine_factor(REFINE).limit(limit)
+        query = query.distance_type("cosine").nprobes(PROBES).limit(limit + SPARE)
         if within is not None:
             query = query.where(_one_of("file_id", within), prefilter=True)
-        return query.select([*window_schema(self.manifest.dims).names]).to_arrow()
+        names = window_schema(self.manifest.dims).names
+        return query.select([*names, "_distance"]).to_arrow().select(names)
 
     def _where(self, condition: str, *, vectors: bool) -> pa.Table:
         names = window_schema(self.manifest.dims).names

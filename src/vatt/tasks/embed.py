@@ -148,7 +148,8 @@ def run(config: EmbedConfig) -> EmbedResult:
     started = time.monotonic()
     encoder = open_encoder(config.model, config.encoder, config.device)
     place = IndexPlace(config.out)
-    library = find_library(config.library, leave_out=place.folder)
+    hears = "audio" in getattr(encoder.encoder, "has", {"audio"})
+    library = find_library(config.library, leave_out=place.folder, audio=hears)
     if config.task is not None:
         return _run_task(config, encoder, place, library, started)
     with index_writer(place, _manifest(config, encoder), rebuild=config.rebuild) as writer:
