@@ -27,21 +27,23 @@ _SHARD_MEGABYTES, _PART_S = 256, 3600.0
 
 
 def shards_for(
-    run: Path,
+    run: Path | None,
     choice: DatasetChoice,
     found: DatasetFolder,
     given: Sequence[Path],
     *,
+    out: Path,
     fps: float,
     short_side: int,
 ) -> tuple[Path, ...]:
-    """Where the data set is prepared; what is not is prepared now, in RUN/shards-NAME.
+    """Where the data set is prepared; what is not is prepared now, in OUT/shards-NAME.
 
     Args:
-        run: what is evaluated.
+        run: what is evaluated; None: nothing that was trained here.
         choice: the data set.
         found: its folder.
         given: shards of it that the user has.
+        out: where results go.
         fps: what the clips of the model need.
         short_side: the same.
 
@@ -51,7 +53,7 @@ def shards_for(
     Raises:
         DataError: the shards that are given are of something else, or hold less.
     """
-    trained = trained_on(run)
+    trained = trained_on(run) if run is not None else DatasetChoice()
     for folder in given:
         refuse_below(ShardFolder.open(folder), choice, fps=fps, short_side=short_side)
     own = (trained.dataset, trained.dataset_split) == (choice.dataset, choice.dataset_split)
@@ -64,7 +66,7 @@ def shards_for(
         gop=16,
     )
     several = f"-{number}" if numbers(found.listing.files) else ""
-    out = run / f"shards-{public.name}{several}"
+    shards = out / f"shards-{public.name}{several}"
     settings = {
         "command": "evaluate", "dataset": public.name, "dataset_split": number,
         "fps": float(form.fps or 0), "short_side": form.short_side, "gop": form.gop,
@@ -73,7 +75,7 @@ def shards_for(
     outcome = ingest(
         IngestPlan(
             found=found_files(found, number, known_only=True),
-            out=out,
+            out=shards,
             making=Making(form=form, part_s=_PART_S, lone_audio=public.kind == "audio"),
             settings=settings,
             free_settings=(),
@@ -85,8 +87,8 @@ def shards_for(
     )
     if outcome.skipped:
         causes = dict(Counter(one.cause for one in outcome.skipped))
-        logger.warning("%s: skipped: %s; see %s", public.name, causes, out / FAILURES_FILE)
-    return (out,)
+        logger.warning("%s: skipped: %s; see %s", public.name, causes, shards / FAILURES_FILE)
+    return (shards,)
 
 
 def trained_on(run: Path) -> DatasetChoice:

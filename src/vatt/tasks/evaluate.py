@@ -289,7 +289,7 @@ def on_dataset(
     refuse_trained_on(run, config, public, split)
     in_use = modality == "video"
     shards = shards_for(
-        run, config, public, config.shards,
+        run, config, public, config.shards, out=run,
         fps=spec.fps if in_use and public.dataset.kind == "video" else 1.0,
         short_side=max(spec.height, spec.width) if in_use else 16,
     )  # fmt: skip

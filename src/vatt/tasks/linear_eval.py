@@ -221,7 +221,9 @@ def on_dataset(
         raise ConfigError(f"dataset: {config.dataset} has captions, expected one with classes")
     fps, side = needs(spec)
     choice = replace(config, dataset_split=prepared_for(config.shards)) if every_number else config
-    shards = shards_for(config.run or out, choice, public, config.shards, fps=fps, short_side=side)
+    shards = shards_for(
+        config.run, choice, public, config.shards, out=out, fps=fps, short_side=side
+    )
     splits = {one for file in public.listing.files for one in roles(file, config.dataset_split)}
     if config.test_split == "test":
         config = replace(config, test_split=split_with(public, config.dataset_split, LABEL))

@@ -100,7 +100,7 @@ def run(config: ZeroShotConfig) -> ZeroShotResult:
         public = chosen_folder(config)
         split = config.split or split_with(public, config.dataset_split, CAPTION)
         fps, side = needs(opened.spec)
-        shards = shards_for(config.run or out, config, public, shards, fps=fps, short_side=side)
+        shards = shards_for(config.run, config, public, shards, out=out, fps=fps, short_side=side)
         about = {"dataset": how_much(public, config.dataset_split, split)}
     trained = run_of(opened, config.run, shards=shards, out=out)
     clips = split_features(trained, split, seed=config.seed)
@@ -145,7 +145,7 @@ def by_windows(config: ZeroShotConfig, protocol: WindowsProtocol) -> ZeroShotRes
     if config.dataset is not None:
         public = chosen_folder(config)
         split = config.split or split_with(public, config.dataset_split, CAPTION)
-        shards = shards_for(config.run or where, config, public, shards, fps=fps, short_side=side)
+        shards = shards_for(config.run, config, public, shards, out=where, fps=fps, short_side=side)
         about = {"dataset": how_much(public, config.dataset_split, split)}
         listed = captions_listed(public, config.dataset_split, split)
     trained = run_of(opened, config.run, shards=shards, out=where)
