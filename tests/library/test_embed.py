@@ -154,6 +154,17 @@ def test_audio_in_folders_is_found_for_encoders_that_take_it_and_is_always_taken
     assert [one.path for one in find_library([Path(sound)], audio=False).files] == [sound]
 
 
+def test_files_whose_name_or_folder_is_not_text_are_skipped_by_name(tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    (odd / "a.mp4").touch()
+    (tmp_path / "b.mp4").touch()
+    found = find_library([tmp_path])
+    assert [one.path for one in found.files] == [str(tmp_path / "b.mp4")]
+    assert [one.cause for one in found.skipped] == ["name"]
+    assert "caf\\udce9/a.mp4: its name is not UTF-8; rename it" in found.skipped[0].reason
+
+
 def test_tasks_share_a_library_and_the_last_one_joins_them(library, tiny):
     whole = embed(library, tiny)
     names = indexed(library.parent / "index")

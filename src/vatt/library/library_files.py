@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vatt.ingest.sources import DUPLICATE, Skipped, find_items
+from vatt.ingest.sources import DUPLICATE, Skipped, find_items, printable
 from vatt.library.vector_index import FileEntry
 from vatt.media.captions.clean import Caption
 from vatt.media.captions.sidecars import caption_files
@@ -84,12 +84,22 @@ def find_library(
         found = find_items([one], None, leave_out=leave_out, suffixes=suffixes)
         skipped += found.skipped
         for item in found.items:
+            if not _is_text(item.path):
+                name = printable(str(item.path))
+                reason = f"{name}: its name is not UTF-8; rename it (convmv does many at once)"
+                skipped.append(Skipped(source=name, cause="name", reason=reason))
+                continue
             try:
                 files[str(item.path)] = _plain(item.path, library)
             except OSError as error:
                 reason = f"{item.path}: {error.strerror}"
                 skipped.append(Skipped(source=str(item.path), cause="unreadable", reason=reason))
     return FoundLibrary(files=[files[path] for path in sorted(files)], skipped=skipped)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a path is valid Unicode: a table, a page or a play list can hold nothing else."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
 
 
 def _plain(path: Path, library: str) -> LibraryFile:
