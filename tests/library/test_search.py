@@ -63,6 +63,17 @@ def test_more_like_this_finds_the_window_itself_and_avoiding_it_does_not(library
     assert all(not hit.file.endswith("1.mp4") for hit in library.search(heard).data)  # silent
 
 
+def test_where_nothing_can_be_compared_the_answer_says_what_is_lacking(library):
+    window = library.windows(library.files()[0].file_id)[0]
+    silent = next(one for one in library.files() if not one.has_audio)
+    heard = [QueryPart(kind="heard", value=window.window_id)]
+    found = library.search(heard, within=silent.file_id)
+    assert (list(found.data), list(found.notes)) == (
+        [],
+        ["nothing here has audio to compare that with"],
+    )
+
+
 def parts(*words: str) -> list[QueryPart]:
     return [parse_part("words", one) for one in words]
 
@@ -131,7 +142,10 @@ def test_exports_hold_every_moment_once(library):
     table = exported(hits + odd, ".csv").splitlines()
     assert len(table) > len(hits) + 1
     assert sum("*" in line for line in exported(odd, ".edl").splitlines()) == 3
-    assert len([x for x in exported(odd, ".m3u").splitlines() if x.startswith("#EXTINF")]) == 1
+    two_lines = exported(odd, ".m3u").splitlines()
+    assert [x for x in two_lines if not x.startswith("#")] == [
+        "file:///films/two%0Alines%2C%20and%20a%20comma.mp4"
+    ]
 
 
 def test_the_command_prints_the_shape_of_services_and_writes_play_lists(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import wave
 from pathlib import Path
 
@@ -15,6 +16,9 @@ for package in ("lancedb", "fastapi", "httpx"):
 from fastapi.testclient import TestClient  # noqa: E402
 
 from tests.serve.film_library import film_library  # noqa: E402
+from vatt.library.index_writer import index_writer  # noqa: E402
+from vatt.library.search import open_index  # noqa: E402
+from vatt.library.vector_index import IndexPlace  # noqa: E402
 from vatt.serve.app import Server, ServerSettings, make_app  # noqa: E402
 
 TOKEN = "a-token-of-some-length"
@@ -74,14 +78,34 @@ def test_a_search_answers_with_moments_and_names_but_no_paths(client, library):
         ({}, 400, "nothing to search for"),
         ({"q": "x" * 501}, 422, "q: "),
         ({"q": "x", "top": 0}, 422, "top: "),
-        ({"seen": "no:1"}, 400, "no file"),
+        ({"seen": "no:1"}, 400, "no file 'no'"),
         ({"q": "x", "within": "*.wmv"}, 400, "found no file of the index"),
     ],
 )
-def test_what_is_wrong_with_a_search_is_said(client, asked, status, words):
+def test_what_is_wrong_with_a_search_is_said(client, library, asked, status, words):
     answer = client.get("/api/search", params=asked)
     assert answer.status_code == status
     assert words in answer.json()["error"]
+    assert str(library.place) not in answer.text
+
+
+def test_the_index_is_opened_anew_when_it_was_written_while_it_is_served(
+    library, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Server, "_get_ready", lambda _: None)
+    copy = shutil.copytree(library.place.folder, tmp_path / "index")
+    gone = library.files()[0]
+    with client_of(open_index(copy, device="cpu"), tmp_path / "cache") as client:
+        assert client.get("/api/search", params={"q": "green door"}).status_code == 200
+        with index_writer(IndexPlace(copy), library.manifest) as writer:
+            writer.drop([gone.file_id])
+            assert client.get("/api/library").json()["files"] == 2  # also while it is written
+        assert client.get("/api/library").json()["files"] == 2
+        found = client.get("/api/search", params={"q": "green door"}).json()
+        assert gone.file_id not in {hit["video_id"] for hit in found["data"]}
+        assert client.get(f"/media/{gone.file_id}").status_code == 404
+        (copy / "manifest.json").write_text("{")  # damaged: the index that is open still answers
+        assert client.get("/api/library").json()["files"] == 2
 
 
 def test_a_film_is_sent_whole_and_in_ranges(client, film):

@@ -39,6 +39,7 @@ Kind = Literal["words", "audio", "video", "image", "seen", "heard"]
 Signal = NDArray[np.float32]
 MAX_TIME_S = 24 * 3600.0
 _SHORTEST_S = 0.05  # of a file to search with
+_SILENT = 8  # a peak, of 32,768: what codecs leave of silence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +125,7 @@ def read_signal(
             )
             if found is None or found.shape[1] < _SHORTEST_S * spec.sample_rate_hz:
                 raise MediaError(f"{path}: has no audio to search with")
-            if not found.any():
+            if np.abs(found.astype(np.int32)).max() <= _SILENT:
                 raise MediaError(f"{path}: its audio is silent, so nothing can be compared with it")
             return kind, np.asarray(found, np.float32) / np.float32(2**15)
         if not media.has_video:

@@ -111,6 +111,22 @@ class Library(Index):
                 self._opened = self._open_encoder()
             return self._opened
 
+    def reopened(self) -> Library:
+        """The index as it is now, with the encoder that is open if it is still of that model.
+
+        Raises:
+            DataError: there is no index any more, or it is damaged.
+        """
+        new = Library(
+            open_vectors(str(self.place)),
+            model=self._model,
+            encoder=self._peer,
+            device=self._device,
+        )
+        if new.manifest.model_hash == self.manifest.model_hash:
+            new._opened = self._opened
+        return new
+
     def _open_encoder(self) -> OpenedEncoder:
         from vatt.any_encoder import open_encoder
 
@@ -158,6 +174,10 @@ class Library(Index):
         terms, notes = terms_of(self, self.encoder, parts, signals)
         ids = None if patterns is None else [one.file_id for one in files]
         scored = self.scores(terms, ids, limit=CONSIDERED)
+        if not scored:
+            wanted = [one.column for one in terms if one.weight > 0]
+            lacking = {"audio" if one == "audio_va" else "video" for one in wanted}
+            notes.append(f"nothing here has {' and '.join(sorted(lacking))} to compare that with")
         moments = find_moments(scored, every_s=self.manifest.every_s, top=top)
         pool = SearchPool(
             total_count=len(files),
@@ -287,7 +307,8 @@ def _play_list(hits: Sequence[Hit]) -> str:
             f"#EXTINF:{hit.end - hit.start:.3f},{title}",
             f"#EXTVLCOPT:start-time={hit.start:.3f}",
             f"#EXTVLCOPT:stop-time={hit.end:.3f}",
-            hit.file,
+            # A name with a line break in it would be two entries; as an address it is one.
+            hit.file if hit.file == _line(hit.file) else Path(hit.file).as_uri(),
         ]
     return "\n".join(lines) + "\n"
 

@@ -196,6 +196,14 @@ class IndexPlace:
         fs = importlib.import_module("pyarrow.fs")
         return cast("tuple[Any, str]", fs.FileSystem.from_uri(self.url))
 
+    def written(self) -> tuple[int, int] | None:
+        """Another value when a writer has begun or ended; None where that cannot be asked."""
+        try:
+            status = None if self.folder is None else (self.folder / MANIFEST).stat()
+        except OSError:
+            return None
+        return status and (status.st_mtime_ns, status.st_ino)
+
     def manifest(self) -> Manifest | None:
         """What it says of itself, None if there is no index.
 

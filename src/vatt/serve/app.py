@@ -77,7 +77,8 @@ class Server:
     """What answers requests; its methods are the routes of `make_app`."""
 
     def __init__(self, library: Library, settings: ServerSettings) -> None:
-        self.library, self._settings = library, settings
+        self._library, self._settings = library, settings
+        self._written, self._reopening = library.place.written(), Lock()
         self._searching = Lock()  # one at a time: it takes all cores
         self._uploads = 0
         self._strips: OrderedDict[StripJob, bytes] = OrderedDict()
@@ -104,6 +105,21 @@ class Server:
             opening.cancel()
             if self._map is not None:
                 self._map.cancel()
+
+    @property
+    def library(self) -> Library:
+        """The index as it is now: opened anew once it has been written."""
+        with self._reopening:
+            written = self._library.place.written()
+            if written not in (None, self._written):
+                try:
+                    self._library, self._map = self._library.reopened(), None
+                    self._written = written
+                    self._strips.clear()  # files may have other frames now
+                    self._folders.clear()
+                except VattError as error:  # the one that is open still answers
+                    logger.warning("%s", error)
+            return self._library
 
     def _get_ready(self) -> None:
         try:
@@ -222,14 +238,19 @@ class Server:
         signals = []
         if signal is not None:
             signals = [(QueryPart(kind=signal[0], value="the file"), *signal)]
+        library = self.library
         with self._searching:
-            found = self.library.search(
-                parts,
-                top=asked.top,
-                group_by=asked.group_by,
-                within=asked.within or None,
-                signals=signals,
-            )
+            try:
+                found = library.search(
+                    parts,
+                    top=asked.top,
+                    group_by=asked.group_by,
+                    within=asked.within or None,
+                    signals=signals,
+                )
+            except VattError as error:
+                said = str(error).removeprefix(f"{library.place}: ")
+                raise HTTPException(400, said) from error
         # Where files are on this machine is nobody's business.
         hits = [replace(hit, file=Path(hit.file).name) for hit in found.data]
         took_ms = round((time.monotonic() - began) * 1000)
