@@ -508,6 +508,66 @@ def test_a_dry_run_says_what_training_takes_and_writes_nothing(shards, tmp_path,
     assert not out.exists()
 
 
+def test_a_dry_run_of_a_slow_model_times_two_clips_once_and_calculates_the_rest(
+    shards, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pretrain, "PATIENCE_S", 0.0)
+    found = pretrain.run(config(shards, tmp_path, data={"batch_size": 512}, dry_run=True))
+    assert isinstance(found, pretrain.DryRunResult)
+    assert (found.timed_clips, found.clips_of_a_process) == (2, 512)
+    calculated = found.timed_s * 256 + found.update_s + found.loss_s
+    assert found.step_s == pytest.approx(calculated)
+
+
+def test_a_dry_run_opens_what_is_evaluated_too(shards, tmp_path):
+    wrong = config(shards, tmp_path, dry_run=True, eval_every=2, evaluation={"split": "none"})
+    with pytest.raises(DataError, match="none"):
+        pretrain.run(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_two_ranks_measure_and_keep_what_one_process_does_and_go_on_with_it(shards, tmp_path):
+    """Nothing is learned, so that the measures of both are of the very same weights."""
+    still = {"transformer": {"dropout": 0.0}}
+    one = config(
+        shards,
+        tmp_path / "one",
+        model={"video": still, "audio": still, "text": still},
+        optim={"learning_rate": 1e-12, "final_learning_rate": 0.0, "warmup_steps": 0},
+        train={"steps": 6, "save_every": 2},
+        eval_every=2,
+        evaluation={"split": "train", "label": "action", "measure": "video_neighbours"},
+    )
+    alone = pretrained(one)
+    settings, two = tmp_path / "two.toml", tmp_path / "two"
+    settings.write_text(tomli_w.dumps(configs.to_values(replace(one, out=two))))
+    run_ranks("tests.tasks.pretrain_rank", str(settings), world_size=2)
+
+    def measured(run: Path) -> list[dict[str, float]]:
+        entries = read_metrics(run / "metrics.jsonl")
+        return [{k: v for k, v in e.items() if k.startswith("eval_")} for e in entries]
+
+    assert measured(two) == measured(tmp_path / "one")
+    assert sum(map(bool, measured(two))) == 3
+    kept = [json.loads((run / "model" / "config.json").read_text())["extra"]
+            for run in (two, tmp_path / "one")]  # fmt: skip
+    assert kept[0] == kept[1]
+    assert alone.model.startswith(f"best: weights after step {kept[0]['step']},")
+    before, best = measured(two), load_file(two / "model" / "model.safetensors")
+    last = two / "checkpoints" / "step-000006"
+    expected = {kind: read_tensors(last, kind) for kind in ("model", "optimiser")}
+    for path in checkpoint.all_saved(two / "checkpoints")[1:]:
+        shutil.rmtree(path)  # as after a kill
+    run_ranks("tests.tasks.pretrain_rank", str(settings), world_size=2)
+    assert measured(two) == before
+    again = load_file(two / "model" / "model.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in best.items())
+    for kind, tensors in expected.items():
+        found = read_tensors(last, kind)
+        assert all(torch.equal(found[name], value) for name, value in tensors.items()), kind
+
+
 @pytest.mark.parametrize("parallel", ["replicate", "fsdp"])
 def test_a_dry_run_checks_the_shares_of_many_processes_in_one(shards, tmp_path, parallel):
     train = {"parallel": parallel, "micro_batch": 3}

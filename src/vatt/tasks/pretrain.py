@@ -10,7 +10,7 @@ from functools import partial
 from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from vatt.costs.memory import training_memory
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.loader import training_batches
+from vatt.data.loader import make_loader, training_batches
 from vatt.data.statistics import frame_path, measure_frames, same_data, vocabulary
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import cpu_threads, free_memory, peak_memory, pick_device, seeded
@@ -38,10 +38,11 @@ from vatt.errors import ConfigError
 from vatt.evaluation.in_training.periodic import (
     EvaluationConfig,
     PeriodicEvaluation,
+    clip_sets,
     encoder_of,
 )
 from vatt.failed_step import Replayed, computed_again, load_batch
-from vatt.losses import SCORES_AT_ONCE, LossConfig
+from vatt.losses import LossConfig
 from vatt.models.heads import BOUNDS
 from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
@@ -50,6 +51,8 @@ from vatt.models.weights import load_model, load_weights, read_settings, save_mo
 from vatt.pretraining import objective
 from vatt.run_folder import FREE_SETTINGS, alone_in, claim_folder, renew_settings
 from vatt.run_log import wandb_module
+from vatt.speed.in_turn import once
+from vatt.speed.loss_cost import cost_of_losses
 from vatt.training.loop import Learner, TrainConfig, step_randomness, train, whole_batch
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize
@@ -57,7 +60,9 @@ from vatt.training.parallel import parallelize
 logger = logging.getLogger(__name__)
 
 STATISTICS_CLIPS = 256
-TIMED_CLIPS = 8  # of a dry run without micro-batches
+TIMED_CLIPS = 8  # of a dry run, at most
+SCORES_TIMED = 2**29  # of the losses
+PATIENCE_S = 20.0  # that a dry run computes on a CPU before it times more than two clips
 # What a setting was before it was one: the run of a config.toml without it goes on so.
 EARLIER: Mapping[str, Any] = {
     "clip": {"short_audio": "repeat"},
@@ -103,7 +108,7 @@ class PretrainConfig:
     """Which model is in model/: the best of the evaluations, if there are any, or the last."""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     dry_run: bool = False
-    """Train nothing: make two steps on a few clips and say what the whole training would take."""
+    """Train nothing: time a few clips and the losses, say what the whole training would take."""
     world: int = 1
     """With dry_run, in one process: how many processes are to train; their shares are checked."""
 
@@ -156,19 +161,22 @@ class PretrainResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRunResult:
-    """What a training would take, as far as two steps on a few of its clips can tell.
+    """What a training would take, as far as a step or two on a few of its clips can tell.
 
     clips, videos: of the training data; epochs: passes over the clips in all steps.
     processes: that train; clips_of_a_process: its share of the batch, in so many micro_batches.
-    memory_gb: of each process, counted: what the backward pass keeps is that of a micro-batch.
+    timed_clips: that a process computed at once, and `timed_s` of backbones, heads and backward
+        pass for them; `update_s` of the optimiser.
+    loss_s: of the losses of a process at their real size, on random embeddings.
+    step_s: calculated of these for the share of a process: timed_s × clips / timed clips +
+        update_s + loss_s, without reading and exchanging.
+    memory_gb: of each process. Counted for its share: weights, gradients and Adam's moments, the
+        batch, and what the backward pass keeps of a micro-batch; measured at its real size: loss.
     fits: whether that is less than this device has; None where it does not say.
-    timed_clips: of one process, in memory at once: `train.micro_batch`, or at most 8, or fewer
-        where more would not fit.
-    loss: of the second step, before it.
-    peak_memory_gb: of this process, or of its accelerator, with so many.
+    loss: of the last timed step, before it.
+    peak_memory_gb: of this process, or of its accelerator, with the timed clips.
     clips_per_s: of one process that computes; read_per_s: of one that reads, with what it decodes.
-    hours: for all steps on this many processes, extrapolated from the timed clips, when reading
-        and exchanging keep up.
+    hours: for all steps on this many processes.
     """
 
     clips: int
@@ -180,6 +188,10 @@ class DryRunResult:
     memory_gb: Mapping[str, float]
     fits: bool | None
     timed_clips: int
+    timed_s: float
+    update_s: float
+    loss_s: float
+    step_s: float
     loss: float
     peak_memory_gb: float
     clips_per_s: float
@@ -330,7 +342,7 @@ def which_model(best: Mapping[str, Any], weights: str, steps: int, wanted: int) 
 
 
 def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
-    """Make two steps of a few clips with fresh weights, in a folder that is thrown away.
+    """Make a step or two of a few clips with fresh weights; writes nothing.
 
     Raises:
         ConfigError, DataError: what would stop the training before its first step.
@@ -341,15 +353,10 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
     kept = training_memory(blueprint(config.model), config.clip)
     clip_bytes = kept.activations + (kept.attention if device.type == "cpu" else 0)
     free = free_memory(device)
-    most = TIMED_CLIPS
-    if free is not None:
-        most = max(1, int((free / 2 - kept.total(0)) // clip_bytes))
-    timed = min(at_once, most, config.train.micro_batch or TIMED_CLIPS)
-    small = replace(
-        config,
-        data=replace(config.data, batch_size=max(2, timed * distributed.world_size())),
-        train=replace(config.train, micro_batch=timed if timed == 1 else config.train.micro_batch),
-    )
+    fitting = TIMED_CLIPS if free is None else max(1, int((free / 2 - kept.total(0)) // clip_bytes))
+    most = max(1 if distributed.world_size() > 1 else 2, min(at_once, fitting, TIMED_CLIPS))
+    if fitting < most:
+        config = replace(config, train=replace(config.train, micro_batch=fitting))
     with TemporaryDirectory() as aside:
         tokenizer = vocabulary(
             Path(aside),
@@ -357,37 +364,53 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
             max_words=config.model.text.vocabulary,
             start_from=config.start_from,
         )
-    dataset = ClipDataset(small.data, config.clip, config.augment, tokenizer, config.seed)
+    dataset = ClipDataset(config.data, config.clip, config.augment, tokenizer, config.seed)
     dataset.check_contrast(texts=config.loss.text_weight > 0)
+    if config.eval_every is not None:
+        clip_sets(config.evaluation, config.data, config.clip)
+    texts = max(1, config.clip.texts)
+    of_losses = cost_of_losses(
+        config.loss, config.model.heads, share, config.data.batch_size, texts, device,
+        most_scores=SCORES_TIMED,
+    )  # fmt: skip
     model = model_at(TrainingState(folder=config.start_from), config, dataset).to(device)
     spread = parallelize(model.train(), config.train, layers_of(model))
     optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
+    # On a CPU a step of a large model takes minutes: two clips say how many are worth while.
+    waits = device.type == "cpu" and not config.train.compile
+    made = min(2, most) if waits else most
     started = time.perf_counter()
-    batches = list(training_batches(dataset, steps=2, device=device, start_step=0, facts={}))
-    read_s = time.perf_counter() - started
-    for step, batch in enumerate(batches):
+    batch = first_clips(dataset, made, device)
+    read_per_s = made / (time.perf_counter() - started)
+    timed = timed_step(batch, spread, optimiser, config, device)
+    if not waits or timed.pass_s < PATIENCE_S:
+        if waits:
+            made = max(made, min(most, int(PATIENCE_S * made / timed.pass_s)))
+            made = min(distributed.gather_json(made))
         started = time.perf_counter()
-        loss = one_step(step, batch, spread, optimiser, small)
-        step_s = time.perf_counter() - started
-    made, peak = len(batches[0]), peak_memory(device)
+        batch = first_clips(dataset, made, device)
+        read_per_s = made / (time.perf_counter() - started)
+        timed = timed_step(batch, spread, optimiser, config, device)
+    peak = peak_memory(device)
     if config.world > 1:
+        batch = first_clips(dataset, 1, device)
         with distributed.pretended_ranks(config.world):
             if config.train.parallel == "fsdp":
                 plain = replace(config.train, compile=False, recompute=False)  # as it is already
                 spread = parallelize(model, plain, layers_of(model))
             optimiser = Optimiser(config.optim, model.named_parameters(), steps=config.train.steps)
-            one_step(0, batches[0], spread, optimiser, small)
+            timed_step(batch, spread, optimiser, config, device)
             memory = held(model, optimiser)
     else:
         memory = held(model, optimiser)
-    values = [getattr(batches[0], one.name) for one in fields(batches[0])]
-    batch_bytes = sum(value.nbytes for value in values if isinstance(value, Tensor)) / made
-    scores = share * config.data.batch_size * max(1, config.clip.texts) * 4
+    values = [getattr(batch, one.name) for one in fields(batch)]
+    batch_bytes = sum(value.nbytes for value in values if isinstance(value, Tensor)) / len(batch)
     memory |= {
         "batch": batch_bytes * share,
         "activations": float(at_once * clip_bytes),
-        "scores": float(min(scores, SCORES_AT_ONCE * 4)),
+        "loss": float(of_losses.bytes),
     }
+    step_s = timed.pass_s * share / made + timed.update_s + of_losses.seconds
     return DryRunResult(
         clips=dataset.num_clips,
         videos=dataset.num_videos,
@@ -399,26 +422,53 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
         | {"total": sum(memory.values()) / 1e9},
         fits=None if free is None else sum(memory.values()) < free,
         timed_clips=made,
-        loss=loss,
+        timed_s=timed.pass_s,
+        update_s=timed.update_s,
+        loss_s=of_losses.seconds,
+        step_s=step_s,
+        loss=timed.loss,
         peak_memory_gb=peak / 1e9,
-        clips_per_s=made / step_s,
-        read_per_s=len(batches) * made / read_s,
+        clips_per_s=share / step_s,
+        read_per_s=read_per_s,
         steps=config.train.steps,
         epochs=config.train.steps * config.data.batch_size / dataset.num_clips,
-        hours=config.train.steps * share / made * step_s / 3600,
+        hours=config.train.steps * step_s / 3600,
     )
 
 
-def one_step(
-    step: int, batch: Batch, model: nn.Module, optimiser: Optimiser, config: PretrainConfig
-) -> float:
-    """Make an update; the loss before it."""
-    with step_randomness(config.seed, step):
-        losses = objective(batch, model, config)
-        torch.autograd.backward(losses["loss"])
-    optimiser.clip()
-    optimiser.step(step)
-    return whole_batch(losses)["loss"].item()  # waits for the device
+def first_clips(dataset: ClipDataset, clips: int, device: torch.device) -> Batch:
+    """So many for each rank, of the first batch of the training."""
+    first = distributed.rank() * clips
+    (batch,) = make_loader(dataset, steps=1, device=device, batch_size=clips, first_slot=first)
+    return batch
+
+
+class TimedStep(NamedTuple):
+    """The loss before a step, and how long its passes and its update took."""
+
+    loss: float
+    pass_s: float
+    update_s: float
+
+
+def timed_step(
+    batch: Batch, model: nn.Module, optimiser: Optimiser, config: PretrainConfig,
+    device: torch.device,
+) -> TimedStep:  # fmt: skip
+    """Make the first update."""
+    found: list[Mapping[str, Tensor]] = []
+
+    def passes() -> None:
+        with step_randomness(config.seed, 0):
+            found.append(objective(batch, model, config))
+            torch.autograd.backward(found[0]["loss"])
+
+    def update() -> None:
+        optimiser.clip()
+        optimiser.step(0)
+
+    pass_s, update_s = once(passes, device) / 1e3, once(update, device) / 1e3
+    return TimedStep(whole_batch(found[0])["loss"].item(), pass_s, update_s)
 
 
 def held(model: nn.Module, optimiser: Optimiser) -> dict[str, float]:

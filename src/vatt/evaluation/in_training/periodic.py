@@ -86,7 +86,7 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class _Set:
+class ClipSet:
     """The clips of one folder; prefix: of the names of its measures."""
 
     prefix: str
@@ -136,6 +136,24 @@ def embedded(
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
+def clip_sets(config: EvaluationConfig, data: DataConfig, spec: ClipSpec) -> list[ClipSet]:
+    """The clips that are evaluated.
+
+    Raises:
+        DataError: a folder has no such split, or no clip in it has a label or caption.
+    """
+    folders = [ShardFolder.open(path) for path in config.shards or data.shards]
+    if not config.shards:  # perhaps some have no videos to evaluate on
+        folders = [one for one in folders if config.split in one.info["splits"]] or folders
+    found = list[ClipSet]()
+    for shards in folders:
+        clips = find_clips({"": shards}, config.split, spec, at_most=config.clips, seed=config.seed)
+        places = [(clip.row, clip.start_s) for clip in clips.clips]
+        prefix = f"{shards.folder.name}/" if len(folders) > 1 else ""
+        found.append(ClipSet(prefix, clips, EvalDataset(shards, places, spec, data)))
+    return found
+
+
 class PeriodicEvaluation:
     """Judges a model after so many steps; all ranks call it together.
 
@@ -169,19 +187,10 @@ class PeriodicEvaluation:
         """
         self.best = dict(best)
         self._config, self._weights, self._encoder_of = config, weights, encoder_of
-        self._keep, self._workers, self._sets = keep, data.workers, list[_Set]()
+        self._keep, self._workers, self._sets = keep, data.workers, list[ClipSet]()
         if not distributed.is_main():
             return
-        folders = [ShardFolder.open(path) for path in config.shards or data.shards]
-        if not config.shards:  # perhaps some have no videos to evaluate on
-            folders = [one for one in folders if config.split in one.info["splits"]] or folders
-        for shards in folders:
-            clips = find_clips(
-                {"": shards}, config.split, spec, at_most=config.clips, seed=config.seed
-            )
-            places = [(clip.row, clip.start_s) for clip in clips.clips]
-            prefix = f"{shards.folder.name}/" if len(folders) > 1 else ""
-            self._sets.append(_Set(prefix, clips, EvalDataset(shards, places, spec, data)))
+        self._sets = clip_sets(config, data, spec)
 
     def __call__(self, step: int) -> dict[str, float]:
         """Measures of the model after so many steps, for the log; empty but on rank 0."""
@@ -211,7 +220,7 @@ class PeriodicEvaluation:
             if self._keep is not None:
                 self._keep(self.best, weights)
 
-    def _measured(self, encoder: Encoder, one: _Set) -> dict[str, float]:
+    def _measured(self, encoder: Encoder, one: ClipSet) -> dict[str, float]:
         """Of one folder; what its clips are too few for is left out."""
         config, found = self._config, one.clips.clips
         vectors = embedded(encoder, one.dataset, self._workers)
