@@ -48,8 +48,10 @@ def resize_frames(batch: Batch, part: slice, *, out: Tensor, antialias: bool) ->
     if not whole or size != out.shape[2:4] or any(sides != size for sides in own):
         sizes = torch.tensor(own).to(out.device, non_blocking=True)
         rows, columns = _axes(batch, part, sizes, size, out.shape[2:4], antialias=antialias)
-        lines = rows[:, None] @ frames.float().flatten(3)  # [b, T, h, W C]
-        out.copy_(columns[:, None, None] @ lines.view(*lines.shape[:3], W, C))
+        lines = (rows[:, None] @ frames.float().flatten(3)).view(len(rows), -1, W, C)
+        # Columns by one large product for each clip: one for each line would be many small ones.
+        found = columns @ lines.transpose(1, 2).flatten(2)  # [b, w, T h C]
+        out.copy_(found.view(*columns.shape[:2], -1, C).transpose(1, 2).view(out.shape))
     elif any(batch.flip.tolist()):
         flip = batch.flip[part].to(out.device, non_blocking=True)[:, None, None, None, None]
         out.copy_(torch.where(flip, frames.flip(3), frames))

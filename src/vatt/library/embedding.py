@@ -27,7 +27,7 @@ from vatt.workers.pool import stream
 from vatt.workers.process import Ended, Limits, Lost
 from vatt.workers.progress import ProgressBar
 
-_WINDOWS_AT_ONCE = 4096  # of one write of the index; fewer when that much time has gone by
+_WINDOWS_AT_ONCE = 512  # of one write of the index; fewer when that much time has gone by
 _SECONDS_AT_ONCE = 30.0
 
 

@@ -35,7 +35,7 @@ from vatt.storage import atomic_file, locked
 
 logger = logging.getLogger(__name__)
 
-_FRAGMENTS = 64  # writes, after which the parts of a table are joined
+_FRAGMENTS = 512  # writes, after which the parts of a table are joined
 _MOST_IDS = 1000  # in one condition
 
 

@@ -200,6 +200,7 @@ class _Decoder:
         """Those of the stream, each with the bytes before it that may be lost packets."""
         damage, name, at, holes = self._damage, self._container.format.name, -1, 0
         hole = steady = int(name in STEADY)
+        ticks_s = {one.index: float(one.time_base or 0) for one in self._container.streams}
         least = _HOLES.get(name, inf)
         chunks = AviChunks(self._container) if name == _UNTIMED else None
         for packet in past_errors(self._container):
@@ -220,8 +221,8 @@ class _Decoder:
             elif at >= 0:
                 at += packet.size  # one of several in a block
             if packet.size and packet.pts is not None:
-                end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                damage.end_s = max(damage.end_s, end_s)
+                tick_s = ticks_s.get(packet.stream.index) or float(packet.time_base)
+                damage.end_s = max(damage.end_s, (packet.pts + (packet.duration or 0)) * tick_s)
             if packet.stream.index == self._stream.index:
                 yield packet, hole
                 hole = steady

@@ -7,9 +7,11 @@ may be of the audio, of another recording, or nothing. Times are seconds on the 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import av
@@ -31,6 +33,7 @@ from vatt.media.frame_filters import orientation
 from vatt.media.video import Reached, VideoReader, usual_frame_s
 
 _ROUNDING_S = 1e-7  # of times as binary fractions
+_ENTRY = [("time", "i8"), ("end", "i8"), ("key", "?"), ("discard", "?")]
 _UNEVEN_S = 0.0015  # some containers round times to milliseconds
 _DECIMALS = 9  # seconds are kept to: what lies beyond comes of counting in binary fractions
 _DENSER = 1.25  # a second with so many times the frames of others is more than jitter
@@ -192,7 +195,8 @@ def read_packets(
     Raises:
         MediaError: it has no frames with times.
     """
-    times, keys, lasts, audio_s = [], [], [], list[tuple[float, float]]()
+    times, lasts, keys = array("d"), array("d"), bytearray()  # numbers: files have millions
+    heard_s: tuple[float, float] | None = None
     video, track = video_stream(container), audio_stream(container)
     streams = list(filter(None, (video, track)))
     packets = _in_table(container, streams, zero_s) if by_table else None
@@ -200,13 +204,12 @@ def read_packets(
         start_s, lasts_s = packet.start_s - (zero_s or 0.0), packet.lasts_s
         reached(start_s)
         if video is None or packet.stream != video.index:
-            audio_s.append((start_s, start_s + lasts_s))
+            first_s, end_s = heard_s or (start_s, start_s + lasts_s)
+            heard_s = min(first_s, start_s), max(end_s, start_s + lasts_s)
         elif start_s > -_ROUNDING_S:  # frames before the first one lack what they are made from
             times.append(start_s)
             lasts.append(lasts_s)
             keys.append(packet.is_keyframe)
-    starts_s, ends_s = zip(*audio_s, strict=True) if audio_s else ((), ())
-    heard_s = (min(starts_s), max(ends_s)) if audio_s else None
     if video is None:
         return PacketFacts(end_s=heard_s[1] - heard_s[0] if heard_s else 0.0, audio_s=heard_s)
     if not times:
@@ -231,42 +234,47 @@ def read_packets(
 
 
 def _in_file(container: InputContainer, streams: Sequence[Stream]) -> Iterator[_Stored]:
+    ticks_s = {one.index: float(one.time_base or 0) for one in streams}
     for packet in past_errors(container, *streams):
         if packet is None or packet.is_discard or not packet.size:
             continue
         time = packet.pts if packet.pts is not None else packet.dts
         if time is not None:
-            tick_s = float(packet.time_base)
+            tick_s = ticks_s[packet.stream.index] or float(packet.time_base)
             lasts_s = (packet.duration or 0) * tick_s
             yield _Stored(packet.stream.index, time * tick_s, lasts_s, packet.is_keyframe)
 
 
 def _in_table(
     container: InputContainer, streams: Sequence[Stream], zero_s: float | None
-) -> list[_Stored] | None:
+) -> Iterator[_Stored] | None:
     """As `_in_file`, by the table of an MP4 file; None where it has none that says all."""
     if "mp4" not in container.format.name.split(","):
         return None
-    found = list[_Stored]()
+    found = list[Iterator[_Stored]]()
     for stream in streams:
-        entries = [one for one in stream.index_entries if not one.is_discard]
-        if not entries or len(stream.index_entries) != stream.frames or stream.time_base is None:
+        given = stream.index_entries
+        if not len(given) or len(given) != stream.frames or stream.time_base is None:
+            return None
+        rows = ((e.timestamp, e.pos + e.size, e.is_keyframe, e.is_discard) for e in given)
+        table = np.fromiter(rows, _ENTRY, len(given))
+        table = table[~table["discard"]]
+        if not len(table):
             return None
         tick_s = float(stream.time_base)
-        steps = np.diff([one.timestamp for one in entries]) * tick_s
+        steps = np.diff(table["time"]) * tick_s
         usual_s = float(np.median(steps)) if len(steps) else 0.0
         # A frame is shown some time after it is decoded: the first one at zero.
         late_s = 0.0
         if stream.type == "video" and len(steps) and np.ptp(steps) > 2 * _UNEVEN_S:
             return None  # frames may be shown at other times than they are decoded
         if stream.type == "video" and zero_s is not None:
-            late_s = zero_s - entries[0].timestamp * tick_s
-        found += [
-            _Stored(stream.index, one.timestamp * tick_s + late_s, lasts_s, one.is_keyframe)
-            for one, lasts_s in zip(entries, [*steps, usual_s], strict=True)
-            if one.pos + one.size <= container.size
-        ]
-    return found
+            late_s = zero_s - table["time"][0] * tick_s
+        there = table["end"] <= container.size
+        starts_s = map(float, (table["time"] * tick_s + late_s)[there])
+        lasts_s, keys = map(float, np.append(steps, usual_s)[there]), map(bool, table["key"][there])
+        found.append(map(_Stored, repeat(stream.index), starts_s, lasts_s, keys))
+    return chain.from_iterable(found)
 
 
 def _rate(video: VideoStream, shown_s: NDArray[np.float64]) -> tuple[Fraction | None, bool]:
