@@ -24,6 +24,7 @@ from vatt.contracts import ClipSpec, FramePath
 from vatt.devices import AutocastSetting, pick_device
 from vatt.encoder import Encoder, load
 from vatt.errors import CheckpointError, ConfigError
+from vatt.hub import is_hub_name
 from vatt.storage import sha256_of
 
 MODALITIES = ("video", "audio", "text")
@@ -216,7 +217,7 @@ def open_encoder(
     """Open a model of ours, or a peer's encoder.
 
     Args:
-        model: run folder or model folder.
+        model: run folder, model folder, or name on a hub.
         encoder: `package.module:factory`, installed or in the current folder.
         device: as `vatt.load` chooses it when None.
         autocast: the numbers that ours computes in; those of training when None.
@@ -239,7 +240,8 @@ def open_encoder(
             found = sha256_of(weights)[:12]
         except OSError as error:
             raise CheckpointError(f"{weights}: cannot read: {error.strerror}") from error
-        return OpenedEncoder(ours, str(model), found, ours.frame_path)
+        name = ours.folder if is_hub_name(model) else model  # the very revision that was fetched
+        return OpenedEncoder(ours, str(name), found, ours.frame_path)
     assert encoder is not None
     factory = _imported(encoder)
     takes_device = "device" in inspect.signature(factory).parameters

@@ -31,6 +31,7 @@ from vatt.encoder_inputs import (
     read_video,
 )
 from vatt.errors import CheckpointError, ConfigError
+from vatt.hub import local_folder
 from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
 from vatt.models.weights import load_model, read_frame_path
@@ -285,7 +286,8 @@ def load(
     """Load a pre-trained model.
 
     Args:
-        path: a run folder, the model/ folder in it, or the folder of a converted checkpoint.
+        path: a run folder, the model/ folder in it, the folder of a converted checkpoint, or a name
+            on a hub, `hf://owner/name@revision`.
         device: where to compute; a CUDA device when there is one, else the CPU.
         autocast: "off" computes in float32, "bfloat16" as far as it is exact enough, "auto" where
             the device is faster so; as in training if not given.
@@ -317,12 +319,12 @@ def load_classifier(
 
 
 def model_folder(path: FilePath) -> Path:
-    """Where the model is: `path` itself or the model/ folder in it.
+    """Where the model is: `path` itself or the model/ folder in it; one on a hub is fetched.
 
     Raises:
         CheckpointError: there is none.
     """
-    given = Path(path)
+    given = local_folder(path)
     folder = given / "model" if (given / "model" / "config.json").is_file() else given
     if not (folder / "config.json").is_file():
         raise CheckpointError(

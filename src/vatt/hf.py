@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vatt import encoder
+from vatt import encoder, hub
 from vatt.config import from_values
 from vatt.devices import AutocastSetting, autocast
 from vatt.errors import MissingExtraError
-from vatt.export import hub
 from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
 from vatt.models.weights import KINDS, build, save_model

@@ -28,8 +28,8 @@ from vatt.data.resize import centre_crop
 from vatt.encoder import load
 from vatt.errors import ConfigError, MissingExtraError
 from vatt.export.plain_inputs import frames_of
+from vatt.hub import local_folder
 from vatt.media.audio import resample
-from vatt.open_model import local_folder
 
 try:
     from mteb.models import ModelMeta

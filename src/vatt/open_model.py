@@ -5,7 +5,6 @@ What is imported depends on what is opened: exported files need no PyTorch.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from vatt.devices import AutocastSetting
@@ -50,7 +49,7 @@ def load(
     from vatt.models.classifier import ClassifierConfig
     from vatt.models.weights import read_settings
 
-    folder = encoder.model_folder(local_folder(path))
+    folder = encoder.model_folder(path)
     if isinstance(read_settings(folder)[0], ClassifierConfig):
         return cast("Encoder", encoder.load_classifier(folder, device, autocast=autocast))
     return encoder.load(folder, device, autocast=autocast)
@@ -73,20 +72,7 @@ def load_classifier(
         return cast("ClipClassifier", open_onnx_classifier(path, _name(device)))
     from vatt import encoder
 
-    return encoder.load_classifier(local_folder(path), device, autocast=autocast)
-
-
-def local_folder(path: str | os.PathLike[str]) -> Path:
-    """Where a model is on this machine; one on a hub is fetched.
-
-    Raises:
-        CheckpointError: the hub does not have it, or cannot be reached.
-    """
-    if not str(path).startswith("hf:/"):
-        return Path(path)
-    from vatt.export.hub import fetch
-
-    return fetch(str(path))
+    return encoder.load_classifier(path, device, autocast=autocast)
 
 
 def _name(device: str | torch.device | None) -> str | None:

@@ -2,15 +2,18 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
 import vatt
 from tests.export.hub_server import Hub
+from vatt import hub
+from vatt.any_encoder import open_encoder
 from vatt.cli.main import main
 from vatt.errors import CheckpointError, ConfigError
-from vatt.export import hub
+from vatt.evaluation.trained_run import results_of
 
 pytest.importorskip("huggingface_hub", reason='needs the extra "hub"')
 TOKEN = "hf_secretsecretsecretsecretsecret"
@@ -31,7 +34,9 @@ def server(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the client's own way to upload
-def test_a_model_travels_and_is_used_without_a_network(server, tiny, monkeypatch, caplog, capsys):
+def test_a_model_travels_and_is_used_without_a_network(
+    server, tiny, monkeypatch, tmp_path, caplog, capsys
+):
     caplog.set_level(logging.DEBUG)
     assert main(["push", str(tiny.run), "--to", "hf://owner/tiny", "--json"]) == 0
     pushed = json.loads(capsys.readouterr().out)
@@ -47,6 +52,10 @@ def test_a_model_travels_and_is_used_without_a_network(server, tiny, monkeypatch
     assert any(TOKEN in one for one in server.tokens)  # it was used, and yet:
     assert TOKEN not in caplog.text + capsys.readouterr().err + files["README.md"].decode()
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
+    assert main(["info", "hf://owner/tiny", "--json"]) == 0
+    assert str(tmp_path / "cache") in json.loads(capsys.readouterr().out)["folder"]
+    opened = open_encoder(Path("hf://owner/tiny"), None, "cpu")
+    assert opened.name == str(opened.encoder.folder)  # an index finds its model without a hub
     offline = vatt.load("hf://owner/tiny", "cpu")
     assert torch.equal(offline.encode_text(["it moves left"]).vt, expected)
     with pytest.raises(CheckpointError, match="the hub cannot be reached") as said:
@@ -63,6 +72,13 @@ def test_what_a_hub_does_not_have_is_said(server):
     for wrong in ("hf://owner", "hf://a/b/c", "hf://owner/name@"):
         with pytest.raises(ConfigError, match="expected hf://owner/name"):
             hub.fetch(wrong)
+
+
+def test_results_are_not_written_beside_a_model_of_a_hub(capsys):
+    assert main(["evaluate", "hf://owner/tiny"]) == 2
+    assert "hf download" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="expected a folder for the results"):
+        results_of(Path("hf://owner/tiny"), None, None)
 
 
 def test_a_card_that_somebody_has_changed_stays(tiny, tmp_path, capsys):

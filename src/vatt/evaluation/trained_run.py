@@ -14,6 +14,7 @@ from vatt.data.data_config import DataConfig
 from vatt.devices import AutocastSetting
 from vatt.encoder import Encoder
 from vatt.errors import ConfigError, DataError
+from vatt.hub import is_hub_name
 from vatt.shards.layout import DATASET_FILE
 from vatt.shards.read import ShardFolder
 
@@ -153,6 +154,8 @@ def results_of(folder: Path | None, encoder: str | None, out: Path | None) -> Pa
     goes_to = out or folder
     if goes_to is None:
         raise ConfigError("out: found none, expected a folder for the results of --encoder")
+    if is_hub_name(goes_to):
+        raise ConfigError(f"out: found none, expected a folder for the results of {goes_to}")
     return goes_to
 
 

@@ -38,7 +38,7 @@ class EmbedConfig:
     """Folders (read with their sub-folders), files, lists of files (.txt, .csv, .jsonl), and
     prepared shards."""
     model: Path | None = None
-    """Run folder or model folder."""
+    """Run folder, model folder, or name on a hub (hf://owner/name@revision)."""
     encoder: str | None = None
     """Another encoder, as package.module:factory (docs/evaluation.md)."""
     out: str

@@ -31,6 +31,7 @@ from vatt.evaluation.protocols.multi_view import Average, confusions, distinct_s
 from vatt.evaluation.results import file_hash, ids_hash, write_result
 from vatt.evaluation.score_files import FeatureSample, ScoreFile
 from vatt.evaluation.trained_run import folders_with
+from vatt.hub import is_hub_name
 from vatt.ingest.sources import DUPLICATE
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
@@ -135,6 +136,11 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         DataError: the labels are of other classes, or too many examples cannot be read.
     """
     path = sample = None
+    if config.run is not None and is_hub_name(config.run):
+        raise ConfigError(
+            f"{config.run}: results are written into the run folder; get the model into a folder "
+            "first: hf download owner/name --local-dir DIR"
+        )
     if config.from_scores is not None:
         found = ScoreFile.load(config.from_scores)
     else:

@@ -37,7 +37,8 @@ class ExportConfig:
     """Write the towers of a model as files that other programs run, once they agree with it."""
 
     model: Positional[Path]
-    """Run folder or model folder of a pre-trained model or of a classifier."""
+    """Run folder or model folder of a pre-trained model or of a classifier, or name on a hub
+    (hf://owner/name@revision)."""
     out: Path
     """Folder to write: a file for each tower; must not exist yet."""
     format: Literal["onnx", "torch"] = "onnx"

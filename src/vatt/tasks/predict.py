@@ -31,7 +31,7 @@ class PredictConfig:
     files: Positional[tuple[Path, ...]]
     """Videos, audio or images, or folders of them (read with their sub-folders)."""
     model: Path
-    """Run folder or model folder of a classifier."""
+    """Run folder or model folder of a classifier, or its name on a hub (hf://owner/name)."""
     out: Path | None = None
     """Where to write all predictions: .csv, or .jsonl (one line a file)."""
     topk: int = 5

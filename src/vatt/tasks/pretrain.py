@@ -42,6 +42,7 @@ from vatt.evaluation.in_training.periodic import (
     encoder_of,
 )
 from vatt.failed_step import Replayed, computed_again, load_batch
+from vatt.hub import local_folder
 from vatt.losses import LossConfig
 from vatt.models.heads import BOUNDS
 from vatt.models.model_config import ModelConfig
@@ -217,6 +218,8 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
     if config.evaluation.shards:
         held_out = tuple(folder.absolute() for folder in config.evaluation.shards)
         config = replace(config, evaluation=replace(config.evaluation, shards=held_out))
+    if config.start_from is not None:
+        config = replace(config, start_from=local_folder(config.start_from))
     device = pick_device(config.train.device, distributed.local_rank())
     if config.dry_run:
         with cpu_threads(config.train.threads), distributed.joined_ranks(device):

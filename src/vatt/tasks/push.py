@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from vatt import hub
 from vatt.encoder import model_folder
-from vatt.export import hub
 from vatt.export.model_card import OURS, model_card
 from vatt.storage import write_atomically
 

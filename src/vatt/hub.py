@@ -28,6 +28,15 @@ def is_hub_name(path: str | os.PathLike[str]) -> bool:
     return str(path).startswith(SCHEME)
 
 
+def local_folder(path: str | os.PathLike[str]) -> Path:
+    """Where a model is on this machine; one that is named as on a hub is fetched.
+
+    Raises:
+        CheckpointError: the hub does not have it, or cannot be reached.
+    """
+    return fetch(str(path)) if is_hub_name(path) else Path(path)
+
+
 def parsed(name: str) -> tuple[str, str | None]:
     """`hf://owner/name@revision` → "owner/name" and the revision, None if there is none.
 
