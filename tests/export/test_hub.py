@@ -55,7 +55,7 @@ def test_a_model_travels_and_is_used_without_a_network(
     assert main(["info", "hf://owner/tiny", "--json"]) == 0
     assert str(tmp_path / "cache") in json.loads(capsys.readouterr().out)["folder"]
     opened = open_encoder(Path("hf://owner/tiny"), None, "cpu")
-    assert opened.name == str(opened.encoder.folder)  # an index finds its model without a hub
+    assert opened.name.startswith(str(tmp_path / "cache"))  # an index finds its model without a hub
     offline = vatt.load("hf://owner/tiny", "cpu")
     assert torch.equal(offline.encode_text(["it moves left"]).vt, expected)
     with pytest.raises(CheckpointError, match="the hub cannot be reached") as said:
