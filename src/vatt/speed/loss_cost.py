@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -72,13 +72,22 @@ def cost_of_losses(
         number = torch.arange(clips, device=device)
         return Identity(number, number, torch.arange(clips * texts, device=device).view(clips, -1))
 
-    mine, all_ranks = embeddings(rows), embeddings(used)
-    known = identity(rows), identity(used)
+    def work(rows: int, columns: int, config: LossConfig) -> Callable[[], None]:
+        mine, all_ranks = embeddings(rows), embeddings(columns)
+        known = identity(rows), identity(columns)
+
+        def run() -> None:
+            total = contrast(mine, all_ranks, config, known).total
+            torch.autograd.backward(total)
+            total.item()  # waits for the device
+
+        return run
+
+    work(2, 2, replace(config, chunk=1))()  # else modules that are imported now would count
+    run = work(rows, used, config)
     with peak_use(device) as peak:
         started = time.perf_counter()
-        total = contrast(mine, all_ranks, config, known).total
-        torch.autograd.backward(total)
-        total.item()  # waits for the device
+        run()
         seconds = time.perf_counter() - started
     return LossCost(_or_counted(peak.bytes, config, rows, used * texts), seconds * columns / used)
 

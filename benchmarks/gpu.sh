@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# All that is to be known of a GPU, in less than ten minutes: does everything work there, how fast is it?
+#
+#   benchmarks/gpu.sh OUT [SHARDS]         on a machine with one GPU, in the root of a clone
+#   DEVICE=cpu benchmarks/gpu.sh OUT       the same commands at their smallest, to try the script
+#
+# Needs pip install -e ".[bench,dev]". SHARDS: prepared clips to pre-train on for two minutes, such as those
+# of `vatt demo`. Each part has a limit of its own and a log in OUT; one that fails does not end the others.
+set -u
+out=${1:?where logs go}; shards=${2:-}; device=${DEVICE:-cuda}
+mkdir -p "$out"
+
+part() { # NAME SECONDS COMMAND …
+    local name=$1 limit=$2 started=$SECONDS; shift 2
+    timeout "$limit" "$@" >"$out/$name.log" 2>&1
+    echo "$name: exit code $?, $((SECONDS - started)) s"
+    tail -n 12 "$out/$name.log"
+}
+
+if [ "$device" = cuda ]; then
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+    how=(--repeats 5) preset=mbs clips=16 batches=(2048 8192 32768) seconds=120
+else
+    how=(--quick --repeats 1) preset=tiny clips=4 batches=(256) seconds=20
+fi
+python -c 'import torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)'; date -u +%F
+
+part tests 120 python -m pytest -q -m gpu tests/gpu
+part training 150 python benchmarks/training.py "${how[@]}" --device "$device"
+part bench 90 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --json
+part compiled 120 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --train.compile --json
+part losses 60 python benchmarks/loss_memory.py --device "$device" --batches "${batches[@]}"
+if [ -n "$shards" ]; then # SIGTERM after two minutes: it saves, and says how fast it was
+    part pretrain $((seconds + 20)) timeout -s TERM "$seconds" python -m vatt pretrain --preset demo \
+        --data.shards "$shards" --train.device "$device" --train.steps 100000 --out "$out/run"
+fi
