@@ -9,7 +9,8 @@ import os
 import platform
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -100,6 +101,39 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass
+class Peak:
+    """Bytes that were in use at most beyond those before; None where the system does not say."""
+
+    bytes: int | None = None
+
+
+@contextmanager
+def peak_use(device: torch.device) -> Iterator[Peak]:
+    """Memory that is taken meanwhile, at most: of the accelerator, or of this process (Linux)."""
+    import torch
+
+    peak, status = Peak(), Path("/proc/self/status")
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak.bytes = torch.cuda.max_memory_allocated(device) - before
+        return
+    before = 0
+    with suppress(OSError, KeyError):  # KeyError, too: not all systems that have it say it all
+        Path("/proc/self/clear_refs").write_text("5")  # the most so far is what is in use now
+        before = _kilobytes(status)["VmHWM"]
+    yield peak
+    with suppress(OSError, KeyError):
+        peak.bytes = (_kilobytes(status)["VmHWM"] - before) * 1024 if before else None
+
+
+def _kilobytes(status: Path) -> dict[str, int]:
+    pairs = (line.split() for line in status.read_text().splitlines())
+    return {one[0].rstrip(":"): int(one[1]) for one in pairs if one[-1] == "kB"}
 
 
 @contextmanager

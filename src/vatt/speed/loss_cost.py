@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vatt.contracts import Embeddings
+from vatt.devices import peak_use
 from vatt.losses import SCORES_AT_ONCE, Identity, LossConfig, contrast
 from vatt.models.heads import HeadsConfig
-
-
-@dataclass
-class Peak:
-    """Bytes that were in use at most beyond those before; None where the system does not say."""
-
-    bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +87,3 @@ def cost_of_losses(
 def _or_counted(found: int | None, config: LossConfig, rows: int, columns: int) -> int:
     scores = rows * (config.chunk or SCORES_AT_ONCE // rows)
     return min(scores, rows * columns) * 4 if found is None else found
-
-
-@contextmanager
-def peak_use(device: torch.device) -> Iterator[Peak]:
-    """Memory that is taken meanwhile, at most: of the accelerator, or of this process (Linux)."""
-    peak, status = Peak(), Path("/proc/self/status")
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        yield peak
-        peak.bytes = torch.cuda.max_memory_allocated(device) - before
-        return
-    before = 0
-    with suppress(OSError, KeyError):  # KeyError, too: not all systems that have it say it all
-        Path("/proc/self/clear_refs").write_text("5")  # the most so far is what is in use now
-        before = _kilobytes(status)["VmHWM"]
-    yield peak
-    with suppress(OSError, KeyError):
-        peak.bytes = (_kilobytes(status)["VmHWM"] - before) * 1024 if before else None
-
-
-def _kilobytes(status: Path) -> dict[str, int]:
-    pairs = (line.split() for line in status.read_text().splitlines())
-    return {one[0].rstrip(":"): int(one[1]) for one in pairs if one[-1] == "kB"}
