@@ -463,6 +463,7 @@ def test_charades_actions_are_spans_and_may_be_none(tmp_path):
         {"start_s": 0.0, "end_s": 12.6, LABEL: "c147"},
     ]
     assert by_name(found)["AAAAA.mp4"].rows == []
+    assert problems_of_lists(found)[0].startswith("156 of 157 classes have no name")
 
 
 # ── hostile lists ────────────────────────────────────────────────────────────────────────────────

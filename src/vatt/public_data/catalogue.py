@@ -107,7 +107,7 @@ def problems_of_lists(found: DatasetFolder) -> list[str]:
     if dataset.classes is not None and len(listing.classes or ()) != dataset.classes:
         problems.append(
             f"classes in the lists here {len(listing.classes or ()):,}, in the published ones "
-            f"{dataset.classes:,}; numbers of classes are other ones"
+            f"{dataset.classes:,}; a class does not have its official number"
         )
     other = defaultdict[tuple[int, tuple[int, ...]], list[str]](list)
     for split, count in split_counts(listing.files).items():

@@ -158,7 +158,8 @@ class WorkerProcess:
         except (EOFError, ConnectionError):
             end = self._stop(died=True)
             raise DataError(
-                f"a worker process ended before it began ({end}); is memory short?"
+                f"a worker process ended before it began ({end}): memory is short, or the "
+                'script that started it has no `if __name__ == "__main__":`'
             ) from None
 
     def _stop(self, *, died: bool = False) -> str:

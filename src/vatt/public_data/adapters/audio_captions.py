@@ -63,7 +63,7 @@ def read_clotho(files: OfficialFiles) -> OfficialListing:
 AUDIOCAPS = PublicDataset(
     name="audiocaps", title="audio of 10 s with captions, five each for test", kind="audio",
     lists="train.csv, val.csv, test.csv", read=read_audiocaps,
-    published={"val": (495,), "test": (975,)}, fps=1.0, short_side=32,
+    published={"train": (49_838,), "val": (495,), "test": (975,)}, fps=1.0, short_side=32,
 )  # fmt: skip
 CLOTHO = PublicDataset(
     name="clotho", title="audio of 15 to 30 s with five captions each", kind="audio",

@@ -33,7 +33,14 @@ def read(files: OfficialFiles) -> OfficialListing:
                 start_s, end_s = span(times[0], times[1], where)
                 label = {"start_s": start_s, "end_s": end_s, LABEL: names[number]}
                 lists.add(file, split, label)
-    return OfficialListing(files=lists.files(), classes=tuple(names.values()))
+    unnamed = sum(number == name for number, name in names.items())
+    said = (
+        f"{unnamed} of {len(names)} classes have no name in Charades_v1_classes.txt; they are "
+        "called by number, as c001"
+    )
+    return OfficialListing(
+        files=lists.files(), classes=tuple(names.values()), problems=(said,) * bool(unnamed)
+    )
 
 
 def _classes(files: OfficialFiles) -> dict[str, str]:
