@@ -180,8 +180,7 @@ def pretraining(clips: int, how: Any, device: torch.device, repeats: int) -> dic
     }
     times = in_turn(ways, device=device, repeats=repeats)
     medians = {name: statistics.median(of) for name, of in times.items()}
-    # The last step of a loop saves a checkpoint, which a longer training does once in a while.
-    looped = statistics.median(loop_seconds) * 1e3
+    looped = statistics.median(loop_ms[1:])  # the first one warms up
     print(f"step of {clips} clips {medians['step']:.0f} ms, in the loop {looped:.0f} ms")
     return {
         "loop_overhead": 1 - medians["step"] / looped,
@@ -189,17 +188,18 @@ def pretraining(clips: int, how: Any, device: torch.device, repeats: int) -> dic
     }
 
 
-loop_seconds: list[float] = []  # from one step's batch to the next one's
+loop_ms: list[float] = []  # of each loop, the median step, from its batch to the next one's
 
 
 def loop(config: PretrainConfig, model: Vatt, optimiser: Optimiser, batch: Batch) -> None:
     """The training loop; notes how long its steps take."""
+    seconds = list[float]()
 
     def batches() -> Iterator[Batch]:
         for _ in range(LOOP_STEPS):
             started = time.perf_counter()
             yield batch  # until the next one is asked for
-            loop_seconds.append(time.perf_counter() - started)
+            seconds.append(time.perf_counter() - started)
 
     learner = Learner(
         model=model,
@@ -212,6 +212,8 @@ def loop(config: PretrainConfig, model: Vatt, optimiser: Optimiser, batch: Batch
     )
     with TemporaryDirectory() as folder:
         train(config.train, learner, batches(), folder=Path(folder), start_step=0)
+    # The last step saves a checkpoint, which a longer training does once in a while.
+    loop_ms.append(statistics.median(seconds[:-1]) * 1e3)
 
 
 if __name__ == "__main__":
