@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from timing import in_turn, processor, report
+from timing import processor, report
 from torch import Tensor
 
 from vatt.models import transformer
 from vatt.models.transformer import attend
+from vatt.speed.in_turn import in_turn
 
 LENGTHS = (17, 33, 65, 129, 197, 257, 393, 785, 1569)
 WIDTHS = {"demo": (4, 48), "Base": (12, 64)}  # heads, width of one

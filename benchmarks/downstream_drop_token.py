@@ -14,7 +14,6 @@ from statistics import mean, median
 from typing import Any
 
 import torch
-from timing import in_turn
 from trials import balanced_accuracy, mean_and_spread, print_table, spread, trial
 
 from vatt.contracts import ClipSpec
@@ -24,6 +23,7 @@ from vatt.losses import softmax_cross_entropy
 from vatt.models.classifier import Classifier
 from vatt.models.weights import load_model, read_settings
 from vatt.presets import finetune_demo
+from vatt.speed.in_turn import in_turn
 
 STEPS, ROUNDS = 120, 7  # of training; of timing
 WAYS = ((2, 0.0), (2, 0.25), (2, 0.5), (2, 0.75), (1, 0.0))  # times the run's size; share dropped

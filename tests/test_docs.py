@@ -6,6 +6,7 @@ run here has the reason in a comment above it: `<!-- not run: it trains for hour
 block is a picture or an output.
 """
 
+import ast
 import json
 import re
 import shlex
@@ -152,6 +153,33 @@ def can_import(module: str, name: str) -> bool:
         return True  # it is there, but what it stands on is not installed
     except ImportError:
         return False
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda one: one.stem
+)
+def test_what_a_benchmark_imports_of_ours_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        beside = path.with_name(f"{node.module}.py")
+        found = names_in(beside) if beside.is_file() else None
+        for one in node.names if found is not None or node.module.startswith("vatt") else ():
+            there = can_import(node.module, one.name) if found is None else one.name in found
+            assert there, f"{node.module} has no {one.name}"
+
+
+def names_in(path: Path) -> set[str]:
+    """What a module defines or imports at its top."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {one.asname or one.name for one in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            found |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return found
 
 
 def dotted(cls: Any, before: str = "") -> Iterator[str]:
