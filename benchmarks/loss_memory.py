@@ -40,9 +40,8 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true")
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
-    if (
-        sys.platform == "linux"
-    ):  # each tensor by itself, given back at once: else the heap's holes count
+    if sys.platform == "linux":
+        # Each tensor by itself, and given back at once: else holes in the heap would count.
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
     print("| B | clips of a process | chunk | scores of a chunk, MB | measured, MB | s |")
     print("|---|---|---|---|---|---|")

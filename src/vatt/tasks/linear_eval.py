@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from vatt.any_encoder import open_encoder
 from vatt.contracts import ClipSpec
-from vatt.errors import ConfigError
+from vatt.errors import ConfigError, DataError
 from vatt.evaluation.classifiers import DenseConfig, LowRankConfig
 from vatt.evaluation.features import split_features
 from vatt.evaluation.protocols import linear_frozen
@@ -22,7 +22,7 @@ from vatt.evaluation.protocols.linear_splits import (
     LinearSettings,
     measure_splits,
 )
-from vatt.evaluation.results import ids_hash, take, write_result
+from vatt.evaluation.results import Measure, ids_hash, take, write_result
 from vatt.evaluation.trained_run import needs, results_of, run_of
 from vatt.public_data.catalogue import DatasetFolder
 from vatt.public_data.choice import DatasetChoice, chosen_folder, prepared_for, refuse_low
@@ -165,18 +165,26 @@ def by_splits(config: LinearEvalConfig, protocol: LinearProtocol) -> LinearEvalR
         }
         name += f"-{config.dataset}"
     trained = run_of(opened, config.run, shards=config.shards, out=out)
-    if config.video and not trained.on_own_shards:
-        fps, side = needs(opened.spec)
-        for folder in trained.folders_of(None).values():
-            refuse_low(folder, fps=fps, short_side=side)
     settings = LinearSettings(config.low_rank, config.dense, config.seed)
     take_one = partial(
         measure_splits, trained, protocol, settings=settings, listed=listed,
         train_split=config.train_split, test_split=config.test_split,
     )  # fmt: skip
-    wanted = {f"video_{column}": partial(take_one, column, "video") for column in config.video}
+
+    def of_video(column: str) -> Measure:
+        if not trained.on_own_shards:
+            fps, side = needs(opened.spec)
+            for folder in trained.folders_of(None).values():
+                refuse_low(folder, fps=fps, short_side=side)
+        return take_one(column, "video")
+
+    wanted = {f"video_{column}": partial(of_video, column) for column in config.video}
     wanted |= {column: partial(take_one, column, "audio") for column in config.audio}
     measures, left_out = take(wanted)
+    if left_out and not measures:
+        raise DataError(
+            f"{protocol.name}: nothing could be measured: {'; '.join(left_out.values())}"
+        )
     result = {
         "protocol": protocol.name,
         "protocol_says": protocol.says,

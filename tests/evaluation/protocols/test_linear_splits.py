@@ -165,6 +165,24 @@ def test_a_protocol_refuses_shards_below_the_clips_of_the_encoder(
         linear_eval.run(config)
 
 
+def test_frames_of_low_shards_do_not_keep_their_audio_from_being_measured(
+    tiny, tmp_path, monkeypatch
+):
+    (tmp_path / "ten_lines_listen.py").write_text(TEN_LINES.replace("fps=4.0", "fps=400.0"))
+    monkeypatch.chdir(tmp_path)
+    shards = tmp_path / "low"
+    shutil.copytree(tiny.shards, shards)
+    info = json.loads((shards / "dataset.json").read_text())
+    info["made"]["settings"] |= {"fps": 10.0}
+    (shards / "dataset.json").write_text(json.dumps(info))
+    config = LinearEvalConfig(
+        encoder="ten_lines_listen:Pitch", out=tmp_path, protocol="averaged", shards=(shards,)
+    )
+    result = linear_eval.run(config)
+    assert "found 10.0 fps" in result.left_out["video_action"]
+    assert set(result.measures) == {"sound_event"}
+
+
 def test_a_run_of_ours_is_measured_by_the_papers_protocol(tiny, tmp_path):
     config = LinearEvalConfig(
         run=tiny.run, out=tmp_path, protocol="paper", low_rank=SHORT.low_rank, video=("weather",)
