@@ -18,9 +18,10 @@ from vatt.errors import ConfigError
 NORM_EPSILON = 1e-6  # official code, all layer norms
 # Attention on a CPU, by the table of benchmarks/attention.py: in float32 the fused kernel is faster
 # (with gradients, from a length on); in bfloat16 the products written out, at every length, if cut
-# so that a piece's scores stay below 32 MiB, which glibc asks the system for at each use.
+# so that a piece's scores stay below 32 MiB, which glibc asks the system for at each use, and if
+# softmax, which sums in float32, does not copy them to float32 first, as autocast would have it.
 FUSED_FROM = 32  # keys
-PIECE_SCORES = 2**21  # 8 MiB
+PIECE_SCORES = 2**21  # 8 MiB in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +122,11 @@ def attend(
 
     biases = [None] if bias is None else pieces(bias.expand(*q.shape[:2], -1, -1))
     mixed = []
-    for qs, ks, vs, added in zip(pieces(q), pieces(k), pieces(v), cycle(biases), strict=False):
-        scores = (qs * scale) @ ks.transpose(-2, -1)
-        weights = (scores if added is None else scores + added).float().softmax(-1)
-        mixed.append((F.dropout(weights, dropout).to(v.dtype) @ vs).flatten(0, 1))
+    with torch.autocast(q.device.type, enabled=False):
+        for qs, ks, vs, added in zip(pieces(q), pieces(k), pieces(v), cycle(biases), strict=False):
+            scores = (qs * scale) @ ks.transpose(-2, -1)
+            weights = (scores if added is None else scores + added).softmax(-1)
+            mixed.append((F.dropout(weights.to(v.dtype), dropout) @ vs).flatten(0, 1))
     return torch.cat(mixed).view(*q.shape[:3], v.shape[-1])
 
 
