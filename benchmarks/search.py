@@ -7,8 +7,8 @@
 Makes an index of so many windows of 256 numbers in a temporary folder: unit rows around cluster
 centres whose sizes are uneven, each near the one before it, as windows of films are. Asks for the
 ten nearest of 200 windows with noise, and compares them with an exact search; beside it, a bare
-query of LanceDB that reads ids alone. With `--words` it
-also times `vatt search` in fresh processes (median of 5), beside what importing PyTorch alone
+query of LanceDB that reads ids alone. With `--words` it also times `vatt search` in fresh processes
+(median of 5), to the first line of its answer and to its end, beside what importing PyTorch alone
 takes. With `--clips`, the folder that the demo recorded, whose test recordings are in the index, it
 says how many of the first ten moments are right by the recorder's labels: for words, and for
 windows like a window of another recording (400 of them). Prints a line of JSON. Limits: recall
@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -92,9 +92,10 @@ def main() -> None:
     if options.windows:
         row |= large_index(options.windows)
     if options.words is not None:
-        search = ["-m", "vatt", "search", str(options.index), options.words, "--json"]
-        row["first_result_s"] = fresh_process_s(search)
-        row["import_torch_s"] = fresh_process_s(["-c", "import torch"])
+        search = ["-m", "vatt", "search", str(options.index), options.words]
+        imports = ["-c", "import torch; print(torch, flush=True)"]
+        row["first_result_s"], row["search_s"] = fresh_process_s(search)
+        row["import_torch_s"], row["torch_process_s"] = fresh_process_s(imports)
     if options.clips is not None:
         row |= right_moments(options.index, options.clips)
     print(json.dumps(row))
@@ -235,17 +236,35 @@ def right_of_like(
     return {"right": round(float(np.mean(shares)), 2), "chance": round(chance, 2)}
 
 
-def fresh_process_s(arguments: list[str]) -> dict[str, float]:
-    """Seconds of Python with these arguments: once to compile what is imported, then five times."""
+def fresh_process_s(arguments: list[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of Python with these arguments to the first line of its answer, and to its end.
+
+    Once to compile what is imported, then five times.
+    """
     times = []
     with TemporaryDirectory() as compiled:  # as an installed package has it
         own = {name: one for name, one in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         own["PYTHONPYCACHEPREFIX"] = compiled
         for _ in range(REPEATS + 1):
             began = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=own)
-            times.append(time.perf_counter() - began)
-    times = times[1:]
+            with subprocess.Popen(
+                [sys.executable, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=own,
+            ) as process:
+                assert process.stdout is not None
+                if not process.stdout.readline():
+                    raise SystemExit(f"{' '.join(arguments)}: gave no answer")
+                first = time.perf_counter() - began
+                process.stdout.read()
+            times.append((first, time.perf_counter() - began))
+    first_line, whole = zip(*times[1:], strict=True)
+    return spread_of(first_line), spread_of(whole)
+
+
+def spread_of(times: Sequence[float]) -> dict[str, float]:
+    """Least, median and most."""
     named = {"min": min(times), "median": statistics.median(times), "max": max(times)}
     return {name: round(value, 2) for name, value in named.items()}
 
