@@ -25,11 +25,11 @@ else
 fi
 python -c 'import torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)'; date -u +%F
 
-part tests 120 python -m pytest -q -m gpu tests/gpu
-part training 150 python benchmarks/training.py "${how[@]}" --device "$device"
-part bench 90 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --json
-part compiled 120 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --train.compile --json
-part losses 60 python benchmarks/loss_memory.py --device "$device" --batches "${batches[@]}"
+part tests 100 python -m pytest -q -m gpu tests/gpu
+part training 140 python benchmarks/training.py "${how[@]}" --device "$device"
+part bench 60 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --json
+part compiled 100 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --train.compile --json
+part losses 50 python benchmarks/loss_memory.py --device "$device" --batches "${batches[@]}"
 if [ -n "$shards" ]; then # SIGTERM after two minutes: it saves, and says how fast it was
     part pretrain $((seconds + 20)) timeout -s TERM "$seconds" python -m vatt pretrain --preset demo \
         --data.shards "$shards" --train.device "$device" --train.steps 100000 --out "$out/run"
