@@ -62,7 +62,7 @@ test: $(STAMP)
 	$(BIN)/pytest
 
 test-slow: $(STAMP)
-	@$(BIN)/pip install -qq --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[ray,bench]'
+	@$(BIN)/pip install -qq --no-compile --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[ray,bench,mteb]' 'moto[s3]' flask flask-cors
 	@$(MAKE) --no-print-directory openal || echo "(tests that record are skipped)"
 	$(BIN)/pytest -m slow
 

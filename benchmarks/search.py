@@ -36,6 +36,7 @@ import pyarrow as pa
 from timing import processor
 
 from vatt.library.index_check import check_column
+from vatt.library.index_place import IndexPlace, Manifest
 from vatt.library.index_writer import index_writer
 from vatt.library.moments import find_moments
 from vatt.library.search import CONSIDERED
@@ -44,8 +45,6 @@ from vatt.library.vector_index import (
     PROBES,
     WINDOWS,
     FileEntry,
-    IndexPlace,
-    Manifest,
     Term,
     Window,
     open_index,

@@ -25,7 +25,7 @@ from vatt.devices import num_cpus
 from vatt.errors import ConfigError, DataError
 from vatt.evaluation.classifiers import LowRankConfig
 from vatt.evaluation.results import read_result, versions
-from vatt.library.vector_index import IndexPlace
+from vatt.library.index_place import IndexPlace
 from vatt.presets import FINETUNE_PRESETS, PRESETS, Values
 from vatt.storage import write_atomically
 from vatt.tasks import embed, evaluate, finetune, linear_eval, prepare, pretrain, report, zero_shot

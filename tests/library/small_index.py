@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from vatt.library.index_place import IndexPlace, Manifest
 from vatt.library.index_writer import index_writer
 from vatt.library.vector_index import (
     FileEntry,
     Index,
-    IndexPlace,
-    Manifest,
     open_index,
     vector_array,
     window_schema,

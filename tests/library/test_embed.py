@@ -96,7 +96,7 @@ def library(tmp_path):
     return folder
 
 
-def embed(library, tiny, **settings):
+def embed(library, tiny, /, **settings):
     out = str(library.parent / "index")
     values = {"library": (library,), "model": tiny.run, "out": out, "workers": 1}
     values |= {"max_bad_fraction": 1.0, "device": "cpu"}
@@ -166,13 +166,23 @@ def test_files_whose_name_or_folder_is_not_text_are_skipped_by_name(tmp_path):
 
 
 def test_tasks_share_a_library_and_the_last_one_joins_them(library, tiny):
-    whole = embed(library, tiny)
+    listed = library.parent / "more.txt"
+    listed.write_text("films/a.mp4\nabsent.mp4\n")
+    (library / "notes").touch()
+    both: dict = {"library": (library, listed)}
+    whole = embed(library, tiny, **both)
+    assert whole.skipped == {"not found": 1, "unreadable": 2}
+    assert whole.other_files == {"(none)": 1}
     names = indexed(library.parent / "index")
     out = str(library.parent / "shared")
-    first = embed(library, tiny, out=out, task="2/2")
+    first = embed(library, tiny, out=out, task="2/2", **both)
     assert first.unfinished_tasks == ["1of2"]
-    last = embed(library, tiny, out=out, task="1/2")
+    last = embed(library, tiny, out=out, task="1/2", **both)
     assert (last.files, last.windows, last.skipped) == (whole.files, whole.windows, whole.skipped)
+    assert (first.embedded + last.embedded, first.new + last.new) == (whole.files, whole.files)
+    again = embed(library, tiny, out=out, task="1/2", **both)
+    assert (again.files, again.embedded) == (0, 0)
+    assert embed(library, tiny, out=out, task="2/2", **both).skipped == whole.skipped
     assert indexed(library.parent / "shared") == names
     exported = library.parent / "parquet"
     assert main(["index", "export", out, "--out", str(exported)]) == 0

@@ -11,8 +11,9 @@ import pytest
 
 from tests.library.small_index import entry, manifest, windows_of, write_small_index
 from vatt.errors import ConfigError, DataError
+from vatt.library.index_place import IndexPlace
 from vatt.library.index_writer import index_writer
-from vatt.library.vector_index import IndexPlace, Term, open_index
+from vatt.library.vector_index import Term, open_index
 
 pytest.importorskip("lancedb", reason='needs the extra "search"')
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from tests.library.peer_encoder import HASH
 from tests.library.small_index import entry, manifest, windows_of
 from tests.media.clips import Recipe, write
+from vatt.library.index_place import IndexPlace
 from vatt.library.index_writer import index_writer
 from vatt.library.search import Library, open_index
-from vatt.library.vector_index import IndexPlace
 
 PEER = "tests.library.peer_encoder:make"
 SECONDS = 11

@@ -16,9 +16,9 @@ for package in ("lancedb", "fastapi", "httpx"):
 from fastapi.testclient import TestClient  # noqa: E402
 
 from tests.serve.film_library import film_library  # noqa: E402
+from vatt.library.index_place import IndexPlace  # noqa: E402
 from vatt.library.index_writer import index_writer  # noqa: E402
 from vatt.library.search import open_index  # noqa: E402
-from vatt.library.vector_index import IndexPlace  # noqa: E402
 from vatt.serve.app import Server, ServerSettings, make_app  # noqa: E402
 
 TOKEN = "a-token-of-some-length"

@@ -313,7 +313,7 @@ def without_duplicates(
 
 
 def too_many_skipped(
-    skipped: Sequence[Skipped], *, stored: int, most: float, what: str, folder: Path
+    skipped: Sequence[Skipped], *, stored: int, most: float, what: str, folder: Path | str
 ) -> str | None:
     """Why the exit code is 1: of all, more than the fraction `most` were skipped."""
     total = stored + len(skipped)
@@ -324,5 +324,5 @@ def too_many_skipped(
     return (
         f"{folder}: {len(skipped)} of {total} {what} ({counts}; first: "
         f"{printable(skipped[0].reason)}), expected at most {most:.0%}; see "
-        f"{folder / FAILURES_FILE}, or raise max_bad_fraction"
+        f"{folder}/{FAILURES_FILE}, or raise max_bad_fraction"
     )

@@ -11,12 +11,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vatt.errors import ConfigError
+from vatt.library.index_place import IndexPlace, Manifest
 from vatt.library.index_writer import IndexWriter, index_writer
 from vatt.library.vector_index import (
     FILE_SCHEMA,
     Index,
-    IndexPlace,
-    Manifest,
     open_index,
     window_schema,
 )

@@ -14,19 +14,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc
 
-from vatt.errors import ConfigError, DataError
+from vatt.errors import ConfigError
+from vatt.ingest.journal import BusyError
+from vatt.library.index_place import MANIFEST, IndexPlace, Manifest, as_values
 from vatt.library.vector_index import (
     COLUMNS,
     EXACT_BELOW,
     FILE_SCHEMA,
     FILES,
-    MANIFEST,
     SNAPSHOT,
     WINDOWS,
     FileEntry,
-    IndexPlace,
-    Manifest,
-    as_values,
     matrix_of,
     vector_array,
     window_schema,
@@ -55,7 +53,8 @@ def index_writer(
 
     Raises:
         ConfigError: it is of another model, or has other windows.
-        DataError: another process writes it, or it cannot be read.
+        BusyError: another process writes it.
+        DataError: it cannot be read or written.
         MissingExtraError: LanceDB is not installed.
     """
     with ExitStack() as stack:
@@ -64,7 +63,7 @@ def index_writer(
             try:
                 stack.enter_context(locked(place.folder / ".lock"))
             except BlockingIOError:
-                raise DataError(
+                raise BusyError(
                     f"{place}: another process is writing this index (.lock is locked); wait until "
                     "it has ended, or give another --out"
                 ) from None
@@ -73,9 +72,11 @@ def index_writer(
             _refuse_other(place, before, manifest)
         elif before is None and not rebuild:
             _refuse_foreign(place)
-        writer = IndexWriter(place, manifest, anew=before is None or rebuild)
+        with place.errors():
+            writer = IndexWriter(place, manifest, anew=before is None or rebuild)
         yield writer
-        writer.finish()
+        with place.errors():
+            writer.finish()
 
 
 def _refuse_other(place: IndexPlace, before: Manifest, now: Manifest) -> None:
@@ -140,7 +141,8 @@ class IndexWriter:
         ids = sorted(file_ids)
         for first in range(0, len(ids), _MOST_IDS):
             quoted = ", ".join(f"'{one}'" for one in ids[first : first + _MOST_IDS])
-            table.delete(f"file_id IN ({quoted})")
+            with self.place.errors():
+                table.delete(f"file_id IN ({quoted})")
 
     def add(self, windows: pa.Table, whole: Sequence[FileEntry]) -> None:
         """Write windows in bulk, then the files that are whole with them.
@@ -149,14 +151,16 @@ class IndexWriter:
             windows: of `window_schema`; of files that are not in the index.
             whole: files all of whose windows are written now, or were before.
         """
-        if len(windows):
-            self._windows.add(windows)
-        if whole:
-            self._files.add(pa.Table.from_pylist([asdict(one) for one in whole], FILE_SCHEMA))
-            self.files |= {one.file_id: one for one in whole}
+        with self.place.errors():
+            if len(windows):
+                self._windows.add(windows)
+            if whole:
+                self._files.add(pa.Table.from_pylist([asdict(one) for one in whole], FILE_SCHEMA))
+        self.files |= {one.file_id: one for one in whole}
         self._num_writes += 1
         if self._num_writes % _FRAGMENTS == 0:
-            self._optimize()
+            with self.place.errors():
+                self._optimize()
 
     def drop(self, file_ids: Collection[str]) -> None:
         """Remove files and their windows."""
@@ -169,7 +173,8 @@ class IndexWriter:
         """Describe files of the index anew (moved, or touched); their windows stay."""
         if entries:
             rows = pa.Table.from_pylist([asdict(one) for one in entries], FILE_SCHEMA)
-            self._files.merge_insert("file_id").when_matched_update_all().execute(rows)
+            with self.place.errors():
+                self._files.merge_insert("file_id").when_matched_update_all().execute(rows)
             self.files |= {one.file_id: one for one in entries}
 
     def _optimize(self) -> None:

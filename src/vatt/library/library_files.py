@@ -55,10 +55,14 @@ class LibraryFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundLibrary:
-    """What was found: files by path; and what was listed but is not there, or cannot be read."""
+    """What was found: files by path; and what was listed but is not there, or cannot be read.
+
+    other_files: suffix → how many files of folders are no videos, no audio and no captions of one.
+    """
 
     files: Sequence[LibraryFile]
     skipped: Sequence[Skipped]
+    other_files: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_library(
@@ -75,7 +79,7 @@ def find_library(
         DataError: something named does not exist; there is nothing to embed at all.
     """
     suffixes = VIDEO_SUFFIXES | (AUDIO_SUFFIXES if audio else set())
-    files, skipped = dict[str, LibraryFile](), list[Skipped]()
+    files, skipped, others = dict[str, LibraryFile](), list[Skipped](), Counter[str]()
     for one in named:
         library = str(one.absolute())
         if (one / DATASET_FILE).is_file():
@@ -83,6 +87,7 @@ def find_library(
             continue
         found = find_items([one], None, leave_out=leave_out, suffixes=suffixes)
         skipped += found.skipped
+        others.update(found.other_files)
         for item in found.items:
             if not _is_text(item.path):
                 name = printable(str(item.path))
@@ -94,7 +99,11 @@ def find_library(
             except OSError as error:
                 reason = f"{item.path}: {error.strerror}"
                 skipped.append(Skipped(source=str(item.path), cause="unreadable", reason=reason))
-    return FoundLibrary(files=[files[path] for path in sorted(files)], skipped=skipped)
+    return FoundLibrary(
+        files=[files[path] for path in sorted(files)],
+        skipped=skipped,
+        other_files=dict(sorted(others.items())),
+    )
 
 
 def _is_text(path: Path) -> bool:

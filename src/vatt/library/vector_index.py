@@ -9,11 +9,9 @@ then compared exactly.
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -23,11 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vatt.errors import DataError, MissingExtraError
-from vatt.storage import refuse_newer, write_atomically
+from vatt.errors import DataError
+from vatt.library.index_place import MANIFEST, IndexPlace, Manifest
 
-FORMAT_VERSION = "1.0"
-MANIFEST, SNAPSHOT, FAILURES = "manifest.json", "snapshot.arrow", "failures.jsonl"
+SNAPSHOT = "snapshot.arrow"
 FILES, WINDOWS = "files", "windows"
 EXACT_BELOW = 100_000  # windows
 PROBES = 64  # parts of the approximate index that are read
@@ -37,27 +34,6 @@ _AT_ONCE = 16_384  # rows
 Column = Literal["vt", "va", "audio_va"]
 COLUMNS: tuple[Column, ...] = ("vt", "va", "audio_va")
 Vectors = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What an index was made with, and what it holds.
-
-    model, model_hash: of the encoder; only vectors of the same one can be compared.
-    clip_s: length of a window. every_s: from the start of one to the start of the next.
-    dims: vector column → its width; a column that the encoder does not have is absent.
-    """
-
-    format_version: str = FORMAT_VERSION
-    model: str
-    model_hash: str
-    clip_s: float
-    every_s: float
-    dims: Mapping[str, int]
-    files: int = 0
-    windows: int = 0
-    hours: float = 0.0
-    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,84 +123,6 @@ def matrix_of(column: pa.ChunkedArray) -> tuple[Vectors, NDArray[np.bool_]]:
     return flat.to_numpy().reshape(-1, width), chunk.is_valid().to_numpy(zero_copy_only=False)
 
 
-class IndexPlace:
-    """Where an index lies: a folder, or a URL of an object store."""
-
-    def __init__(self, path: Path | str) -> None:
-        # `Path` makes one slash of two.
-        self.url = str(path) if "://" in str(path) else None
-        self.folder = None if self.url else Path(path)
-
-    def __str__(self) -> str:
-        return self.url or str(self.folder)
-
-    def connect(self) -> Any:
-        """Its database.
-
-        Raises:
-            MissingExtraError: LanceDB is not installed.
-        """
-        os.environ.setdefault("LANCEDB_LOG", "error")  # it warns of every table that it makes
-        try:
-            lancedb = importlib.import_module("lancedb")
-        except ImportError:
-            raise MissingExtraError("lancedb", "search", "an index") from None
-        return lancedb.connect(str(self))
-
-    def read(self, name: str) -> str | None:
-        """A small file of it, None if there is none."""
-        try:
-            if self.folder is not None:
-                return (self.folder / name).read_text("utf-8")
-            system, base = self._system()
-            with system.open_input_stream(f"{base}/{name}") as stream:
-                return cast(str, stream.read().decode())
-        except FileNotFoundError:
-            return None
-
-    def write(self, name: str, text: str) -> None:
-        """Write such a file; it appears whole."""
-        if self.folder is not None:
-            write_atomically(self.folder / name, text)
-            return
-        system, base = self._system()
-        system.create_dir(base, recursive=True)
-        with system.open_output_stream(f"{base}/{name}") as stream:
-            stream.write(text.encode())
-
-    def _system(self) -> tuple[Any, str]:
-        fs = importlib.import_module("pyarrow.fs")
-        return cast("tuple[Any, str]", fs.FileSystem.from_uri(self.url))
-
-    def written(self) -> tuple[int, int] | None:
-        """Another value when a writer has begun or ended; None where that cannot be asked."""
-        try:
-            status = None if self.folder is None else (self.folder / MANIFEST).stat()
-        except OSError:
-            return None
-        return status and (status.st_mtime_ns, status.st_ino)
-
-    def manifest(self) -> Manifest | None:
-        """What it says of itself, None if there is no index.
-
-        Raises:
-            DataError: it is damaged, or of a newer format.
-        """
-        text, where = self.read(MANIFEST), Path(f"{self}/{MANIFEST}")
-        if text is None:
-            return None
-        try:
-            values = json.loads(text)
-            refuse_newer(where, values["format_version"], FORMAT_VERSION, DataError)
-            known = {one.name for one in fields(Manifest)}
-            return Manifest(**{name: one for name, one in values.items() if name in known})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"{where}: damaged ({type(error).__name__}: {error}), expected the JSON that "
-                "`vatt embed` writes; embed with --rebuild"
-            ) from None
-
-
 def open_index(path: Path | str) -> Index:
     """Open an index to search it; it may be one that is being written.
 
@@ -258,13 +156,9 @@ class Index:
 
     @cached_property
     def _tables(self) -> tuple[Any, Any]:
-        database = self.place.connect()
-        try:
+        with self.place.errors():
+            database = self.place.connect()
             return database.open_table(FILES), database.open_table(WINDOWS)
-        except Exception as error:  # LanceDB raises what comes
-            raise DataError(
-                f"{self.place}: its tables cannot be opened ({error}); embed with --rebuild"
-            ) from None
 
     @cached_property
     def _snapshot(self) -> tuple[list[dict[str, Any]], pa.Table] | None:
@@ -470,8 +364,3 @@ def _one_of(column: str, values: Collection[str]) -> str:
     """A condition of SQL."""
     quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
     return f"{column} IN ({quoted})" if values else "false"
-
-
-def as_values(manifest: Manifest) -> str:
-    """The text of `manifest.json`."""
-    return json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections import Counter
@@ -15,17 +16,20 @@ from tyro.conf import Positional
 
 from vatt.any_encoder import OpenedEncoder, open_encoder
 from vatt.errors import ConfigError, DataError
-from vatt.ingest.journal import Share
+from vatt.ingest.journal import BusyError, Share
 from vatt.ingest.sources import DUPLICATE, Skipped, too_many_skipped
 from vatt.library.embedding import Embedded, Embedding, dims_of, embed_files, failures_text
 from vatt.library.index_copies import add_index
+from vatt.library.index_place import FAILURES, IndexPlace, Manifest
 from vatt.library.index_writer import IndexWriter, index_writer
 from vatt.library.library_files import Changes, FoundLibrary, LibraryFile, compare, find_library
-from vatt.library.vector_index import FAILURES, FileEntry, IndexPlace, Manifest, open_index
+from vatt.library.vector_index import FileEntry, open_index
 from vatt.library.windows import Reading
 from vatt.media.captions.choose import CaptionChoice
 from vatt.storage import write_atomically
 from vatt.workers.process import Limits
+
+logger = logging.getLogger(__name__)
 
 _TASKS, _DONE = ".tasks", "done"
 
@@ -81,7 +85,7 @@ class EmbedConfig:
             raise ConfigError(f"every: found {self.every}, expected seconds, at least 0.05")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(f"max_bad_fraction: found {self.max_bad_fraction}, expected 0 to 1")
-        if self.task and Share.parse(self.task) and (self.rebuild or "://" in self.out):
+        if self.task and Share.parse(self.task) and (self.rebuild or IndexPlace(self.out).url):
             what = "rebuild" if self.rebuild else "out in an object store"
             raise ConfigError(f"task: not with {what}; give a folder that all tasks can write")
         _ = self.choice  # checks itself
@@ -101,6 +105,7 @@ class EmbedResult:
     embedded: files that this run embedded; of them `new` and `changed` as they were found.
     gone: files that were dropped because they are in the library no more. moved: only their path
     has changed. duplicates: files with the bytes of another.
+    other_files: suffix → how many files of folders are no videos, no audio and no captions of one.
     skipped: cause → how many; failures.jsonl names them.
     times_real_time: hours of video embedded in an hour.
     waiting: share of the time in which there was nothing to encode: decoding was the limit.
@@ -118,6 +123,7 @@ class EmbedResult:
     gone: int
     moved: int
     duplicates: int
+    other_files: Mapping[str, int]
     skipped: Mapping[str, int]
     seconds: float
     times_real_time: float
@@ -154,9 +160,9 @@ def run(config: EmbedConfig) -> EmbedResult:
         return _run_task(config, encoder, place, library, started)
     with index_writer(place, _manifest(config, encoder), rebuild=config.rebuild) as writer:
         changes = _up_to_date(writer, library, config)
-        done = _embed(config, encoder, writer, changes.todo, place)
+        done = _embed(config, encoder, writer, changes.todo, _failed(place))
     skipped = _save_failures(place, library, changes, done)
-    return _result(config, writer.manifest, changes, done, skipped, started)
+    return _result(config, writer.manifest, library, changes, done, skipped, started)
 
 
 def _manifest(config: EmbedConfig, encoder: OpenedEncoder) -> Manifest:
@@ -183,10 +189,10 @@ def _embed(
     encoder: OpenedEncoder,
     writer: IndexWriter,
     files: Sequence[LibraryFile],
-    place: IndexPlace,
+    before: Mapping[str, tuple[Skipped, tuple[int, int, str]]],
 ) -> Embedded:
-    """Embed files, but for those that failed before and are as they were then."""
-    failed = {} if config.retry_failed or config.rebuild else _failed(place)
+    """Embed files, but for those that failed `before` and are as they were then."""
+    failed = {} if config.retry_failed or config.rebuild else before
     known = {
         one.path: failed[one.path]
         for one in files
@@ -241,6 +247,7 @@ def _save_failures(
 def _result(
     config: EmbedConfig,
     manifest: Manifest,
+    library: FoundLibrary,
     changes: Changes,
     done: Embedded,
     skipped: Sequence[Skipped],
@@ -264,6 +271,7 @@ def _result(
         gone=changes.gone,
         moved=changes.moved,
         duplicates=duplicates,
+        other_files=library.other_files,
         skipped=dict(sorted(causes.items())),
         seconds=seconds,
         times_real_time=done.seconds / seconds,
@@ -276,7 +284,7 @@ def _result(
             stored=manifest.files,
             most=config.max_bad_fraction,
             what="files were skipped",
-            folder=Path(config.out),
+            folder=str(IndexPlace(config.out)),
         ),
     )
 
@@ -296,32 +304,43 @@ def _run_task(
     assert place.folder is not None
     share, manifest = Share.parse(config.task), _manifest(config, encoder)
     tasks = place.folder / _TASKS
+    others = [Share(n, share.of) for n in range(1, share.of + 1)]
     own = IndexPlace(tasks / str(share))
     indexed = {one.file_id: one for one in _files_of(place, manifest)}
-    changes = compare(library, indexed, config.library)
-    mine = [one for one in changes.todo if one.number % share.of == share.number - 1]
+    todo = compare(library, indexed, config.library).todo
+    mine = [one for one in todo if one.number % share.of == share.number - 1]
     with index_writer(own, manifest) as writer:
         assert own.folder is not None
         (own.folder / _DONE).unlink(missing_ok=True)
         here = compare(FoundLibrary(files=mine, skipped=()), writer.files, config.library)
         writer.drop(here.drop)
-        done = _embed(config, encoder, writer, here.todo, own)
-    _save_failures(own, library, replace(changes, repeats=here.repeats), replace(done))
+        done = _embed(config, encoder, writer, here.todo, _failed(place) | _failed(own))
+    _save_failures(own, replace(library, skipped=()), here, done)
     write_atomically(own.folder / _DONE, "")
-    others = [Share(n, share.of) for n in range(1, share.of + 1)]
-    waiting = [str(one) for one in others if not (tasks / str(one) / _DONE).exists()]
-    if waiting:
-        return _result(config, writer.manifest, changes, done, done.skipped, started, waiting)
-    with index_writer(place, manifest) as joined:
-        changes = _up_to_date(joined, library, config)
-        skipped = list[Skipped]()
-        for one in others:
-            add_index(joined, open_index(tasks / str(one)))
-            skipped += [failed for failed, _ in _failed(IndexPlace(tasks / str(one))).values()]
-    every = replace(done, skipped=skipped)
-    found = _save_failures(place, replace(library, skipped=()), changes, every)
-    shutil.rmtree(tasks)
-    return _result(config, joined.manifest, changes, done, found, started)
+    if waiting := _unfinished(tasks, others):
+        manifest = writer.manifest
+        return _result(config, manifest, library, here, done, done.skipped, started, waiting)
+    try:
+        with index_writer(place, manifest) as joined:
+            changes = _up_to_date(joined, library, config)
+            if _unfinished(tasks, others):  # another task has joined them by now
+                found = [one for one, _ in _failed(place).values()]
+            else:
+                skipped = list[Skipped]()
+                for each in others:
+                    add_index(joined, open_index(tasks / str(each)))
+                    skipped += [one for one, _ in _failed(IndexPlace(tasks / str(each))).values()]
+                found = _save_failures(place, library, changes, replace(done, skipped=skipped))
+                shutil.rmtree(tasks)
+    except BusyError:
+        logger.info("%s: another task joins them", place)
+        return _result(config, writer.manifest, library, here, done, done.skipped, started)
+    changes = replace(changes, todo=here.todo)  # of this task
+    return _result(config, joined.manifest, library, changes, done, found, started)
+
+
+def _unfinished(tasks: Path, shares: Sequence[Share]) -> list[str]:
+    return [str(one) for one in shares if not (tasks / str(one) / _DONE).exists()]
 
 
 def _files_of(place: IndexPlace, manifest: Manifest) -> Sequence[FileEntry]:
