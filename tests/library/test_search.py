@@ -131,6 +131,11 @@ def test_another_model_than_the_index_was_made_with_is_refused(library):
         other.search("green door")
 
 
+def in_frames(time_code: str) -> int:
+    hours, minutes, seconds, frames = map(int, time_code.split(":"))
+    return ((hours * 60 + minutes) * 60 + seconds) * 25 + frames
+
+
 def test_exports_hold_every_moment_once(library):
     hits = library.search("green door", top=5, group_by="clip").data
     odd = [replace(hits[0], file="/films/two\nlines, and a comma.mp4", caption='say "hi",\nyou')]
@@ -138,7 +143,11 @@ def test_exports_hold_every_moment_once(library):
     assert m3u[0] == "#EXTM3U"
     assert [line for line in m3u if not line.startswith("#")] == [hit.file for hit in hits]
     assert sum(line.endswith(tuple("0123456789")) and "AA/V" in line for line in edl) == len(hits)
-    assert "00:00:" in edl[3]
+    events = [[in_frames(code) for code in line.split()[-4:]] for line in edl if "AA/V" in line]
+    for hit, (first, last, begins, ends) in zip(hits, events, strict=True):
+        assert (first, last) == (round(hit.start * 25), round(hit.end * 25))
+        assert last - first == ends - begins
+    assert [one[3] for one in events[:-1]] == [one[2] for one in events[1:]]
     table = exported(hits + odd, ".csv").splitlines()
     assert len(table) > len(hits) + 1
     assert sum("*" in line for line in exported(odd, ".edl").splitlines()) == 3

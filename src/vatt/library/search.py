@@ -314,11 +314,11 @@ def _play_list(hits: Sequence[Hit]) -> str:
 
 
 def _edit_list(hits: Sequence[Hit]) -> str:
-    lines, at_s = ["TITLE: vatt search", "FCM: NON-DROP FRAME"], 0.0
+    lines, at = ["TITLE: vatt search", "FCM: NON-DROP FRAME"], 0
     for number, hit in enumerate(hits, start=1):
-        length_s = hit.end - hit.start
-        times = hit.start, hit.end, at_s, at_s + length_s
-        codes = " ".join(_time_code(one) for one in times)
+        # In whole frames, so that an event is as long in the source as on the time line.
+        first, last = (round(time_s * _EDL_FPS) for time_s in (hit.start, hit.end))
+        codes = " ".join(map(_time_code, (first, last, at, at + last - first)))
         lines += [
             "",
             f"{number:03d}  AX       AA/V  C        {codes}",
@@ -327,12 +327,11 @@ def _edit_list(hits: Sequence[Hit]) -> str:
         ]
         if hit.caption:
             lines.append(f"* COMMENT: {_line(hit.caption)}")
-        at_s += length_s
+        at += last - first
     return "\n".join(lines) + "\n"
 
 
-def _time_code(time_s: float) -> str:
-    frames = round(time_s * _EDL_FPS)
+def _time_code(frames: int) -> str:
     seconds, frames = divmod(frames, _EDL_FPS)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{frames:02d}"
 

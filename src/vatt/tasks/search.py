@@ -123,6 +123,8 @@ def run(config: SearchConfig) -> FoundMoments:
         logger.warning("%s", note)
     if config.out is not None:
         write_atomically(config.out, exported(found.data, config.out.suffix))
+        if any(".tar#" in hit.file for hit in found.data):
+            logger.warning("moments of videos in shards cannot be opened by players and editors")
     return FoundMoments(
         search_pool=found.search_pool,
         data=found.data if config.group_by == "clip" else by_video(found.data),

@@ -157,6 +157,7 @@ def _listen(config: ServeConfig) -> Any:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((config.host, config.port))
+        listening.listen()  # who asks before the server is ready waits, and is not refused
     except OSError as error:
         listening.close()
         raise ConfigError(
