@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,10 @@ def test_a_model_travels_and_is_used_without_a_network(
     assert server.url in pushed["url"]
     files = server.files["owner/tiny"]["main"]
     assert set(files) == {"config.json", "model.safetensors", "tokenizer.json", "README.md"}
-    assert b"# tiny" in files["README.md"]
+    card = files["README.md"].decode()
+    assert "# tiny" in card
+    assert re.search(r"split `train` of `shards`: \d+ videos, .* captions\.", card)
+    assert re.search(r"\| text_to_video R@10 \|", card) or "Nothing was measured" in card
     files |= {"weights.bin": b"no", "modeling.py": b"raise SystemExit"}
     fetched = vatt.load("hf://owner/tiny", "cpu")
     expected = vatt.load(tiny.run, "cpu").encode_text(["it moves left"]).vt

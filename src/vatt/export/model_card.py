@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,19 @@ from vatt.config import read_toml
 from vatt.evaluation.results import read_result
 from vatt.models.classifier import ClassifierConfig
 from vatt.models.weights import read_settings
+from vatt.shards.layout import DATASET_FILE
 
 OURS = "<!-- made by vatt push; delete this line to keep your own changes -->"
 TASKS = ("zero-shot", "linear-eval", "evaluate")
 CHANCE = "chance_"
 MEASURES = ("R@", "MedR", "top", "mAP", "AUC", "d_prime", "accuracy", "lrc", "svm", "knn")
+LEGEND = (
+    "R@k is the share of queries, in per cent, whose answer is among the k best; MedR the median "
+    "rank of the answer. lrc, svm and knn are accuracies of a low-rank classifier, a linear SVM "
+    "and nearest neighbours on the frozen features; they and other accuracies are shares of 1. "
+    "Chance is what guessing gives, the last column the number of examples."
+)
+MOST_NAMES = 20
 
 
 def model_card(model: Path, run: Path | None, *, name: str) -> str:
@@ -45,8 +54,9 @@ def model_card(model: Path, run: Path | None, *, name: str) -> str:
         + ("." if is_classifier else f"; a text has at most {clip.words} words."),
         "",
         "```python",
-        "import vatt",
-        f'model = vatt.{"load_classifier" if is_classifier else "load"}("hf://{name}")',
+        'import vatt  # pip install "vatt[hub]"',
+        "",
+        *_use(name, settings),
         "```",
         "",
         "## Data",
@@ -71,10 +81,25 @@ def _pipeline(settings: Any) -> str:
     return f"{settings.modality}-classification"
 
 
+def _use(name: str, settings: Any) -> Iterator[str]:
+    if isinstance(settings, ClassifierConfig):
+        yield f'model = vatt.load_classifier("hf://{name}")'
+        yield f'print(model.predict(["{"a.wav" if settings.modality == "audio" else "a.mp4"}"]))'
+        return
+    yield f'model = vatt.load("hf://{name}")'
+    yield 'videos = model.encode_video(["a.mp4", "b.mp4"])'
+    yield 'print(model.encode_text(["what is to be seen"]).vt @ videos.vt.T)  # cosines'
+    yield 'print(model.encode_audio(["a.wav"]).va @ videos.va.T)'
+
+
 def _what(settings: Any) -> str:
     if isinstance(settings, ClassifierConfig):
+        names = ", ".join(settings.names[:MOST_NAMES])
+        more = len(settings.names) - MOST_NAMES
+        names += f" and {more:,} more, in `config.json`" if more > 0 else ""
         return (
-            f"A classifier of {settings.modality} with {settings.classes:,} classes (VATT, §4.2)."
+            f"A classifier of {settings.modality} with {settings.classes:,} classes (VATT, §4.2)"
+            + (f": {names}." if names else ".")
         )
     sizes = (
         ("video", settings.video.transformer),
@@ -101,26 +126,42 @@ def _data(run: Path | None, extra: Mapping[str, Any]) -> Iterator[str]:
         return
     config = read_toml(file)
     data, train = config.get("data", {}), config.get("train", {})
-    shards = ", ".join(f"`{Path(one).name}`" for one in data.get("shards", ()))
-    yield f"Trained on the split `{data.get('split', 'train')}` of {shards or 'unnamed shards'}."
+    split = data.get("split", "train")
+    for folder in map(Path, data.get("shards", ())):
+        yield f"Trained on the split `{split}` of `{folder.name}`{_holds(folder, split)}."
+    if (start := config.get("start_from", "none")) != "none":
+        yield f"Its weights began as those of `{Path(start).name}`."
     steps = train.get("steps") or config.get("optim", {}).get("steps")
     if steps and data.get("batch_size"):
         yield f"{steps:,} steps of {data['batch_size']:,} clips."
+
+
+def _holds(shards: Path, split: str) -> str:
+    """What a split has, as its folder says, if that is still there."""
+    try:
+        found = json.loads((shards / DATASET_FILE).read_text("utf-8"))["splits"][split]
+        return (
+            f": {found['videos']:,} videos, {found['hours']:.1f} hours, {found['with_audio']:,} "
+            f"videos with audio, {found['captions']:,} captions"
+        )
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     if not measured:
         yield "Nothing was measured: run `vatt zero-shot` or `vatt evaluate`, then push again."
         return
+    yield LEGEND
     for task, result in measured.items():
         split = result.get("split") or ", ".join(result.get("splits", ()))
+        yield ""
         yield (
             f"### {task}: protocol `{result.get('protocol', task)}`, split {split}, seed "
             f"{result.get('seed', 0)}, model {result.get('model_hash')}"
         )
         yield ""
         yield from _table(result)
-        yield ""
 
 
 def _table(result: Mapping[str, Any]) -> Iterator[str]:

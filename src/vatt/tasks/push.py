@@ -9,6 +9,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from vatt import hub
+from vatt.config import CONFIG_FILE
 from vatt.encoder import model_folder
 from vatt.export.model_card import OURS, model_card
 from vatt.storage import write_atomically
@@ -49,14 +50,18 @@ def run(config: PushConfig) -> PushResult:
         MissingExtraError: huggingface_hub is not installed.
     """
     folder = model_folder(config.model)
-    given = config.model
-    places = (given, folder.parent)
-    run_folder = next((one for one in places if (one / "results").is_dir()), None)
     card, (name, _) = folder / hub.CARD, hub.parsed(config.to)
     if not card.is_file() or OURS in card.read_text(encoding="utf-8"):
-        write_atomically(card, model_card(folder, run_folder, name=name))
+        write_atomically(card, model_card(folder, _run_of(folder), name=name))
     files = [name for name in hub.PUSHED if (folder / name).is_file()]
     url = None
     if not config.dry_run:
         url = hub.push(folder, config.to, private=config.private, message=config.message)
     return PushResult(files=files, card=card, url=url)
+
+
+def _run_of(folder: Path) -> Path | None:
+    """The folder that says how a model was made, or what was measured of it."""
+    places = [folder, folder.parent] if folder.name == "model" else [folder]
+    marks = CONFIG_FILE, "results"
+    return next((one for one in places if any((one / mark).exists() for mark in marks)), None)
