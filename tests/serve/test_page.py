@@ -13,13 +13,14 @@ from typing import Literal
 import pytest
 
 pytestmark = pytest.mark.slow
-for package in ("lancedb", "fastapi", "uvicorn", "playwright"):
+for package in ("lancedb", "fastapi", "uvicorn", "playwright", "axe_playwright_python"):
     pytest.importorskip(package, reason='needs the extras "serve" and "dev"')
 CHROMIUM = Path(os.environ.get("VATT_CHROMIUM", "/usr/bin/chromium"))
 if not CHROMIUM.exists():
     pytest.skip(f"needs Chromium ({CHROMIUM}, or VATT_CHROMIUM)", allow_module_level=True)
 
 import uvicorn  # noqa: E402
+from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from playwright.sync_api import expect, sync_playwright  # noqa: E402
 
 from tests.serve.film_library import film_library  # noqa: E402
@@ -60,6 +61,30 @@ def until(page, true: str) -> None:
         page.wait_for_timeout(50)
 
 
+def barriers(page) -> list[str]:
+    """What axe-core finds that a screen reader or the keyboard stumbles over."""
+    return [
+        f"{one['id']}: {one['nodes'][0]['html']}" for one in Axe().run(page).response["violations"]
+    ]
+
+
+def drop(page, path: Path) -> None:
+    """Drag a file over the page, and let go."""
+    files = page.evaluate_handle(
+        """([name, numbers]) => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(numbers)], name));
+            return files;
+        }""",
+        [path.name, list(path.read_bytes())],
+    )
+    for event in ("dragenter", "dragover"):
+        page.dispatch_event("body", event, {"dataTransfer": files})
+    expect(page.locator("#drop")).to_be_visible()
+    page.dispatch_event("body", "drop", {"dataTransfer": files})
+    expect(page.locator("#drop")).to_be_hidden()
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_moments_are_searched_watched_and_linked_to(tmp_path):
@@ -78,6 +103,7 @@ def test_moments_are_searched_watched_and_linked_to(tmp_path):
 
         page.goto(address)
         expect(page.locator("#facts")).to_have_text("3 files, 33 seconds")
+        assert not barriers(page)
         page.keyboard.press("/")
         page.keyboard.type("green door")
         page.keyboard.press("Enter")
@@ -92,9 +118,10 @@ def test_moments_are_searched_watched_and_linked_to(tmp_path):
         page.keyboard.press("ArrowDown")
         expect(hits.nth(1)).to_be_focused()
         page.keyboard.press("ArrowUp")
+        assert not barriers(page)
 
         # A film that plays as it is begins at the moment.
-        film = page.locator(".file", has=page.locator("h3", has_text="plays.mp4")).first
+        film = page.locator(".file", has=page.locator("h2", has_text="plays.mp4")).first
         film.locator(".hit").first.click()
         until(page, f"{TIME} > 0 && !document.querySelector('#video').paused")
         assert f"v={ids['plays.mp4']}" in page.url
@@ -104,6 +131,9 @@ def test_moments_are_searched_watched_and_linked_to(tmp_path):
         until(page, "document.querySelector('#video').paused")
         page.keyboard.press("]")
         until(page, "document.querySelector('.hit[aria-current]') !== null")
+        page.get_by_role("button", name="?").click()
+        assert not barriers(page)
+        page.get_by_role("button", name="?").click()
 
         # One that does not is shown through a copy.
         page.goto(f"{address}/?q=green+door&v={ids['does not play.avi']}&t=3.0")
@@ -116,6 +146,9 @@ def test_moments_are_searched_watched_and_linked_to(tmp_path):
         page.get_by_role("button", name="Looks like this").first.click()
         expect(page.locator("#chips li")).to_have_count(1)
         expect(page.locator("#status")).to_contain_text("best first")
+        drop(page, tmp_path / "films" / "plays.mp4")
+        expect(page.locator("#chips li span").last).to_have_text("plays.mp4")
+        page.locator("#chips button").last.click()
         page.set_input_files("#file", str(tmp_path / "films" / "plays.mp4"))
         expect(page.locator("#chips li span")).to_have_text("plays.mp4")
         expect(page.locator("#status")).to_contain_text("best first")
@@ -129,12 +162,13 @@ def test_moments_are_searched_watched_and_linked_to(tmp_path):
 
         # A film's name is text, whatever is in it.
         page.goto(f"{address}/?q=green+door")
-        expect(page.locator("h3", has_text="silent <b>film.mp4").first).to_be_visible()
+        expect(page.locator("h2", has_text="silent <b>film.mp4").first).to_be_visible()
         page.get_by_role("button", name="Map").click()
         expect(page.locator("#status")).to_contain_text("The map shows 30 moments")
         page.locator("#points").focus()
         page.keyboard.press("ArrowRight")
         expect(page.locator("#tip-words")).to_contain_text("0:00")
+        assert not barriers(page)
 
         # Light, dark, and on a phone nothing is wider than the screen.
         page.get_by_role("button", name="Results").click()
@@ -147,6 +181,7 @@ def test_moments_are_searched_watched_and_linked_to(tmp_path):
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size({"width": width, "height": 800})
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert not barriers(page)
             page.screenshot(path=tmp_path / f"{name}.png")
         browser.close()
     assert not said

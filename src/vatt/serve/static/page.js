@@ -154,7 +154,7 @@ function show(groups) {
       const moments = make("ol", { className: "moments" });
       const where = make("p", { className: "where" }, group.file);
       const item = make(
-        "li", { className: "file" }, make("h3", {}, group.title), group.file === group.title ? "" : where, line, moments
+        "li", { className: "file" }, make("h2", {}, group.title), group.file === group.title ? "" : where, line, moments
       );
       const clips = [...group.clips];
       for (const clip of clips) moments.append(moment(group, clip, low, high));
