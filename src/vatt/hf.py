@@ -5,7 +5,8 @@
     model = AutoModel.from_pretrained("runs/demo/model")
 
 No code comes from the folder: its `model_type` is known once this module is imported. Numbers are
-those of `vatt.load`, computed by the same modules.
+those of `vatt.load`, computed by the same modules: bit by bit in `torch.inference_mode()`; where
+gradients flow, PyTorch may take kernels that round differently.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch.nn.functional import normalize
 
 from vatt import encoder, hub
 from vatt.config import from_values
-from vatt.devices import AutocastSetting, autocast
-from vatt.errors import MissingExtraError
+from vatt.devices import AutocastSetting, autocast, pick_device
+from vatt.errors import ConfigError, MissingExtraError
 from vatt.models.classifier import Classifier
 from vatt.models.vatt import Vatt
 from vatt.models.weights import KINDS, build, save_model
@@ -98,17 +99,29 @@ class _FromFolder(PreTrainedModel):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, name: Any, *_: Any, config: Any = None, **given: Any) -> Self:
-        """Load a model folder, or a model of a hub by its name, on the CPU.
+        """Load a model folder, or a model of a hub by its name.
+
+        Of what `transformers` lets one give, `revision`, `dtype` and `device_map` (one device, or
+        "auto") are heeded; without the last it is on the CPU.
 
         Raises:
             CheckpointError: there is no model, or it is damaged.
+            ConfigError: `device_map` divides it.
         """
         folder = Path(name)
         if not folder.is_dir():
             revision = given.get("revision")
             folder = hub.fetch(f"hf://{name}" + (f"@{revision}" if revision else ""))
-        opened = cls._open(folder, "cpu")
+        device = given.get("device_map") or "cpu"
+        if isinstance(device, dict):
+            raise ConfigError(f"device_map: found {device}, expected one device, or 'auto'")
+        opened = cls._open(folder, pick_device("auto") if device == "auto" else device)
         model = cls(config or AutoConfig.from_pretrained(folder), opened)
+        dtype = given.get("dtype") or given.get("torch_dtype")
+        if isinstance(dtype, str):
+            dtype = getattr(torch, dtype, None)  # "auto": as it is stored
+        if isinstance(dtype, torch.dtype):
+            model.to(dtype)
         model.vatt.eval()
         return model
 
@@ -154,13 +167,13 @@ class VattModel(_FromFolder):
         out, heads = VattOutput(), self.vatt.heads
         with self._computing():
             if frames is not None:
-                features = self.vatt.video_features(frames)
+                features = self.vatt.video_features(frames.to(self.dtype))
                 va, vt = heads.video(features)
                 out["video_features"] = features.float()
                 out["video_va"] = normalize(va.float(), dim=1)
                 out["video_vt"] = normalize(vt.float(), dim=1)
             if waveforms is not None:
-                features = self.vatt.audio_features(waveforms)
+                features = self.vatt.audio_features(waveforms.to(self.dtype))
                 valid = torch.ones(len(features), dtype=torch.bool, device=features.device)
                 out["audio_features"] = features.float()
                 out["audio_va"] = normalize(heads.audio(features, valid).float(), dim=1)
@@ -185,7 +198,7 @@ class VattClassifierModel(_FromFolder):
     ) -> VattClassifierOutput | tuple[Tensor, ...]:
         """Features and logits of frames [B, T, H, W, 3] or waveforms [B, S]."""
         with self._computing():
-            features = self.vatt.features(clips)
+            features = self.vatt.features(clips.to(self.dtype))
             out = VattClassifierOutput(features.float(), self.vatt.classify(features).float())
         return out if return_dict else out.to_tuple()
 
