@@ -180,4 +180,5 @@ def _short(error: Exception) -> str:
     if said := re.search(r"<Message>(.*?)</Message>", text):
         return said[1]
     line = (text.strip() or type(error).__name__).splitlines()[0]
+    line = re.sub(r", /\S+\.rs:\d+:\d+", "", line)  # where in LanceDB's own source
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"

@@ -1,4 +1,4 @@
-"""The progress bar on stderr: what is done, how much of it, a note, the time left."""
+"""Progress on stderr: what is done, how much of it, a note, the time left; a bar, or log lines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from typing import Self, TypeVar
 
 from rich.console import Console
@@ -19,7 +20,7 @@ LONG_S, LINE_S = 5.0, 60.0
 
 
 class ProgressBar:
-    """One bar, shown while the context lasts."""
+    """One bar, shown while the context lasts; in a log it is a line each minute."""
 
     def __init__(self, what: str, total: int, *, done: int = 0, shown: bool = True) -> None:
         self._progress = Progress(
@@ -31,6 +32,7 @@ class ProgressBar:
             console=Console(stderr=True),
             disable=not shown,
         )
+        self._what, self._said, self._shown = what, time.monotonic(), shown
         self._task = self._progress.add_task(what, total=total, completed=done, note="")
 
     def update(self, done: int, note: str | None = None) -> None:
@@ -38,6 +40,14 @@ class ProgressBar:
         self._progress.update(self._task, completed=done)
         if note is not None:
             self._progress.update(self._task, note=note)
+        if not self._shown or self._progress.console.is_terminal:
+            return
+        if time.monotonic() - self._said > LINE_S:
+            self._said, task = time.monotonic(), self._progress.tasks[0]
+            notes = [task.fields["note"]] if task.fields["note"] else []
+            if (left_s := task.time_remaining) is not None:
+                notes.append(f"about {timedelta(seconds=round(left_s))} left")
+            logger.info(", ".join([f"{self._what}: {done:,} of {task.total:,.0f}", *notes]))
 
     def __enter__(self) -> Self:
         self._progress.start()
