@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -39,7 +41,13 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank_, ranks = next(iter(dist.rendezvous("env://")))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=_own_part_of(store, rank_, ranks),
+        rank=rank_,
+        world_size=ranks,
+    )
     try:
         with ending_together(rank(), world_size(), gather_json):
             yield
@@ -51,6 +59,30 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
     else:
         _hosts.cache_clear()
         dist.destroy_process_group()
+
+
+def _own_part_of(store: dist.Store, rank: int, ranks: int) -> dist.Store:
+    """A part of the store that belongs to this start of the ranks.
+
+    torchrun keeps its store when it starts ranks again, with the addresses of the dead ones in it.
+    So rank 0 gives each start a new name, and tells it to the others: to all marks that it finds,
+    until those of this start have answered.
+    """
+    mark = secrets.token_hex(8)
+    if rank:
+        store.set(f"rank-{rank}", mark)
+        name = store.get(f"name-for-{mark}").decode()
+        store.set(f"{name}-{mark}", "known")
+        return dist.PrefixStore(name, store)
+    for other in range(1, ranks):
+        found = store.get(f"rank-{other}").decode()
+        while True:
+            store.set(f"name-for-{found}", mark)
+            if store.check([f"{mark}-{found}"]):
+                break
+            time.sleep(0.01)
+            found = store.get(f"rank-{other}").decode()  # it may have been that of a dead one
+    return dist.PrefixStore(mark, store)
 
 
 @contextmanager

@@ -4,12 +4,30 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from vatt import distributed
+from vatt.training.loop import TrainConfig
+from vatt.training.parallel import parallelize
 
 
 def rows(rank: int) -> torch.Tensor:
     return torch.randn(3, 2, generator=torch.Generator().manual_seed(rank))
+
+
+def gradients_of_each_step(rank: int) -> torch.Tensor:
+    """The same step twice, [2, weights]; DDP orders its buckets anew after the first."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 50), nn.GELU(), nn.Linear(50, 30), nn.GELU())
+    spread = parallelize(model, TrainConfig())
+    found = []
+    for _ in range(2):
+        model.zero_grad()
+        torch.autograd.backward(spread(rows(rank)).square().sum())
+        found.append(
+            torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None])
+        )
+    return torch.stack(found)
 
 
 def main(out: str) -> None:
@@ -38,6 +56,7 @@ def main(out: str) -> None:
                 "gathered_gradient": gathered_gradient,
                 "total": total.detach(),
                 "summed_gradient": mine.grad,
+                "steps": gradients_of_each_step(rank),
                 "who": torch.tensor([rank, world, distributed.is_main()]),
             },
             Path(out) / f"{rank}.safetensors",

@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -45,6 +48,14 @@ def test_sum_and_its_gradient_are_of_all_ranks(found):
         assert_close(result["summed_gradient"], 6 * 2 * total)
 
 
+@pytest.mark.distributed
+def test_a_step_has_the_same_gradients_bit_for_bit_when_it_is_the_first_and_later(found):
+    """Else a run on three or more ranks would not go on as if it had never stopped."""
+    for result in found:
+        assert torch.equal(*result["steps"])
+        assert torch.equal(result["steps"], found[0]["steps"])
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 def test_the_others_wait_for_the_main_rank_beyond_the_time_out(tmp_path):
@@ -56,6 +67,23 @@ def test_the_others_wait_for_the_main_rank_beyond_the_time_out(tmp_path):
 def test_a_world_of_one_gathers_sums_and_trains_as_a_process_alone(tmp_path):
     with joined("gloo", tmp_path):
         check_collectives(torch.device("cpu"))
+
+
+def test_ranks_that_are_started_again_find_nothing_of_the_dead_ones_in_the_store():
+    """torchrun keeps its store; here the ranks are threads, and the last one comes late."""
+    store, seen = torch.distributed.HashStore(), []
+
+    def begin(rank: int) -> torch.distributed.Store:
+        time.sleep(0.05 * (rank == 2))
+        return distributed._own_part_of(store, rank, 3)
+
+    for start in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            parts = list(pool.map(begin, range(3)))
+        seen.append(parts[1].check(["address"]))
+        parts[0].set("address", str(start))
+        assert [part.get("address") for part in parts] == [str(start).encode()] * 3
+    assert seen == [False, False, False]
 
 
 def test_one_process_needs_no_process_group():

@@ -1,6 +1,8 @@
 """A step in micro-batches is the step of the whole batch: loss, gradients, batch norm."""
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,17 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from tests.distributed.micro_batches import Case, cases, step
+from tests.distributed.objective import CLIP, whole
 from tests.distributed.ranks import run_ranks
+from vatt.config import from_values
+from vatt.models.model_config import ModelConfig
+from vatt.models.transformer import layers_of
+from vatt.models.vatt import Vatt
+from vatt.presets import tiny
+from vatt.pretraining import objective
+from vatt.tasks.pretrain import PretrainConfig
+from vatt.training.loop import TrainConfig
+from vatt.training.parallel import parallelize
 
 BY_ONE = [case for case in cases() if not (case.compiled or case.divided)]
 
@@ -56,6 +68,22 @@ def test_dropout_matters_and_differs_between_micro_batches():
 def test_compiled_layers_draw_the_same_dropout_again(case):
     torch._dynamo.reset()
     assert_equal(step(case), step(replace(case, recompute=False), keep_all=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_layers_stay_compiled_with_more_shapes_than_torch_takes_unless_told(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    values = tiny()["model"]
+    for name in ("video", "audio", "text"):
+        values[name]["transformer"]["layers"] = 3
+    model = Vatt(from_values(ModelConfig, values, where="tiny"))
+    train = TrainConfig(autocast="off", compile=True, micro_batch=5)  # 5, 5 and 2 clips
+    settings = PretrainConfig(out=Path("unused"), clip=CLIP, train=train)
+    torch._dynamo.reset()
+    spread = parallelize(model.train(), train, layers_of(model))
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        torch.autograd.backward(objective(whole("uneven"), spread, settings)["loss"])
 
 
 @pytest.mark.slow  # processes, each of which compiles

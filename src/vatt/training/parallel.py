@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import warnings
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -31,6 +32,11 @@ def parallelize(
         config: whether blocks are compiled, and whether they are run again in the backward pass.
         blocks: parts of the model that are alike: the layers of its Transformers.
     """
+    if config.compile:
+        # All layers are one code to torch, compiled for each tower, for its first and last layer,
+        # and for a smaller last micro-batch; past this limit, 8, they would not be compiled.
+        dynamo: Any = importlib.import_module("torch._dynamo")
+        dynamo.config.cache_size_limit = max(dynamo.config.cache_size_limit, 64)
     for block in blocks:
         if config.compile:
             block.forward = torch.compile(block.forward, dynamic=False)
@@ -69,6 +75,19 @@ def _sharded(model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
 
 
 def _sum(gradients: Tensor) -> torch.futures.Future[Tensor]:
+    if not gradients.is_cuda:
+        return _sum_in_order(gradients)
     work = dist.all_reduce(gradients, async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])  # type: ignore[no-any-return]
+
+
+def _sum_in_order(gradients: Tensor) -> torch.futures.Future[Tensor]:
+    """Rank by rank: gloo's own order depends on where in a bucket a number is.
+
+    DDP fills its buckets anew after its first step, so a run that goes on would differ in bits.
+    """
+    parts = [torch.empty_like(gradients) for _ in range(dist.get_world_size())]
+    work = dist.all_gather(parts, gradients, async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda _: reduce(Tensor.add_, parts))  # type: ignore[no-any-return]
