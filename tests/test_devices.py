@@ -157,3 +157,13 @@ def test_cores_of_a_machine_are_shared_by_its_ranks(monkeypatch, ranks, cores):
     assert devices.cpus_of_rank() == cores
     with devices.cpu_threads(0):
         assert torch.get_num_threads() == cores
+
+
+def test_gradients_of_a_weight_that_is_used_many_times_add_up_in_float32() -> None:
+    """As by many micro-batches; in bfloat16 256 + 1 is 256."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    with devices.autocast("bfloat16", torch.device("cpu")):
+        parts = [layer(torch.ones(1, 1)) for _ in range(400)]
+    torch.autograd.backward(torch.stack(parts).float().sum())
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.item() == 400

@@ -20,10 +20,11 @@ out=${OUT:-runs/mbs}
 settings=("$@")
 [ $# -gt 0 ] || settings=(--preset mbs --train.parallel fsdp --train.micro_batch 8 --train.compile)
 first=${FIRST_NODE:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
-on_each_node=${ON_EACH_NODE-srun --kill-on-bad-exit=1}
+# From SLURM 22.05 on srun does not take over --cpus-per-task: all processes would share one core.
+on_each_node=${ON_EACH_NODE-srun --kill-on-bad-exit=1 --cpus-per-task=$SLURM_CPUS_PER_TASK}
 
-# TORCH_DISABLE_SHARE_RDZV_TCP_STORE: else PyTorch 2.13 leads restarted processes to dead addresses.
-export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# How long torchrun waits for a step and its checkpoint before it kills; before PyTorch 2.12 always 30 s.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=280
 stopped=no
 trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 $on_each_node torchrun \

@@ -152,7 +152,9 @@ def autocast(setting: AutocastSetting, device: torch.device) -> torch.autocast:
     import torch
 
     enabled = setting == "bfloat16" or (setting == "auto" and bfloat16_pays(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    # A weight's cast that is kept is one tensor to all micro-batches, whose gradients would add up
+    # in bfloat16; and it would keep the whole weights of a model that is divided among ranks.
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def bfloat16_pays(device: torch.device) -> bool:

@@ -147,12 +147,18 @@ def _look(
     given = list(_numbers(output))
     bad = [values for values in given if not _finite(values)]
     found.outputs[name] = found.outputs.get(name, True) and not bad
-    if not bad or found.began is not None:
+    if not bad:
+        return
+    first = found.began is None
+    if not found.clips and bad[0].ndim and len(bad[0]) == len(keys):
+        fine = bad[0].detach().isfinite().flatten(1).all(1).tolist()
+        # It began in a micro-batch if this is not the first: then in the heads, which have all
+        # clips, rows tell until batch norm mixes them.
+        if first or any(fine):
+            found.clips = tuple(key for key, ok in zip(keys, fine, strict=True) if not ok)
+    if not first:
         return
     found.began = name
-    if bad[0].ndim and len(bad[0]) == len(keys):
-        rows = bad[0].detach().isfinite().flatten(1).all(1).tolist()
-        found.clips = tuple(key for key, finite in zip(keys, rows, strict=True) if not finite)
     if not all(map(_finite, module.parameters())):
         found.because = "; its weights are not finite"
     elif not all(map(_finite, _numbers(inputs))):

@@ -1,5 +1,7 @@
 """Frames that are cropped, resized and coloured on the GPU are those of the CPU."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -7,6 +9,7 @@ from torch.testing import assert_close
 from tests.data.test_planes import CROP, SPEC, clip_of
 from vatt.contracts import Augmentation, Batch, PlaneLayout
 from vatt.data.augment import apply
+from vatt.data.loader import Loader
 
 pytestmark = pytest.mark.gpu
 
@@ -41,3 +44,20 @@ def test_a_pinned_batch_is_prepared_without_waiting_for_the_gpu(cuda, no_waiting
     found = apply(pinned.to(cuda), SPEC)
     torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(found.frames, apply(planes().to(cuda), SPEC).frames)
+
+
+def test_a_batch_is_copied_while_the_gpu_computes(cuda):
+    class Source:
+        def batch(self, positions: Sequence[int]) -> Batch:
+            return planes()
+
+    loader = Loader(Source(), range(0, 12, 3), 3, workers=0, device=cuda)
+    batches = iter(loader)
+    next(batches)  # makes what is made once
+    torch.cuda.synchronize()
+    torch.cuda._sleep(10**9)  # about half a second of computing
+    batch = next(batches)
+    assert loader._copies is not None
+    loader._copies.synchronize()
+    assert not torch.cuda.current_stream().query()  # the copies have not waited for it
+    assert torch.equal(batch.frames.cpu(), planes().frames)

@@ -10,6 +10,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import chain
 from typing import Any, Protocol
 
@@ -122,6 +123,7 @@ class Loader:
         self.unreadable, self.num_unreadable = list(unreadable), 0
         self._device, self._most_unreadable = device, most_unreadable
         self._firsts, self._size = firsts, size
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         count = cpus_of_rank() if workers is None else workers
         self._part = max(-(-size // max(count, 1)), _LEAST_PART)
         with warnings.catch_warnings():
@@ -160,13 +162,26 @@ class Loader:
                     part = next(parts)
                     if isinstance(part, VattError):
                         raise part
-                    found.append(part.to(self._device))
+                    found.append(self._there(part))
                 batch = Batch.joined(found)
                 self._count(batch.unreadable)
                 if len(batch):
                     yield batch
         finally:
             del parts  # ends the processes: the garbage collector would tell them too late
+
+    def _there(self, part: Batch) -> Batch:
+        """On the device; a GPU copies it while it still computes the step before."""
+        if self._copies is None:
+            return part.to(self._device)
+        with torch.cuda.stream(self._copies):
+            there = part.to(self._device)
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(self._copies)
+        for value in (getattr(there, field.name) for field in fields(there)):
+            if isinstance(value, torch.Tensor) and value.is_cuda:
+                value.record_stream(computing)  # else its memory would be given to the next copy
+        return there
 
     def _count(self, unreadable: Sequence[UnreadableClip]) -> None:
         self.num_unreadable += len(unreadable)
