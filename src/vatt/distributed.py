@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from vatt.errors import ConfigError
 from vatt.workers.rank_watch import ending_together
@@ -41,13 +42,10 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
-    store, rank_, ranks = next(iter(dist.rendezvous("env://")))
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        store=_own_part_of(store, rank_, ranks),
-        rank=rank_,
-        world_size=ranks,
-    )
+    store, mine, ranks = next(iter(rendezvous("env://")))
+    part: Any = dist.PrefixStore(name_of_start(store, mine, ranks), store)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=part, rank=mine, world_size=ranks)
     try:
         with ending_together(rank(), world_size(), gather_json):
             yield
@@ -61,28 +59,26 @@ def joined_ranks(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _own_part_of(store: dist.Store, rank: int, ranks: int) -> dist.Store:
-    """A part of the store that belongs to this start of the ranks.
+def name_of_start(store: Any, rank: int, ranks: int) -> str:
+    """A name that all ranks of this start agree on, and those of no other start.
 
     torchrun keeps its store when it starts ranks again, with the addresses of the dead ones in it.
-    So rank 0 gives each start a new name, and tells it to the others: to all marks that it finds,
-    until those of this start have answered.
+    So rank 0 tells the name to all marks that it finds, until those of this start have answered.
     """
     mark = secrets.token_hex(8)
     if rank:
         store.set(f"rank-{rank}", mark)
-        name = store.get(f"name-for-{mark}").decode()
+        name: str = store.get(f"name-for-{mark}").decode()
         store.set(f"{name}-{mark}", "known")
-        return dist.PrefixStore(name, store)
+        return name
     for other in range(1, ranks):
-        found = store.get(f"rank-{other}").decode()
         while True:
+            found = store.get(f"rank-{other}").decode()  # it may still be that of a dead one
             store.set(f"name-for-{found}", mark)
             if store.check([f"{mark}-{found}"]):
                 break
             time.sleep(0.01)
-            found = store.get(f"rank-{other}").decode()  # it may have been that of a dead one
-    return dist.PrefixStore(mark, store)
+    return mark
 
 
 @contextmanager

@@ -123,7 +123,9 @@ class Loader:
         self.unreadable, self.num_unreadable = list(unreadable), 0
         self._device, self._most_unreadable = device, most_unreadable
         self._firsts, self._size = firsts, size
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copies: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         count = cpus_of_rank() if workers is None else workers
         self._part = max(-(-size // max(count, 1)), _LEAST_PART)
         with warnings.catch_warnings():
