@@ -8,21 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from vatt.config import read_toml
-from vatt.evaluation.results import read_result
+from vatt.evaluation.results import file_hash, read_result
 from vatt.models.classifier import ClassifierConfig
-from vatt.models.weights import read_settings
+from vatt.models.weights import WEIGHTS, read_settings
 from vatt.shards.layout import DATASET_FILE
 
 OURS = "<!-- made by vatt push; delete this line to keep your own changes -->"
 TASKS = ("zero-shot", "linear-eval", "evaluate")
 CHANCE = "chance_"
-MEASURES = ("R@", "MedR", "top", "mAP", "AUC", "d_prime", "accuracy", "lrc", "svm", "knn")
-LEGEND = (
-    "R@k is the share of queries, in per cent, whose answer is among the k best; MedR the median "
-    "rank of the answer. lrc, svm and knn are accuracies of a low-rank classifier, a linear SVM "
-    "and nearest neighbours on the frozen features; they and other accuracies are shares of 1. "
-    "Chance is what guessing gives, the last column the number of examples."
-)
+MEASURES = (
+    "R@", "MedR", "top", "balanced", "mAP", "mean_ap", "mean_auc", "AUC", "d_prime", "mean_of_d",
+    "accuracy", "lrc", "svm", "knn",
+)  # fmt: skip
+LEGENDS = {
+    "R@": "R@k is the share of queries, in per cent, whose answer is among the k best; MedR the "
+    "median rank of the answer.",
+    "lrc": "lrc, svm and knn are accuracies of a low-rank classifier, a linear SVM and nearest "
+    "neighbours on the frozen features.",
+    "top1": "top1 and top5 are the shares of examples whose class is the likeliest, or among the "
+    "five likeliest; balanced is the mean of the shares of each class.",
+    "mean_ap": "mean_ap and mean_auc are means over the classes of the average precision and of "
+    "the area under the ROC curve; d′ is √2 Φ⁻¹ of that area.",
+    "chance": "Accuracies are shares of 1. Chance is what guessing gives; the last column is the "
+    "number of examples.",
+}
 MOST_NAMES = 20
 
 
@@ -36,8 +45,7 @@ def model_card(model: Path, run: Path | None, *, name: str) -> str:
     """
     settings, clip, extra = read_settings(model)
     is_classifier = isinstance(settings, ClassifierConfig)
-    results = {task: read_result(run, task) for task in TASKS} if run else {}
-    measured = {task: result for task, result in results.items() if result}
+    measured = _measured(run) if run else {}
     lines = [
         "---",
         "library_name: vatt",
@@ -65,14 +73,21 @@ def model_card(model: Path, run: Path | None, *, name: str) -> str:
         "",
         "## Numbers",
         "",
-        *_numbers(measured),
+        *_numbers(measured, file_hash(model / WEIGHTS), is_classifier=is_classifier),
         "",
         "## Limits",
         "",
-        *_limits(measured, is_classifier=is_classifier),
+        *_limits(measured, settings),
         "",
     ]
     return "\n".join(lines)
+
+
+def _measured(run: Path) -> dict[str, Mapping[str, Any]]:
+    """All that was measured of the model: name of the result file → the result."""
+    names = {one.stem for task in TASKS for one in (run / "results").glob(f"{task}*.json")}
+    results = {name: read_result(run, name) for name in sorted(names, reverse=True)}
+    return {name: result for name, result in results.items() if result}
 
 
 def _pipeline(settings: Any) -> str:
@@ -148,20 +163,27 @@ def _holds(shards: Path, split: str) -> str:
         return ""
 
 
-def _numbers(measured: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _numbers(
+    measured: Mapping[str, Mapping[str, Any]], own_hash: str, *, is_classifier: bool
+) -> Iterator[str]:
     if not measured:
-        yield "Nothing was measured: run `vatt zero-shot` or `vatt evaluate`, then push again."
+        task = "evaluate" if is_classifier else "zero-shot"
+        yield f"Nothing was measured: run `vatt {task}`, then push again."
         return
-    yield LEGEND
+    lines = list[str]()
     for task, result in measured.items():
         split = result.get("split") or ", ".join(result.get("splits", ()))
-        yield ""
-        yield (
-            f"### {task}: protocol `{result.get('protocol', task)}`, split {split}, seed "
-            f"{result.get('seed', 0)}, model {result.get('model_hash')}"
-        )
-        yield ""
-        yield from _table(result)
+        of = result.get("model_hash")
+        lines += [
+            "",
+            f"### {task}: protocol `{result.get('protocol', task)}`, split {split or 'as listed'}, "
+            f"seed {result.get('seed', 0)}, model {of}"
+            + ("" if of == own_hash else " (**not these weights**)"),
+            "",
+            *_table(result),
+        ]
+    yield " ".join(said for sign, said in LEGENDS.items() if any(sign in one for one in lines))
+    yield from lines
 
 
 def _table(result: Mapping[str, Any]) -> Iterator[str]:
@@ -169,8 +191,21 @@ def _table(result: Mapping[str, Any]) -> Iterator[str]:
     yield "| measure | value | chance | of |"
     yield "|---|---|---|---|"
     for name, measure in result.items():
-        if isinstance(measure, Mapping) and {"n", "n_test"} & measure.keys():
+        if not isinstance(measure, Mapping):
+            continue
+        if {"n", "n_test"} & measure.keys():
             yield from _rows(name, measure)
+        elif name == "measures":  # of a classifier
+            chance = {"chance_top1": 1 / result["classes"]} if "top1" in measure else {}
+            about = {"n": result["n_evaluated"], **chance}
+            yield from _rows(result["label"], {**measure, **about})
+        elif {"mean", "splits"} <= measure.keys():  # of several splits or folds
+            about = {
+                "n": sum(one["n_test"] for one in measure["splits"].values()),
+                "chance": 1 / measure["classes"],
+            }
+            for kind, numbers in measure["mean"].items():
+                yield from _rows(f"{name} {kind}", {**numbers, **about})
 
 
 def _rows(name: str, measure: Mapping[str, Any]) -> Iterator[str]:
@@ -183,7 +218,7 @@ def _rows(name: str, measure: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {name} {key} | {value:.3g} | {shown} | {number} |"
 
 
-def _limits(measured: Mapping[str, Mapping[str, Any]], *, is_classifier: bool) -> Iterator[str]:
+def _limits(measured: Mapping[str, Mapping[str, Any]], settings: Any) -> Iterator[str]:
     if any(result.get("on_training_videos") for result in measured.values()):
         yield "- **Measured on videos that it was trained on.** Do not quote these numbers."
     retrieval = (measured.get("zero-shot") or {}).get("text_to_video", {})
@@ -195,7 +230,9 @@ def _limits(measured: Mapping[str, Mapping[str, Any]], *, is_classifier: bool) -
         if retrieval.get("unknown_words"):
             share = retrieval["unknown_words"]
             yield f"- {share:.0%} of the words of the test texts are not in its vocabulary."
-    if not is_classifier:
+    if not isinstance(settings, ClassifierConfig):
         yield "- Words that its vocabulary lacks are all the same to it; `encode_text` counts them."
-    yield "- Similarities compare only with each other, for one query; they are no probabilities."
+        yield "- Similarities are no probabilities: they compare only within one query."
+    elif not settings.several:
+        yield "- It always names one of its classes, also where there is none of them."
     yield "- It has learned what its data shows, with the faults of that data."
