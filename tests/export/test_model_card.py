@@ -6,7 +6,7 @@ import shutil
 from vatt.evaluation.results import file_hash
 from vatt.export.model_card import model_card
 
-RESULTS = {
+RESULTS: dict[str, dict] = {
     "zero-shot": {"split": "test", "text_to_video": {"R@10": 52.8, "chance_R@10": 2, "n": 500}},
     "linear-eval-paper-hmdb51": {
         "video_label": {
