@@ -72,8 +72,9 @@ def write_original(path: Path, times: int) -> float:
                     packet.stream = streams[track]
                     output.mux(packet)
                 begins = ends  # each track goes on evenly, as those of one recording do
-        video = kept[0]
-        return float(begins[video.index] * (video.time_base or 0))
+                # Asked for while the file is open: its streams end with it.
+                duration_s = begins[kept[0].index] * (kept[0].time_base or 0)
+        return float(duration_s)
 
 
 def decode_alone(path: Path) -> None:

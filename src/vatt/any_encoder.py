@@ -24,7 +24,7 @@ from vatt.contracts import ClipSpec, FramePath
 from vatt.devices import AutocastSetting, pick_device
 from vatt.encoder import Encoder, load
 from vatt.errors import CheckpointError, ConfigError
-from vatt.hub import is_hub_name
+from vatt.hub import exact_name, is_hub_name
 from vatt.storage import sha256_of
 
 MODALITIES = ("video", "audio", "text")
@@ -185,7 +185,7 @@ class OpenedEncoder:
     """An encoder with what results say of it.
 
     encoder: ours (`Encoder`) or a peer's.
-    name: the folder of the model, or `package.module:factory`.
+    name: the folder of the model, its name on a hub with the commit, or `package.module:factory`.
     hash: twelve hex digits of the weights' file; of a peer's encoder what it states as
         `model_hash`, else of its name and its module's source: new weights are then not noticed.
     frame_path: how frames come to it.
@@ -240,7 +240,7 @@ def open_encoder(
             found = sha256_of(weights)[:12]
         except OSError as error:
             raise CheckpointError(f"{weights}: cannot read: {error.strerror}") from error
-        name = ours.folder if is_hub_name(model) else model  # the very revision that was fetched
+        name = exact_name(model, ours.folder) if is_hub_name(model) else model
         return OpenedEncoder(ours, str(name), found, ours.frame_path)
     assert encoder is not None
     factory = _imported(encoder)

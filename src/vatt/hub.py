@@ -49,10 +49,16 @@ def parsed(name: str) -> tuple[str, str | None]:
     return found[1], found[2]
 
 
+def exact_name(name: str | os.PathLike[str], folder: Path) -> str:
+    """The name of the revision that was fetched: its folder is called as its commit."""
+    return f"hf://{parsed(str(name))[0]}@{folder.name}"
+
+
 def fetch(name: str) -> Path:
     """The folder of a model in the hub's cache; downloaded if it is not there, or newer.
 
-    Without a network the cache is used as it is; HF_HUB_OFFLINE=1 does not even ask.
+    Without a network the cache is used as it is; HF_HUB_OFFLINE=1 does not even ask, nor is asked
+    for a commit that the cache has: it never changes.
 
     Raises:
         CheckpointError: there is no such model or revision, or neither hub nor cache has it.
@@ -60,11 +66,24 @@ def fetch(name: str) -> Path:
     """
     repository, revision = parsed(name)
     hub = client(name)
+    if (kept := _kept(hub, repository, revision)) is not None:
+        return kept
     with _said_better(name):
         folder = hub.snapshot_download(
             repository, revision=revision, allow_patterns=list(FETCHED), endpoint=_endpoint()
         )
     return Path(folder)
+
+
+def _kept(hub: Any, repository: str, revision: str | None) -> Path | None:
+    """Where the cache has a commit, if it has."""
+    if revision is None or not re.fullmatch("[0-9a-f]{40}", revision):
+        return None
+    try:
+        folder = Path(hub.snapshot_download(repository, revision=revision, local_files_only=True))
+    except OSError:  # as it says that there is none
+        return None
+    return folder if all((folder / one).is_file() for one in (CONFIG, WEIGHTS)) else None
 
 
 def push(folder: Path, name: str, *, private: bool, message: str) -> str:

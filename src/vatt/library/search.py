@@ -15,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vatt.errors import ConfigError, DataError
+from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.library.moments import Moment, find_moments
 from vatt.library.vector_index import FileEntry, Index
 from vatt.library.vector_index import open_index as open_vectors
@@ -129,13 +129,20 @@ class Library(Index):
 
     def _open_encoder(self) -> OpenedEncoder:
         from vatt.any_encoder import open_encoder
+        from vatt.hub import is_hub_name
 
         model, peer = self._model, self._peer
         if model is None and peer is None:
             named = self.manifest.model
-            is_folder = Path(named).exists() or ":" not in named
-            model, peer = (Path(named), None) if is_folder else (None, named)
-        opened = open_encoder(model, peer, self._device)
+            is_model = is_hub_name(named) or Path(named).exists() or ":" not in named
+            model, peer = (Path(named), None) if is_model else (None, named)
+        try:
+            opened = open_encoder(model, peer, self._device)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}; the index {self.place} was made with it: if it was moved, say by "
+                "--model where it is now"
+            ) from error
         if opened.hash != self.manifest.model_hash:
             raise DataError(
                 f"{self.place}: was made with the model {self.manifest.model_hash} "

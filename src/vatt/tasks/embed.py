@@ -16,6 +16,7 @@ from tyro.conf import Positional
 
 from vatt.any_encoder import OpenedEncoder, open_encoder
 from vatt.errors import ConfigError, DataError
+from vatt.hub import is_hub_name
 from vatt.ingest.journal import BusyError, Share
 from vatt.ingest.sources import DUPLICATE, Skipped, too_many_skipped
 from vatt.library.embedding import Embedded, Embedding, dims_of, embed_files, failures_text
@@ -167,8 +168,9 @@ def run(config: EmbedConfig) -> EmbedResult:
 
 def _manifest(config: EmbedConfig, encoder: OpenedEncoder) -> Manifest:
     clip_s = encoder.spec.duration_s
+    is_folder = config.model is not None and not is_hub_name(config.model)
     return Manifest(
-        model=str(Path(encoder.name).absolute()) if config.model else encoder.name,
+        model=str(Path(encoder.name).absolute()) if is_folder else encoder.name,
         model_hash=encoder.hash,
         clip_s=clip_s,
         every_s=config.every or clip_s / 2,
