@@ -6,6 +6,7 @@ The hub's client reads where the hub is (HF_ENDPOINT), where the cache is (HF_HO
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def fetch(name: str) -> Path:
         MissingExtraError: huggingface_hub is not installed.
     """
     repository, revision = parsed(name)
+    name = f"hf://{repository}" + (f"@{revision}" if revision else "")
     hub = client(name)
     if (kept := _kept(hub, repository, revision)) is not None:
         return kept
@@ -120,6 +122,8 @@ def client(purpose: str) -> Any:
         import huggingface_hub
     except ModuleNotFoundError as error:
         raise MissingExtraError("huggingface_hub", "hub", purpose) from error
+    if logging.getLogger().handlers:  # else each of its lines would be there twice
+        logging.getLogger("huggingface_hub").handlers.clear()
     return huggingface_hub
 
 
