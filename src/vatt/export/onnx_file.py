@@ -47,10 +47,11 @@ def quantize(path: Path, card: TowerCard) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    aside = path.with_suffix(".int8")
+    folded, aside = path.with_suffix(".folded"), path.with_suffix(".int8")
+    _fold_constants(path, folded)
     with _quietly():
         quantize_dynamic(
-            path,
+            folded,
             aside,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
@@ -58,10 +59,33 @@ def quantize(path: Path, card: TowerCard) -> None:
             extra_options={"MatMulConstBOnly": True},
         )
     model = onnx.load(aside)
+    used = {node.domain for node in model.graph.node}
+    for one in [one for one in model.opset_import if one.domain not in used]:
+        model.opset_import.remove(one)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, {KEY: card.to_json()})
     onnx.save(model, path)
+    folded.unlink()
     aside.unlink()
+
+
+def _fold_constants(path: Path, folded: Path) -> None:
+    """Compute what depends on weights alone: only a matrix that is a constant is quantised.
+
+    PyTorch's exporter leaves large ones as they were written: the patch embedding with the
+    standardisation in it, parts of the projections in the last layer.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    onnxruntime.InferenceSession(
+        path,
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["MatMulAddFusion"],  # Gemm, which is not quantised
+    )
 
 
 def needs(package: str) -> None:
