@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -237,10 +236,7 @@ def _captions(media: MediaFile, facts: FileFacts, reading: Reading) -> Sequence[
         return facts.file.captions
     if not isinstance(media.source, Path):
         return ()
-    with ExitStack() as files:
-        # With a handle of its own: streams of captions are read from start to end.
-        own = files.enter_context(open_media(media.source, sparsely=True))
-        found = find_captions(own, reading.captions).captions
+    found = find_captions(media, reading.captions).captions
     return list(on_clock(found, media.facts.start_s, facts.duration_s))
 
 

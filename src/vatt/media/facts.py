@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, repeat
 from typing import NamedTuple
 
 import av
@@ -179,8 +178,6 @@ def read_packets(
     source: MediaSource,
     zero_s: float | None,
     reached: Reached = lambda _: None,
-    *,
-    by_table: bool = False,
 ) -> PacketFacts:
     """Read all packets of a container from its start.
 
@@ -189,8 +186,6 @@ def read_packets(
         source: what errors call it.
         zero_s: the container's time of the first frame; None without video.
         reached: told how far reading is.
-        by_table: where an MP4 file of an even rate has a table of all its packets, only that is
-            read; what lies beyond the end of the file counts as absent.
 
     Raises:
         MediaError: it has no frames with times.
@@ -198,9 +193,7 @@ def read_packets(
     times, lasts, keys = array("d"), array("d"), bytearray()  # numbers: files have millions
     heard_s: tuple[float, float] | None = None
     video, track = video_stream(container), audio_stream(container)
-    streams = list(filter(None, (video, track)))
-    packets = _in_table(container, streams, zero_s) if by_table else None
-    for packet in _in_file(container, streams) if packets is None else packets:
+    for packet in _in_file(container, list(filter(None, (video, track)))):
         start_s, lasts_s = packet.start_s - (zero_s or 0.0), packet.lasts_s
         reached(start_s)
         if video is None or packet.stream != video.index:
@@ -210,22 +203,41 @@ def read_packets(
             times.append(start_s)
             lasts.append(lasts_s)
             keys.append(packet.is_keyframe)
+    shown = _Frames(np.array(times), np.array(lasts), np.array(keys, np.bool_))
+    return _packet_facts(video, source, shown, heard_s)
+
+
+class _Frames(NamedTuple):
+    """The packets of a video in the order stored: when they begin, how long they last, [N]."""
+
+    starts_s: NDArray[np.float64]
+    lasts_s: NDArray[np.float64]
+    keys: NDArray[np.bool_]
+
+
+def _packet_facts(
+    video: VideoStream | None,
+    source: MediaSource,
+    frames: _Frames,
+    heard_s: tuple[float, float] | None,
+) -> PacketFacts:
     if video is None:
         return PacketFacts(end_s=heard_s[1] - heard_s[0] if heard_s else 0.0, audio_s=heard_s)
-    if not times:
+    stored = frames.starts_s
+    if not len(stored):
         raise MediaError(f"{describe(source)}: holds no picture with times")
-    stored = np.array(times)
     shown = np.sort(stored)
     steps = np.diff(shown)
     usual_s = float(np.median(steps)) if len(steps) else 0.0
     last_s, (fps, steady) = float(shown[-1]), _rate(video, shown)
-    borders = np.flatnonzero([*keys, True])
+    borders = np.flatnonzero([*frames.keys, True])
+    lasts_s = float(frames.lasts_s[stored.argmax()]) or usual_frame_s(video)
     return PacketFacts(
-        frames=len(times),
+        frames=len(stored),
         fps=fps,
         steady=steady,
         last_s=round(last_s, _DECIMALS),
-        end_s=round(last_s + (lasts[int(stored.argmax())] or usual_frame_s(video)), _DECIMALS),
+        end_s=round(last_s + lasts_s, _DECIMALS),
         even=bool((np.abs(steps - usual_s) <= _UNEVEN_S).all()),
         gop=int(np.diff(borders, prepend=0).max()),
         reordered=bool((np.diff(stored) < 0).any()),
@@ -245,14 +257,19 @@ def _in_file(container: InputContainer, streams: Sequence[Stream]) -> Iterator[_
             yield _Stored(packet.stream.index, time * tick_s, lasts_s, packet.is_keyframe)
 
 
-def _in_table(
-    container: InputContainer, streams: Sequence[Stream], zero_s: float | None
-) -> Iterator[_Stored] | None:
-    """As `_in_file`, by the table of an MP4 file; None where it has none that says all."""
+def packets_in_table(
+    container: InputContainer, source: MediaSource, zero_s: float | None
+) -> PacketFacts | None:
+    """As `read_packets`, by the table of an MP4 file, without reading; None where that cannot be.
+
+    That is where it has no table that says all, or frames of an uneven rate. What lies beyond the
+    end of the file counts as absent.
+    """
     if "mp4" not in container.format.name.split(","):
         return None
-    found = list[Iterator[_Stored]]()
-    for stream in streams:
+    video, track = video_stream(container), audio_stream(container)
+    frames, heard_s = _Frames(np.zeros(0), np.zeros(0), np.zeros(0, np.bool_)), None
+    for stream in filter(None, (video, track)):
         given = stream.index_entries
         if not len(given) or len(given) != stream.frames or stream.time_base is None:
             return None
@@ -264,17 +281,18 @@ def _in_table(
         tick_s = float(stream.time_base)
         steps = np.diff(table["time"]) * tick_s
         usual_s = float(np.median(steps)) if len(steps) else 0.0
-        # A frame is shown some time after it is decoded: the first one at zero.
-        late_s = 0.0
-        if stream.type == "video" and len(steps) and np.ptp(steps) > 2 * _UNEVEN_S:
-            return None  # frames may be shown at other times than they are decoded
-        if stream.type == "video" and zero_s is not None:
-            late_s = zero_s - table["time"][0] * tick_s
+        starts_s, lasts_s = table["time"] * tick_s - (zero_s or 0.0), np.append(steps, usual_s)
         there = table["end"] <= container.size
-        starts_s = map(float, (table["time"] * tick_s + late_s)[there])
-        lasts_s, keys = map(float, np.append(steps, usual_s)[there]), map(bool, table["key"][there])
-        found.append(map(_Stored, repeat(stream.index), starts_s, lasts_s, keys))
-    return chain.from_iterable(found)
+        if stream is video:
+            if len(steps) and np.ptp(steps) > 2 * _UNEVEN_S:
+                return None  # frames may be shown at other times than they are decoded
+            # A frame is shown some time after it is decoded: the first one at zero.
+            starts_s -= starts_s[0]
+            frames = _Frames(starts_s[there], lasts_s[there], table["key"][there])
+        elif there.any():
+            ends_s = (starts_s + lasts_s)[there]
+            heard_s = float(starts_s[there].min()), float(ends_s.max())
+    return _packet_facts(video, source, frames, heard_s)
 
 
 def _rate(video: VideoStream, shown_s: NDArray[np.float64]) -> tuple[Fraction | None, bool]:

@@ -29,7 +29,14 @@ from vatt.media.container import (
     video_stream,
 )
 from vatt.media.damage import CUT_OFF, STEADY, Damage, Gap
-from vatt.media.facts import MediaFacts, PacketFacts, declared_s, read_facts, read_packets
+from vatt.media.facts import (
+    MediaFacts,
+    PacketFacts,
+    declared_s,
+    packets_in_table,
+    read_facts,
+    read_packets,
+)
 from vatt.media.file_layout import has_all_its_bytes
 from vatt.media.frame_filters import FrameConverter, RgbConverter
 from vatt.media.planes import Box, Planes, decode_all_planes, decode_planes
@@ -138,9 +145,10 @@ class MediaFile:
         assert not self._quickly, "the handle is for a few frames and samples"
         with media_errors(self.source):
             zero_s = self._reader.zero_s if self.has_video else None
-            return read_packets(
-                self.handle(), self.source, zero_s, self._reached, by_table=self._sparsely
-            )
+            found = None
+            if self._sparsely:
+                found = packets_in_table(self.container, self.source, zero_s)
+            return found or read_packets(self.handle(), self.source, zero_s, self._reached)
 
     def gaps(self, end_s: float) -> list[Gap]:
         """What is damaged of a file opened as `damaged`, in order, once it has been read.
