@@ -1,5 +1,7 @@
 """Files with weights of 8 bits: all of them are, and the answer stays near."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def test_matrices_that_are_computed_of_weights_become_integers_too(tmp_path):
     from vatt.export.onnx_file import quantize
 
     rng = np.random.default_rng(0)
-    constants = {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "weight": rng.normal(size=(64, 32)).astype(np.float32),
         "std": np.full(64, 0.25, np.float32),
         "part": np.arange(16),
@@ -30,7 +32,11 @@ def test_matrices_that_are_computed_of_weights_become_integers_too(tmp_path):
         helper.make_node("Gather", ["weight", "part"], ["some"], axis=1),
         helper.make_node("MatMul", ["frames", "some"], ["logits"]),
     ]
-    floats = [("frames", ["b", 5, 64]), ("features", ["b", 5, 32]), ("logits", ["b", 5, 16])]
+    floats: list[tuple[str, list[str | int | None]]] = [
+        ("frames", ["b", 5, 64]),
+        ("features", ["b", 5, 32]),
+        ("logits", ["b", 5, 16]),
+    ]
     told = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in floats]
     kept = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tower", told[:1], told[1:], kept)

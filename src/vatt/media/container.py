@@ -59,7 +59,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # full, or not w
 _OPTIONS = {"protocol_whitelist": "file,subfile", "format_whitelist": _FORMATS}
 # The header of an MP4 file is enough; FFmpeg also reads packets, which takes 3 ms for each file.
 _QUICKLY = {"probesize": "32", "analyzeduration": "0", "fpsprobesize": "0"}
-_QUICK_FORMAT = "mov,mp4,m4a,3gp,3g2,mj2"
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _MOST_ERRORS = 100  # of a demuxer, one after the other; then the rest cannot be read
 MAX_HELD_S = 600.0  # that one frame may stay on screen: damaged times must not fill the disk
 
@@ -86,30 +86,17 @@ def open_container(source: MediaSource, *, quickly: bool = False) -> InputContai
     Raises:
         MediaError: the source cannot be opened.
     """
-
-    def attempt(options: dict[str, str]) -> InputContainer:
-        part = source if isinstance(source, FilePart) else jpeg
-        if part is not None:
-            end = part.offset + part.size
-            file: str | io.BytesIO = f"subfile,,start,{part.offset},end,{end},,:file:{part.path}"
-        elif isinstance(source, bytes):
-            file = io.BytesIO(source)
-        else:
-            file = f"file:{source}"  # else "talk: intro.mp4" asks for a protocol called "talk"
-        kind = "jpeg_pipe" if jpeg else None
-        return av.open(file, mode="r", format=kind, options=options, metadata_errors="ignore")
-
     try:
         jpeg = _first_jpeg(source)
         if quickly:
             with suppress(av.FFmpegError):  # some files need a closer look
-                container = attempt(_OPTIONS | _QUICKLY)
-                if container.format.name == _QUICK_FORMAT and len(_tracks(container)) < 2:
+                container = _opened(source, _OPTIONS | _QUICKLY, jpeg)
+                if container.format.name == MP4 and len(_tracks(container)) < 2:
                     return container
                 container.close()
-        container = attempt(_OPTIONS)
+        container = _opened(source, _OPTIONS, jpeg)
         if len(_tracks(container)) > 1:
-            with attempt(_OPTIONS) as again:
+            with _opened(source, _OPTIONS, jpeg) as again:
                 _leave_out_stills(container, again)
         return container
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -117,6 +104,29 @@ def open_container(source: MediaSource, *, quickly: bool = False) -> InputContai
         if isinstance(error, av.ArgumentError):  # only its name is that of a format
             reason = "found no kind of media that is read"
         raise MediaError(f"{describe(source)}: cannot be opened: {reason}") from error
+
+
+def open_audio_alone(source: MediaSource) -> InputContainer:
+    """A new handle on a file that was opened before, at its start, to read nothing of its video."""
+    container = _opened(source, _OPTIONS | {"skip_frame": "all"})  # else some frames are decoded
+    for track in container.streams.video:
+        track.discard = Discard.all
+    return container
+
+
+def _opened(
+    source: MediaSource, options: dict[str, str], jpeg: FilePart | None = None
+) -> InputContainer:
+    part = source if isinstance(source, FilePart) else jpeg
+    if part is not None:
+        end = part.offset + part.size
+        file: str | io.BytesIO = f"subfile,,start,{part.offset},end,{end},,:file:{part.path}"
+    elif isinstance(source, bytes):
+        file = io.BytesIO(source)
+    else:
+        file = f"file:{source}"  # else "talk: intro.mp4" asks for a protocol called "talk"
+    kind = "jpeg_pipe" if jpeg else None
+    return av.open(file, mode="r", format=kind, options=options, metadata_errors="ignore")
 
 
 def _first_jpeg(source: MediaSource) -> FilePart | None:

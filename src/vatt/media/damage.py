@@ -132,12 +132,12 @@ class _Decoder:
         """The healthy ones."""
         name = self._container.format.name
         begun, untimed, steady = False, name == _UNTIMED, name in STEADY
-        for packet, hole in self._in_order():
-            start_s = self._time_s(packet)
+        least_s = max(_JUMP_S, 4 * self._usual_s) if steady else _JUMP_AT_HOLE_S
+        least_s = max(least_s, self._usual_s / 2)
+        for packet, hole, start_s in self._in_order():
             if start_s is not None:
                 jump_s = start_s - self._now
-                least_s = max(_JUMP_S, 4 * self._usual_s) if steady else _JUMP_AT_HOLE_S
-                jumps = jump_s > max(least_s, self._usual_s / 2)
+                jumps = jump_s > least_s
                 if steady and self._others_go_on(start_s, jump_s):
                     jumps = False
                 if begun and hole and (untimed or jumps):
@@ -175,66 +175,70 @@ class _Decoder:
         read_s = max(now - before.get(track, 0.0) for track, now in self._others_s.items())
         return read_s > start_s - since_s - jump_s / 2
 
-    def _in_order(self) -> Iterator[tuple[Packet[Any], int]]:
-        """The packets of the stream, but for those with a damaged time."""
-        held: tuple[Packet[Any], int] | None = None
+    def _in_order(self) -> Iterator[tuple[Packet[Any], int, float | None]]:
+        """The packets of the stream, but for those with a damaged time, each with its time."""
+        held: tuple[Packet[Any], int, float | None] | None = None
         before_s = -inf
         for packet, hole in self._packets():
+            time = packet.dts if packet.dts is not None else packet.pts
+            time_s = time * self._tick_s if packet.size and time is not None else None
             if held is not None:
-                held_s, time_s = self._time_s(held[0]), self._time_s(packet)
+                held_s = held[2]
                 if held_s is None or time_s is None or not before_s <= time_s < held_s - _STRAY_S:
                     yield held
                     before_s = before_s if held_s is None else held_s
                 else:
                     self._mark(self._now, "incomplete")
                     hole += held[1]
-            held = packet, hole
+            held = packet, hole, time_s
         if held is not None:
             yield held
-
-    def _time_s(self, packet: Packet[Any]) -> float | None:
-        time = packet.dts if packet.dts is not None else packet.pts
-        return time * self._tick_s if packet.size and time is not None else None
 
     def _packets(self) -> Iterator[tuple[Packet[Any], int]]:
         """Those of the stream, each with the bytes before it that may be lost packets."""
         damage, name, at, holes = self._damage, self._container.format.name, -1, 0
         hole = steady = int(name in STEADY)
         ticks_s = {one.index: float(one.time_base or 0) for one in self._container.streams}
-        least = _HOLES.get(name, inf)
+        least, fewest = _HOLES.get(name, inf), _LEAST.get(name, -inf)
         chunks = AviChunks(self._container) if name == _UNTIMED else None
         for packet in past_errors(self._container):
             if packet is None:
                 hole += 1
                 continue
-            if packet.size and packet.pos is not None:
-                lost = packet.pos - at if at >= 0 else 0
+            size, pos, track = packet.size, packet.pos, packet.stream.index
+            if size and pos is not None:
+                lost = pos - at if at >= 0 else 0
                 lost = chunks.lost_before(packet) if chunks is not None else lost
                 if lost > least:
                     hole += lost
                     holes += lost
-                elif at >= 0 and lost < _LEAST.get(name, -inf):
+                    damage.hole_bytes = max(damage.hole_bytes, holes)
+                elif at >= 0 and lost < fewest:
                     hole += 1
-                at = max(packet.pos + packet.size, at)
+                at = max(pos + size, at)
                 damage.read_bytes = max(damage.read_bytes, at)
-                damage.hole_bytes = max(damage.hole_bytes, holes)
             elif at >= 0:
-                at += packet.size  # one of several in a block
-            if packet.size and packet.pts is not None:
-                tick_s = ticks_s.get(packet.stream.index) or float(packet.time_base)
-                damage.end_s = max(damage.end_s, (packet.pts + (packet.duration or 0)) * tick_s)
-            if packet.stream.index == self._stream.index:
+                at += size  # one of several in a block
+            if size:
+                self._note_end(packet, track, ticks_s.get(track) or float(packet.time_base))
+            if track == self._stream.index:
                 yield packet, hole
                 hole = steady
-            elif packet.size:
-                self._others_s[packet.stream.index] += (packet.duration or 0) * float(
-                    packet.time_base
-                )
+
+    def _note_end(self, packet: Packet[Any], track: int, tick_s: float) -> None:
+        lasts_s = (packet.duration or 0) * tick_s
+        if packet.pts is not None:
+            self._damage.end_s = max(self._damage.end_s, packet.pts * tick_s + lasts_s)
+        if track != self._stream.index:
+            self._others_s[track] += lasts_s
 
     def _is_healthy(self, frame: Any) -> bool:
+        corrupt = self._is_video and frame.is_corrupt
+        if self._first is None and not corrupt:
+            return True
         timestamp = frame.pts if frame.pts is not None else frame.dts
         start_s = timestamp * self._tick_s if timestamp is not None else self._now
-        if self._is_video and frame.is_corrupt:
+        if corrupt:
             self._mark(start_s, "decoded with errors")
         if self._first is None or start_s < self._first:
             return True

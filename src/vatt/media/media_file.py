@@ -20,11 +20,13 @@ from vatt.errors import MediaError
 from vatt.media.audio import AudioReader, first_audio_s, read_spans, read_track
 from vatt.media.audio_blocks import has_audio_blocks, read_audio_blocks
 from vatt.media.container import (
+    MP4,
     MediaSource,
     audio_stream,
     describe,
     is_image,
     media_errors,
+    open_audio_alone,
     open_container,
     video_stream,
 )
@@ -352,8 +354,13 @@ class MediaFile:
         Its `read_until` is to be called inside `media_errors`.
         """
         with media_errors(self.source):
-            container = self.handle()
-            zero_s = self._reader.zero_s if self.has_video else first_audio_s(container)
+            zero_s = self._reader.zero_s if self.has_video else None
+            if zero_s is not None and self.container.format.name == MP4:
+                container = open_audio_alone(self.source)
+                self._handles.enter_context(container)
+            else:
+                container = self.handle()
+            zero_s = first_audio_s(container) if zero_s is None else zero_s
             return AudioReader(
                 container, zero_s=zero_s, sample_rate_hz=sample_rate_hz, damage=self.damage
             )
