@@ -371,11 +371,16 @@ def _stretched(samples: NDArray[np.int16], count: int) -> NDArray[np.int16]:
 
 def finite(frame: AudioFrame) -> AudioFrame:
     """The frame; float samples that are no finite numbers are silence."""
-    if not frame.format.name.startswith(("flt", "dbl")):
+    name = frame.format.name
+    if not name.startswith(("flt", "dbl")):
+        return frame
+    kind: type[np.floating] = np.float32 if name.startswith("flt") else np.float64
+    count = frame.samples * (1 if frame.format.is_planar else frame.layout.nb_channels)
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum is finite only if all of it is
+        sums = [np.frombuffer(memoryview(plane), kind, count).sum() for plane in frame.planes]
+    if np.isfinite(sums).all():
         return frame
     samples = frame.to_ndarray()
-    if np.isfinite(samples).all():
-        return frame
     finite = np.where(np.isfinite(samples), samples, np.zeros_like(samples))
     silenced = AudioFrame.from_ndarray(finite, frame.format.name, frame.layout.name)
     silenced.sample_rate = frame.sample_rate

@@ -297,9 +297,13 @@ def on_screen(frames: Iterable[TimedFrame], times_s: Iterable[float]) -> Iterato
         while held is not None and wanted_s is not None and wanted_s + EPSILON_S < timed.start_s:
             yield held
             wanted_s = next(times, None)
+        held = timed
+        # No frame follows so soon: this one need not wait, it is in the processor's cache now.
+        while wanted_s is not None and abs(timed.start_s - wanted_s) <= EPSILON_S:
+            yield timed
+            wanted_s = next(times, None)
         if wanted_s is None:
             return
-        held = timed
     while held is not None and wanted_s is not None and wanted_s + EPSILON_S < held.end_s:
         yield held
         wanted_s = next(times, None)
