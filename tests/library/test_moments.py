@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vatt.library.moments import find_moments
@@ -40,6 +40,7 @@ lines = st.lists(st.lists(steps, min_size=1, max_size=25), max_size=4)
 
 @settings(max_examples=40, deadline=None)
 @given(lines, st.sampled_from([0.5, 1.0, 2.0]), st.integers(1, 12))
+@example([[0.0, 3 / 16, 0.0, 0.0, 1 / 8, 3 / 16]], 0.5, 2)  # grows back into a better one
 def test_moments_are_ordered_apart_and_do_not_depend_on_where_scores_begin(files, every_s, top):
     windows = scored(*files, every_s=every_s)
     found = find_moments(windows, every_s=every_s, top=top)

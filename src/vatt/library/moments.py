@@ -104,8 +104,8 @@ def _moment(
     start_s = min(one.start_s for one, _ in windows)
     end_s = max(one.end_s for one, _ in windows)
     for moment in better:
-        if moment.start_s <= best.start_s < moment.end_s:
+        if moment.start_s <= best.start_s:
             start_s = max(start_s, moment.end_s)
-        elif best.start_s < moment.start_s < end_s:
-            end_s = moment.start_s
+        else:
+            end_s = min(end_s, moment.start_s)
     return Moment(best.file_id, start_s, end_s, score, best, tuple(windows))
