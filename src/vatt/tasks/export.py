@@ -187,7 +187,7 @@ def _export(
     return ExportResult(
         out=config.out,
         files={name: file.name for name, file in files.items()},
-        sizes={name: _takes(card) for name, card in cards.items()},
+        sizes={name: _takes(card, config.format) for name, card in cards.items()},
         compared_on=compared_on,
         largest_difference={name: one.gaps for name, one in compared.items()},
         retrieval={
@@ -338,8 +338,10 @@ def _refuse_fall(retrieval: Mapping[str, faithful.RetrievalCheck], most: float) 
             )
 
 
-def _takes(card: TowerCard) -> str:
+def _takes(card: TowerCard, form: str) -> str:
     names = {"video": "frames, rows, columns", "audio": "samples", "text": "words"}[card.tower]
     if not card.any_size:
         return f"{names}: {', '.join(map(str, card.sizes))} only"
-    return f"{names}: multiples of {', '.join(map(str, card.patch))}"
+    # torch.export takes an axis of one patch for one that is always of one.
+    least = ", twice or more" if form == "torch" and card.tower != "text" else ""
+    return f"{names}: multiples of {', '.join(map(str, card.patch))}{least}"
