@@ -119,17 +119,21 @@ class _Film:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A window that is not encoded yet; frames: float [T, H, W, 3] in [-1, 1]."""
+    """A window that is not encoded yet.
+
+    frames: float [n, H, W, 3] in [-1, 1], among them its own; chosen: which these are, int64 [T].
+    """
 
     film: _Film
     window: ReadWindow
-    frames: Tensor | None
+    frames: Tensor | None = None
+    chosen: Tensor | None = None
 
 
 def _light(one: _Waiting) -> _Waiting:
     """Without its frames and samples, so that rows can wait in numbers to be written."""
     heard = None if one.window.waveform is None else one.window.waveform[:0].copy()
-    return _Waiting(one.film, replace(one.window, frames=None, waveform=heard), None)
+    return _Waiting(one.film, replace(one.window, frames=None, waveform=heard))
 
 
 @dataclass(slots=True)
@@ -178,12 +182,12 @@ class _Work:
             new = apply(batch, spec, antialias=self.how.reading.path.antialias).frames[0]
             film.frames = new if film.frames is None else torch.cat([film.frames, new])
         for window in piece.windows:
-            frames = None
-            if window.frames is not None:
-                assert film.frames is not None
-                frames = film.frames[torch.from_numpy(window.frames - film.first)]
             film.given += 1
-            self.waiting.append(_Waiting(film, window, frames))
+            if window.frames is None:
+                self.waiting.append(_Waiting(film, window))
+            else:
+                chosen = torch.from_numpy(window.frames - film.first)
+                self.waiting.append(_Waiting(film, window, film.frames, chosen))
         if piece.windows[-1].frames is not None and film.frames is not None:
             later = int(piece.windows[-1].frames.min())  # no later window needs those before it
             film.frames, film.first = film.frames[later - film.first :].clone(), later
@@ -218,7 +222,7 @@ class _Work:
         heard = [n for n, one in enumerate(batch) if one.window.waveform is not None]
         device = self.how.encoder.device
         if seen:
-            frames = torch.stack([one.frames for n in seen if (one := batch[n]).frames is not None])
+            frames = _frames_of([batch[n] for n in seen])
             _spread(_encoded(self.how.encoder, frames, None), seen, rows)
         if heard:
             waveforms = np.stack([np.asarray(batch[n].window.waveform) for n in heard])
@@ -266,6 +270,20 @@ class _Work:
             [pa.array(one, kind.type) for one, kind in zip(columns, schema, strict=True)],
             schema=schema,
         )
+
+
+def _frames_of(windows: Sequence[_Waiting]) -> Tensor:
+    """The frames of windows that have some, [B, T, H, W, 3]; each is copied once."""
+    batch: Tensor | None = None
+    for row, one in enumerate(windows):
+        assert one.frames is not None
+        assert one.chosen is not None
+        if batch is None:
+            batch = one.frames.new_empty(len(windows), len(one.chosen), *one.frames.shape[1:])
+        chosen = one.chosen.to(batch.device)
+        torch.index_select(one.frames, 0, chosen, out=batch[row])
+    assert batch is not None
+    return batch
 
 
 def _spread(
