@@ -44,6 +44,16 @@ def test_an_error_leaves_the_file_as_it_was_and_nothing_beside(tmp_path: Path) -
     assert names(tmp_path) == ["a.json"]
 
 
+@pytest.mark.parametrize("write", [storage.atomic_file, storage.atomic_folder])
+def test_a_full_disk_is_said_with_the_name_of_what_was_to_be_written(tmp_path: Path, write) -> None:
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*/a\.json'"),
+        write(tmp_path / "a.json"),
+        Path("/dev/full").open("wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+
+
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for content in ("old", "new"):
         with storage.atomic_folder(tmp_path / "model") as aside:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -38,13 +39,26 @@ def atomic_file(path: Path, *, first_wins: bool = False) -> Iterator[Path]:
     own = f"-{secrets.token_hex(8)}" if first_wins else ""
     aside = path.with_name(f"{path.name}{own}.part")
     try:
-        yield aside
-        _flush(aside)
+        with _of(path):
+            yield aside
+            _flush(aside)
         if not (first_wins and _linked(aside, path)):
             aside.replace(path)
         _flush(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _of(path: Path) -> Iterator[None]:
+    """Errors of a full or broken disk say which file; what writes to an open one does not know."""
+    try:
+        yield
+    except OSError as error:
+        full_or_broken = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+        if error.filename is None and error.errno in full_or_broken:
+            error.filename = str(path)
+        raise
 
 
 def put_in_place(part: Path, path: Path) -> None:
@@ -80,9 +94,10 @@ def atomic_folder(path: Path, *, first_wins: bool = False) -> Iterator[Path]:
     shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed while it wrote
     try:
         aside.mkdir(parents=True)
-        yield aside
-        for one in [*aside.rglob("*"), aside]:
-            _flush(one)
+        with _of(path):
+            yield aside
+            for one in [*aside.rglob("*"), aside]:
+                _flush(one)
         if path.exists() and not first_wins:
             shutil.rmtree(path)
         try:
