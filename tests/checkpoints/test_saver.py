@@ -132,6 +132,7 @@ def test_hostile_metadata_runs_nothing_and_reads_no_other_file(tmp_path):
     hostile = [
         bomb,
         b"[]",
+        b"[" * 100_000,
         json.dumps({"format_version": "1.0", "tensors": [1]}).encode(),
         json.dumps(good).encode()[:-30],
         changed("file", "../../secret.safetensors"),

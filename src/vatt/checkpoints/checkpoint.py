@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1.1"  # 1.1: checksums, and tensors of several files
 OPTIMISER, STATE = "optimiser.safetensors", "state.json"
+UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError)
 _NAME = re.compile(r"step-(\d{6,})")
 
 
@@ -201,7 +202,7 @@ def problem_of(path: Path) -> str | None:
         for file in ("model.safetensors", OPTIMISER):
             with safe_open(path / file, framework="pt"):
                 pass
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         return str(error)
     return None
 
@@ -249,5 +250,5 @@ def read_state(path: Path, *, of_this_run: bool) -> TrainingState:
             of_this_run=of_this_run,
             optimiser=read_tensors(path, "optimiser"),
         )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{path}: not a whole checkpoint ({error})") from error

@@ -48,6 +48,6 @@ def damage(folder: Path) -> str | None:
                 return f"{name} is not what was written (its checksum differs)"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         return f"a file of it cannot be read: {error}"
     return None
