@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 METRICS_FILE = "metrics.jsonl"  # is there once training has begun
 _FIRST_FILES = (CONFIG_FILE, "tokenizer.json")  # that a run writes before
 
-# What a continued training may change: none of it changes what is computed, but for rounding, and
-# for steps that are not finite.
+# What a continued training may change: none of it changes what is computed, but for rounding, for
+# which numbers dropout draws (micro_batch, compile), and for steps that are not finite.
 FREE_SETTINGS = (
     "out",
     "data.shards",  # what is in them is compared, not where they are

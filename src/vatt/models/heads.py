@@ -158,9 +158,9 @@ class Heads(nn.Module):
     def audio(self, features: Tensor, has_audio: Tensor) -> Tensor:
         """Audio features [B, D] → rows in va [B, E_va]; bool [B] says which are real."""
         rows: Tensor = self.audio_va(features, has_audio)
-        return rows
+        return rows.float()  # without batch norm it may be bfloat16, in which ranks add gradients
 
     def text(self, features: Tensor, text_mask: Tensor) -> Tensor:
         """Text features [B, K, D] → rows in vt [B, K, E_vt]; bool [B, K] says which are real."""
         rows: Tensor = self.text_vt(features.flatten(0, 1), text_mask.flatten())
-        return rows.view(*text_mask.shape, -1)
+        return rows.float().view(*text_mask.shape, -1)

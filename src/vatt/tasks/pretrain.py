@@ -43,7 +43,7 @@ from vatt.evaluation.in_training.periodic import (
 )
 from vatt.failed_step import Replayed, computed_again, load_batch
 from vatt.hub import local_folder
-from vatt.losses import LossConfig
+from vatt.losses import SCORES_AT_ONCE, LossConfig
 from vatt.models.heads import BOUNDS
 from vatt.models.model_config import ModelConfig
 from vatt.models.transformer import layers_of
@@ -309,6 +309,8 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
             validate=evaluation or (lambda _: {}),
             validate_every=config.eval_every or config.train.steps,
         )
+        if distributed.is_main() and (device.type == "cuda" or config.train.micro_batch):
+            logger.info("%s", counted_memory(config))
         summary = train(config.train, learner, loader, folder=config.out, start_step=state.step)
         failed_clips, steps = len(loader.failures()), state.step + summary.steps_made
         best = evaluation.best if evaluation and config.keep == "best" else {}
@@ -325,6 +327,22 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
         clips_per_s=summary.clips_per_s,
         waiting_share=summary.waiting_share,
         failed_clips=failed_clips,
+    )
+
+
+def counted_memory(config: PretrainConfig) -> str:
+    """What this process needs for its share of the batch, activations and loss apart."""
+    share = len(distributed.own_slots(config.data.batch_size))
+    at_once = min(share, config.train.micro_batch or share)
+    counted = training_memory(blueprint(config.model), config.clip)
+    divided = distributed.world_size() if config.train.parallel == "fsdp" else 1
+    columns = config.data.batch_size * max(1, config.clip.texts)
+    scores = share * min(columns, config.loss.chunk or max(1, SCORES_AT_ONCE // share))
+    return (
+        "memory, counted in float32 without train.recompute: weights, gradients and moments "
+        f"{counted.total(0) / divided / 1e9:.3g} GB, activations of {at_once} clips "
+        f"{counted.activations * at_once / 1e9:.3g} GB, scores of the loss "
+        f"{4 * scores / 1e9:.3g} GB"
     )
 
 
