@@ -44,7 +44,12 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    """Micro-batches of 3 are the whole share of a rank of 4; with 2 its last one has one clip."""
+    """Micro-batches of 3 are the whole share of a rank of 4; with 2 its last one has one clip.
+
+    Undivided, ranks draw dropout of their own: there it is off.
+    """
+    for drop_token, masks in product((0.0, 0.5), ("uneven", "none_in_second_half")):
+        yield Case(0, 0.0, drop_token, masks)
     for micro_batch, dropout, drop_token, masks in product(
         (1, 2, 3), (0.0, 0.2), (0.0, 0.5), ("uneven", "none_in_second_half")
     ):
@@ -52,6 +57,8 @@ def cases() -> Iterator[Case]:
             yield Case(micro_batch, dropout, drop_token, masks)
     for recompute, compiled in ((True, False), (False, True), (True, True)):
         yield Case(3, 0.2, 0.5, "uneven", recompute, compiled)
+    yield Case(0, 0.0, 0.0, "none_in_second_half", compiled=True)
+    yield Case(1, 0.0, 0.5, "uneven", compiled=True)
     for micro_batch, recompute in product((0, 1, 3), (False, True)):
         dropout = 0.2 if micro_batch else 0.0
         yield Case(micro_batch, dropout, 0.5, "uneven", recompute, divided=True)
