@@ -14,7 +14,8 @@ drop50_cost             our step with DropToken 50 % over ours without
 matmul_share            the matrix products of our step, run alone, over our step
 loop_overhead           share of a pre-training step of 64 clips that is not objective, backward or
                         update
-micro_batch_cost        a pre-training step of 128 clips in 4 micro-batches over the undivided one
+micro_batch_cost        a pre-training step in 4 micro-batches over the undivided one: of 8 clips
+                        of 32 × 224² through two Base layers; --quick: of 128 clips of the demo
 
 Ends in one JSON line. --quick: 4 layers on 196 patches, about a minute. --profile: also where our
 step spends its time, by kind of operation.
@@ -38,7 +39,7 @@ import transformers
 
 from vatt.config import from_values
 from vatt.contracts import Batch, ClipSpec
-from vatt.devices import autocast, processor
+from vatt.devices import autocast, keep_freed_memory, processor
 from vatt.models.model_config import ModelConfig, VideoConfig
 from vatt.models.transformer import BASE, layers_of
 from vatt.models.vatt import Vatt
@@ -55,7 +56,7 @@ from vatt.training.parallel import parallelize
 
 CLASSES = 400
 LOOP_STEPS, LOOP_CLIPS = 4, 64
-WHOLE_CLIPS = 128  # of the step that is also made in parts
+PARTED_CLIPS = 128  # of the step that is also made in micro-batches
 
 
 def main() -> None:
@@ -70,12 +71,13 @@ def main() -> None:
     parser.add_argument("--autocast", default="auto", choices=["auto", "off", "bfloat16"])
     chosen = parser.parse_args()
     device = torch.device(chosen.device)
+    keep_freed_memory()  # as in training; theirs have the use of it, too
     clip = (16, 112, 4) if chosen.quick else (32, 224, 12)  # frames, side, layers
     clips = (2 if chosen.quick else 1) * (8 if device.type == "cuda" else 1)
     found = classifiers(
         *clip, clips, chosen.autocast, device, chosen.repeats, profiles=chosen.profile
     )
-    found |= pretraining(chosen.autocast, device, chosen.repeats)
+    found |= pretraining(chosen.autocast, device, chosen.repeats, quick=chosen.quick)
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     print(
         f"{gpu or processor()}; {torch.get_num_threads()} threads; torch {torch.__version__}; "
@@ -153,7 +155,7 @@ def profile(way: Callable[[], object]) -> None:
         print(f"{value / sum(spent.values()):6.1%}  {kind}")
 
 
-def pretraining(how: Any, device: torch.device, repeats: int) -> dict[str, float]:
+def pretraining(how: Any, device: torch.device, repeats: int, *, quick: bool) -> dict[str, float]:
     """The loop around a pre-training step of the demo's size, and the price of micro-batches."""
     values = demo()
     config = PretrainConfig(
@@ -165,41 +167,67 @@ def pretraining(how: Any, device: torch.device, repeats: int) -> dict[str, float
             steps=LOOP_STEPS, log_every=10**6, save_every=10**6, autocast=how, device=str(device)
         ),
     )
-    some, many = (
-        noise_clips(clips, config.clip, config.model.text.vocabulary).to(device)
-        for clips in (LOOP_CLIPS, WHOLE_CLIPS)
-    )
-    model = Vatt(config.model).train().to(device)
-    optimiser = Optimiser(config.optim, model.named_parameters(), steps=10**6)
-
-    def step(batch: Batch, config: PretrainConfig = config) -> None:
-        objective(batch, model, config)["loss"].backward()  # type: ignore[no-untyped-call]
-        optimiser.clip()
-        optimiser.step(0)
-
-    micro = replace(config, train=replace(config.train, micro_batch=WHOLE_CLIPS // 4))
+    parts, clips = (config, PARTED_CLIPS) if quick else (base_layers(config), PARTED_CLIPS // 16)
+    micro = replace(parts, train=replace(parts.train, micro_batch=clips // 4))
+    step, learner, some = stepping(config, LOOP_CLIPS, device)
+    large_step, _, many = stepping(parts, clips, device)
     ways = {
-        "step": partial(step, some),
-        "loop": partial(loop, config, model, optimiser, some),
-        "whole": partial(step, many),
-        "in 4 micro-batches": partial(step, many, micro),
+        "step": partial(step, some, config),
+        "loop": partial(loop, config, learner, some),
+        "whole": partial(large_step, many, parts),
+        "in 4 micro-batches": partial(large_step, many, micro),
     }
     times = in_turn(ways, device=device, repeats=repeats)
     medians = {name: statistics.median(of) for name, of in times.items()}
     looped = statistics.median(loop_ms[1:])  # the first one warms up
     print(f"step of {LOOP_CLIPS} clips {medians['step']:.0f} ms, in the loop {looped:.0f} ms")
-    whole, parts = medians["whole"], medians["in 4 micro-batches"]
-    print(f"step of {WHOLE_CLIPS} clips {whole:.0f} ms, in 4 micro-batches {parts:.0f} ms")
+    whole, in_parts = medians["whole"], medians["in 4 micro-batches"]
+    print(f"step of {clips} clips {whole:.0f} ms, in 4 micro-batches {in_parts:.0f} ms")
     return {
         "loop_overhead": 1 - medians["step"] / looped,
-        "micro_batch_cost": parts / whole,
+        "micro_batch_cost": in_parts / whole,
     }
+
+
+def base_layers(config: PretrainConfig) -> PretrainConfig:
+    """The paper's video through two layers of Base, beside the demo's audio and texts."""
+    video = VideoConfig(transformer=replace(BASE, layers=2, dropout=0.0))
+    return replace(
+        config,
+        clip=replace(config.clip, frames=32, height=224, width=224),
+        model=replace(config.model, video=video, drop_token=0.0),
+    )
+
+
+def stepping(
+    config: PretrainConfig, clips: int, device: torch.device
+) -> tuple[Callable[[Batch, PretrainConfig], None], Learner[Batch], Batch]:
+    """A step of pre-training, what the loop takes of it, and a batch of noise."""
+    batch = noise_clips(clips, config.clip, config.model.text.vocabulary).to(device)
+    model = Vatt(config.model).train().to(device)
+    optimiser = Optimiser(config.optim, model.named_parameters(), steps=10**6)
+
+    def step(batch: Batch, config: PretrainConfig) -> None:
+        objective(batch, model, config)["loss"].backward()  # type: ignore[no-untyped-call]
+        optimiser.clip()
+        optimiser.step(0)
+
+    learner: Learner[Batch] = Learner(
+        model=model,
+        objective=partial(objective, model=model, config=config),
+        optimiser=optimiser,
+        write_model=lambda _, /, weights=True: None,
+        facts=dict,
+        seed=0,
+        buffers=tuple(model.buffers()),
+    )
+    return step, learner, batch
 
 
 loop_ms: list[float] = []  # of each loop, the median step, from its batch to the next one's
 
 
-def loop(config: PretrainConfig, model: Vatt, optimiser: Optimiser, batch: Batch) -> None:
+def loop(config: PretrainConfig, learner: Learner[Batch], batch: Batch) -> None:
     """The training loop; notes how long its steps take."""
     seconds = list[float]()
 
@@ -209,15 +237,6 @@ def loop(config: PretrainConfig, model: Vatt, optimiser: Optimiser, batch: Batch
             yield batch  # until the next one is asked for
             seconds.append(time.perf_counter() - started)
 
-    learner = Learner(
-        model=model,
-        objective=partial(objective, model=model, config=config),
-        optimiser=optimiser,
-        write_model=lambda _, /, weights=True: None,
-        facts=dict,
-        seed=0,
-        buffers=tuple(model.buffers()),
-    )
     with TemporaryDirectory() as folder:
         train(config.train, learner, batches(), folder=Path(folder), start_step=0)
     # The last step saves a checkpoint, which a longer training does once in a while.

@@ -167,3 +167,32 @@ def test_gradients_of_a_weight_that_is_used_many_times_add_up_in_float32() -> No
     torch.autograd.backward(torch.stack(parts).float().sum())
     assert layer.weight.grad is not None
     assert layer.weight.grad.item() == 400
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc and mallopt are of Linux")
+def test_what_a_step_frees_is_kept_for_the_next_one() -> None:
+    code = """
+import sys
+from pathlib import Path
+from vatt.devices import keep_freed_memory
+
+def resident_mb():
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) // 1024
+
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+before = resident_mb()
+step = [bytearray(b"x") * 2**23 for _ in range(40)]  # 320 MB
+assert resident_mb() > before + 250
+del step
+print(resident_mb() - before)
+"""
+    kept, given_back = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code, how], check=True, capture_output=True
+            ).stdout
+        )
+        for how in ("kept", "given back")
+    )
+    assert kept > 250 > 100 > given_back

@@ -26,6 +26,7 @@ from vatt.devices import (
     autocast,
     cpu_threads,
     free_memory,
+    keep_freed_memory,
     peak_memory,
     pick_device,
     processor,
@@ -118,6 +119,7 @@ def run(config: BenchConfig) -> BenchResult:
     """
     device = pick_device(config.train.device)
     _refuse_too_large(config, device)
+    keep_freed_memory()  # as in training
     with cpu_threads(config.train.threads):
         return _measured(config, device)
 

@@ -22,7 +22,7 @@ from vatt import distributed
 from vatt.checkpoints.checkpoint import ModelWriter, TrainingState
 from vatt.checkpoints.saver import CheckpointForm, Saver
 from vatt.contracts import draw_bits
-from vatt.devices import AutocastSetting, seeded
+from vatt.devices import AutocastSetting, keep_freed_memory, seeded
 from vatt.errors import ConfigError
 from vatt.failed_step import keep_step
 from vatt.run_log import RunLog, WandbMode
@@ -139,6 +139,7 @@ def train(
         CheckpointError: a checkpoint cannot be written.
     """
     clock, active = Stopwatch(), distributed.is_main()
+    keep_freed_memory()
 
     def keep(step: int, batch: BatchT) -> tuple[Path, str]:
         kept, again = folder / "failures" / f"step-{step:06d}", partial(learner.objective, batch)
