@@ -2,8 +2,9 @@
 
 Between the two lies one thing only: the compression of the stored video (H.264, crf 20). So frames
 differ by its noise: 0.4 to 1.3 grey levels of 255 where frames are averaged as they shrink, 1.3 to
-2.8 where they are not (the official way). Cosines of features stay above 0.998. What this finds is
-far above: frames that are turned twice differ by 50 grey levels, and their cosine is 0.91.
+2.8 where they are not (the official way). Cosines of what random weights make of them stay above
+0.998. What this finds is far from it: frames that are turned twice differ by 40 to 60 grey levels,
+and cosines of their features are 0.51 to 0.97.
 """
 
 from __future__ import annotations
@@ -134,10 +135,13 @@ def test_a_file_gives_the_frames_that_its_shards_give(both_ways, tiny):
     difference = (stored - direct).abs().mean() / GREY_LEVEL
     assert difference < (1.5 if frame_path.antialias else 3.0)
     model = vatt.load(tiny.run, "cpu", autocast="off")
+    torch.manual_seed(0)  # trained weights depend on the processor
+    for module in model.module.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
     one, other = model.encode_video(stored), model.encode_video(direct)
-    assert cosine_similarity(one.features, other.features).min() > 0.998
-    for space in ("va", "vt"):
-        assert cosine_similarity(getattr(one, space), getattr(other, space)).min() > 0.98
+    for kind in ("features", "va", "vt"):
+        assert cosine_similarity(getattr(one, kind), getattr(other, kind)).min() > 0.998
 
 
 def test_training_without_random_crops_takes_the_frames_of_evaluation(both_ways, prepared, tiny):

@@ -299,7 +299,11 @@ def on_screen(frames: Iterable[TimedFrame], times_s: Iterable[float]) -> Iterato
             wanted_s = next(times, None)
         held = timed
         # No frame follows so soon: this one need not wait, it is in the processor's cache now.
-        while wanted_s is not None and abs(timed.start_s - wanted_s) <= EPSILON_S:
+        while (
+            wanted_s is not None
+            and abs(timed.start_s - wanted_s) <= EPSILON_S
+            and wanted_s + EPSILON_S < timed.end_s
+        ):
             yield timed
             wanted_s = next(times, None)
         if wanted_s is None:
