@@ -209,7 +209,9 @@ def test_prepared_shards_are_a_library(tiny, tmp_path):
 def test_killed_at_random_moments_it_loses_no_window_and_doubles_none(tiny, tmp_path):
     whole = tmp_path / "whole"
     words = ["embed", str(tiny.clips), "--model", str(tiny.run), "--workers", "2"]
+    began = time.monotonic()
     assert main([*words, "--out", str(whole)]) == 0
+    took_s = time.monotonic() - began
     rng, killed = random.Random(0), 0
     out = tmp_path / "killed"
     for _ in range(12):
@@ -221,8 +223,8 @@ def test_killed_at_random_moments_it_loses_no_window_and_doubles_none(tiny, tmp_
         until = time.monotonic() + 300
         while not (out / "manifest.json").exists() and process.poll() is None:
             assert time.monotonic() < until
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 1.5))
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, took_s / 2))
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         if process.returncode == 0:
