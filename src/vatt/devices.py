@@ -69,7 +69,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what a step frees, up to 2 GiB, for the next one (Linux).
+    """Have the C library keep what a step frees for the next one (Linux).
 
     glibc gives it back to the system, and the next step waits for each page anew: a sixth of a step
     of the demo on a CPU, more where attention over long inputs is written out.
@@ -77,7 +77,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, 2**25)  # larger ones are given back each by itself
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_TRIM_THRESHOLD, -1)  # never
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
