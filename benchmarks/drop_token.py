@@ -16,7 +16,7 @@ from timing import milliseconds, report
 
 from vatt.config import from_values
 from vatt.contracts import ClipSpec, Inputs
-from vatt.devices import autocast
+from vatt.devices import autocast, keep_freed_memory
 from vatt.losses import LossConfig, contrast
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     device = torch.device(args.device)
+    keep_freed_memory()  # as in training
     values: dict[str, Any] = PRESETS[args.preset]()
     sizes = from_values(ModelConfig, values.get("model", {}), where=args.preset)
     clip = from_values(ClipSpec, values.get("clip", {}), where=args.preset)

@@ -86,7 +86,8 @@ def test_layers_stay_compiled_with_more_shapes_than_torch_takes_unless_told(monk
     torch._dynamo.reset()
     spread = parallelize(model.train(), train, layers_of(model))
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        torch.autograd.backward(objective(whole("uneven"), spread, settings)["loss"])
+        torch.autograd.backward(objective(whole("uneven"), spread, settings)["loss"])  # or raises
+    assert all(one.grad is not None for one in model.parameters() if one.requires_grad)
 
 
 @pytest.mark.slow  # processes, each of which compiles
