@@ -18,8 +18,9 @@ from vatt.errors import ConfigError
 NORM_EPSILON = 1e-6  # official code, all layer norms
 # Attention on a CPU, by the table of benchmarks/attention.py: in float32 the fused kernel is faster
 # (with gradients, from a length on); in bfloat16 the products written out, at every length, if cut
-# so that a piece's scores stay below 32 MiB, which glibc asks the system for at each use, and if
-# softmax, which sums in float32, does not copy them to float32 first, as autocast would have it.
+# so that a piece's scores stay below 32 MiB, which glibc asks the system for at each use; if
+# softmax, which sums in float32, does not copy them to float32 first, as autocast would have it;
+# and if a piece that is one table has two axes: `bmm` may take twice the time of `mm`.
 FUSED_FROM = 32  # keys
 PIECE_SCORES = 2**21  # 8 MiB in float32
 
@@ -118,15 +119,17 @@ def attend(
     clips, heads = max(1, tables // q.shape[1]), min(tables, q.shape[1])
 
     def pieces(x: Tensor) -> list[Tensor]:
-        return [piece for some in torch.split(x, clips) for piece in torch.split(some, heads, 1)]
+        cut = [piece for some in torch.split(x, clips) for piece in torch.split(some, heads, 1)]
+        return cut if tables > 1 else [piece.flatten(0, 2) for piece in cut]
 
     biases = [None] if bias is None else pieces(bias.expand(*q.shape[:2], -1, -1))
+    q, k, v = q.contiguous() * scale, k.contiguous(), v.contiguous()
     mixed = []
     with torch.autocast(q.device.type, enabled=False):
         for qs, ks, vs, added in zip(pieces(q), pieces(k), pieces(v), cycle(biases), strict=False):
-            scores = (qs * scale) @ ks.transpose(-2, -1)
+            scores = qs @ ks.transpose(-2, -1)
             weights = (scores if added is None else scores + added).softmax(-1)
-            mixed.append((F.dropout(weights.to(v.dtype), dropout) @ vs).flatten(0, 1))
+            mixed.append((F.dropout(weights.to(v.dtype), dropout) @ vs).flatten(0, -2))
     return torch.cat(mixed).view(*q.shape[:3], v.shape[-1])
 
 

@@ -92,12 +92,15 @@ class Vatt(nn.Module):
 
         Args:
             inputs: those of the batch, or a function for each of its parts, which makes the part's
-                inputs and calls the backbones on them. Such a part keeps nothing for the backward
-                pass but is called again there: one part is in memory at a time.
+                inputs and calls the backbones on them. All but the last, which the backward pass
+                begins with, keep nothing for it but are called again there: one part is in memory
+                at a time.
         """
         if isinstance(inputs, Inputs):
             return self.project(self.features(inputs))
-        parts = [checkpoint(part, self.features, use_reentrant=False) for part in inputs]
+        *others, last = inputs
+        parts = [checkpoint(part, self.features, use_reentrant=False) for part in others]
+        parts.append(last(self.features))
         return self.project(Features(*map(torch.cat, zip(*parts, strict=True))))
 
     def features(self, inputs: Inputs) -> Features:

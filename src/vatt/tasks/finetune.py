@@ -327,8 +327,9 @@ def class_losses(
         if size >= len(signal):
             logits = model(signal, draw)
         else:
-            parts = zip(torch.split(signal, size), draws, strict=False)
-            logits = torch.cat([recomputed(model, *one, use_reentrant=False) for one in parts])
+            *others, last = zip(torch.split(signal, size), draws, strict=False)
+            parts = [recomputed(model, *part, use_reentrant=False) for part in others]
+            logits = torch.cat([*parts, model(*last)])
     if how.labels == "one":
         losses = softmax_cross_entropy(logits, targets)
     else:
