@@ -166,3 +166,15 @@ def test_one_step_more_than_may_be_left_out_ends_the_run_before_it(tmp_path, mon
     with pytest.raises(TrainingError, match=advice):
         train(config, toy.learner, poisoned(2, 4, 6, 7), folder=tmp_path, start_step=0)
     assert torch.equal(toy.weights(), before.weights())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_that_may_leave_out_fewer_steps_than_it_did_trains_on(tmp_path, monkeypatch, late):
+    monkeypatch.setattr(finite, "has_queue", lambda device: late)
+    sound, toy = Toy(steps=12), Toy(steps=12)
+    train(CONFIG, sound.learner, batches(0, 6), folder=tmp_path / "sound", start_step=0)
+    learner = replace(toy.learner, skipped=2)  # by a command that allowed two; this one does not
+    advice = r"step 6 .*--train.skip_nonfinite 3 leaves the step out"
+    with pytest.raises(TrainingError, match=advice):
+        train(CONFIG, learner, poisoned(6), folder=tmp_path / "toy", start_step=0)
+    assert torch.equal(toy.weights(), sound.weights())

@@ -66,7 +66,8 @@ class FiniteCheck(Generic[BatchT]):
         may_skip: int,
         skipped: int,
     ) -> None:
-        self.skip, self.skipped, self._may_skip = None, skipped, may_skip
+        # Those left out so far stay so, whatever is allowed now: on a GPU all steps would be else.
+        self.skip, self.skipped, self._may_skip = None, skipped, max(may_skip, skipped)
         self._bad: Tensor | int = skipped  # counted on the device
         self._buffers, self._keep = buffers, keep
         self._before_step = [buffer.clone() for buffer in buffers]
