@@ -177,6 +177,21 @@ def test_failures_of_an_earlier_part_of_the_run_count(tmp_path):
         list(make_loader(dataset, steps=10, device=CPU, unreadable=earlier))
 
 
+def test_a_video_that_several_ranks_could_not_read_counts_once(tmp_path, monkeypatch):
+    data = write_shards(tmp_path, [Video()] * 4)
+    damage(data, 0)
+    dataset = dataset_of(data, max_bad_fraction=0.25)
+    loader = make_loader(dataset, steps=4, device=CPU)
+    list(loader)
+    (found,) = loader.failures()
+    others = [found], [found | {"step": found["step"] - 1}], [found | {"key": "elsewhere: v9"}]
+    monkeypatch.setattr("vatt.distributed.gather_json", lambda mine: [mine, *others[1:]])
+    assert loader.failures() == [others[1][0], others[2][0]]
+    # as a checkpoint of an older version has them
+    earlier = [UnreadableClip(found["key"], found["cause"], step) for step in range(3)]
+    list(make_loader(dataset, steps=4, device=CPU, unreadable=earlier))
+
+
 def test_an_error_in_a_worker_is_told_without_its_traceback_and_ends_the_workers(tmp_path):
     data = write_shards(tmp_path, [Video()])
     damage(data, 0)

@@ -120,7 +120,8 @@ class Loader:
             unreadable: those of an earlier part of the run.
             most_unreadable: more videos than this may not be unreadable.
         """
-        self.unreadable, self.num_unreadable = list(unreadable), 0
+        self.unreadable = list({clip.key: clip for clip in unreadable}.values())
+        self.num_unreadable = 0
         self._device, self._most_unreadable = device, most_unreadable
         self._firsts, self._size = firsts, size
         self._copies: torch.cuda.Stream | None = None
@@ -142,11 +143,15 @@ class Loader:
             )
 
     def failures(self) -> list[dict[str, Any]]:
-        """Every clip of any rank that could not be read, with its step and cause; for JSON."""
+        """The first clip of each video that a rank could not read, with step and cause, as JSON."""
         mine = [
             {"key": clip.key, "cause": clip.reason, "step": clip.step} for clip in self.unreadable
         ]
-        return list(chain(*distributed.gather_json(mine)))
+        found: dict[str, dict[str, Any]] = {}
+        for one in chain(*distributed.gather_json(mine)):  # several ranks meet the same video
+            if one["key"] not in found or one["step"] < found[one["key"]]["step"]:
+                found[one["key"]] = one
+        return list(found.values())
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches in order, but for those of which no clip can be read (evaluation only).

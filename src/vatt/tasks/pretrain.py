@@ -157,7 +157,7 @@ class PretrainResult:
     clips_per_s: float | None
     waiting_share: float | None
     failed_clips: int
-    """Clips that could not be read and were replaced; the log names their videos."""
+    """Videos of which a clip could not be read and was replaced; the log names them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
