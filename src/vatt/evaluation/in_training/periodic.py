@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 RETRIEVALS = ("text_to_video", "audio_to_video", "video_to_audio")
 NEIGHBOURS = ("video_neighbours", "audio_neighbours")
 ACCURACY = "accuracy"
+JUDGED_ON = ("split", "label", "neighbours", "clips", "min_peak", "seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +158,8 @@ def clip_sets(config: EvaluationConfig, data: DataConfig, spec: ClipSpec) -> lis
 class PeriodicEvaluation:
     """Judges a model after so many steps; all ranks call it together.
 
-    best: measure, value and step of the best so far; empty before the first.
+    best: measure, value and step of the best so far, and what it was judged on; empty before the
+        first, also where the settings of the evaluation have changed: such values do not compare.
     """
 
     def __init__(
@@ -185,7 +187,19 @@ class PeriodicEvaluation:
         Raises:
             DataError: a folder has no such split, or no clip in it has a label or caption.
         """
-        self.best = dict(best)
+        self._judged_on = {
+            **{name: getattr(config, name) for name in JUDGED_ON},
+            "shards": [path.name for path in config.shards],  # which may lie elsewhere now
+        }
+        same = best.get("measure") == config.measure
+        same &= best.get("judged_on", self._judged_on) == self._judged_on
+        if best and not same and distributed.is_main():
+            logger.warning(
+                "evaluation: it is another one than that of step %s, so that the best model is "
+                "looked for anew",
+                best["step"],
+            )
+        self.best = dict(best) if same else {}
         self._config, self._weights, self._encoder_of = config, weights, encoder_of
         self._keep, self._workers, self._sets = keep, data.workers, list[ClipSet]()
         if not distributed.is_main():
@@ -216,7 +230,12 @@ class PeriodicEvaluation:
             return
         sign = -1 if name.endswith("MedR") else 1
         if not self.best or sign * value > sign * self.best["value"]:
-            self.best = {"measure": name, "value": value, "step": step}
+            self.best = {
+                "measure": name,
+                "value": value,
+                "step": step,
+                "judged_on": self._judged_on,
+            }
             if self._keep is not None:
                 self._keep(self.best, weights)
 
