@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
+from vatt import run_log
 from vatt.errors import CheckpointError, MissingExtraError, TrainingError
 from vatt.report.training_curve import read_metrics
 from vatt.run_log import RunLog, duration, wandb_module
@@ -57,6 +58,18 @@ def test_continued_run_drops_records_past_its_checkpoint_and_a_cut_line(tmp_path
     with RunLog(tmp_path, start_step=4, steps=6) as log:
         log.write(6, {"loss": 0.125}, steps_per_s=1.0)
     assert read_metrics(path) == [*records[:2], {"step": 6, "loss": 0.125}]
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_a_step_is_once_on_tensorboard_wherever_a_run_was_killed(tmp_path, start):
+    for first, loss in ((0, 0.5), (start, 0.25)):
+        with RunLog(tmp_path, start_step=first, steps=6) as log:
+            for step in range(first + 1, 5):
+                log.write(step, {"loss": loss}, steps_per_s=1.0)
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    expected = [(step, 0.5 if step <= start else 0.25) for step in range(1, 5)]
+    assert [(e.step, e.value) for e in board.Scalars("loss")] == expected
 
 
 def test_a_step_logged_twice_counts_as_it_was_logged_last(tmp_path):
@@ -117,24 +130,34 @@ def test_wandb_offline_has_the_same_numbers_and_speaks_to_nobody(tmp_path, monke
         here = f"http://127.0.0.1:{server.getsockname()[1]}"
         for name in ("WANDB_BASE_URL", "HTTPS_PROXY", "HTTP_PROXY"):
             monkeypatch.setenv(name, here)
-        for start in (0, 2):  # a run that goes on is the same one in W&B
-            with RunLog(tmp_path, start_step=start, steps=4, wandb="offline") as log:
-                for step in (start + 1, start + 2):
+        for start in (0, 2):  # from a checkpoint before the end of its log: the same run in W&B
+            with RunLog(tmp_path, start_step=start, steps=6, wandb="offline") as log:
+                for step in range(start + 1, start + 4):
                     log.write(step, {"loss": 1 / step, "eval_audio_R@1": 7.5}, steps_per_s=1.0)
         with pytest.raises(BlockingIOError):
             server.accept()
     deadline = time.monotonic() + 30
     while True:  # W&B's own process writes on after the run has ended here
-        files = sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
-        if sum(map(len, map(offline_entries, files))) >= 4 or time.monotonic() > deadline:
+        (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+        found = offline_entries(file)
+        if len(found) >= 5 or time.monotonic() > deadline:
             break
         time.sleep(0.1)
-    assert len({path.name for path in files}) == 1
-    found = [entry for path in files for entry in offline_entries(path)]
     own = ("_step", "_runtime", "_timestamp")
     found = [{k: v for k, v in entry.items() if k not in own} for entry in found]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert found == [json.loads(line) for line in lines]
+
+
+def test_wandb_online_is_told_each_step_once_also_after_a_kill(tmp_path, monkeypatch):
+    run: Any = mock.MagicMock(dir=str(tmp_path / "wandb" / "run-1" / "files"))
+    monkeypatch.setattr(run_log, "_wandb_run", lambda *_: run)
+    for start, known in ((0, None), (2, 4)):  # killed after entry 4, saved after step 2
+        run.summary = {} if known is None else {"step": known}
+        with RunLog(tmp_path, start_step=start, steps=6, wandb="online") as log:
+            for step in range(start + 1, start + 5):
+                log.write(step, {"loss": 1 / step}, steps_per_s=1.0)
+    assert [call.args[0]["step"] for call in run.log.call_args_list] == [1, 2, 3, 4, 5, 6]
 
 
 def test_without_the_extra_it_is_named(monkeypatch):

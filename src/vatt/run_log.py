@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -48,22 +48,22 @@ class RunLog:
         self._active = active
         self._open = ExitStack()
         self._wandb: Any = None
+        self._at_wandb = 0  # the last step that its server has
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if wandb != "off":
-            self._wandb = _wandb_run(folder, wandb)
-            self._open.callback(self._wandb.finish)
         self._file = self._open.enter_context((folder / METRICS_FILE).open("a+b"))
         self._file.seek(0)
-        kept = 0
+        kept = list[bytes]()
         for line in self._file:
             if not line.endswith(b"\n") or json.loads(line)["step"] > start_step:
                 break
-            kept += len(line)
-        self._file.truncate(kept)
-        purge = start_step + 1 if start_step else None
-        self._board = SummaryWriter(str(folder), purge_step=purge)
+            kept.append(line)
+        self._file.truncate(sum(map(len, kept)))
+        if wandb != "off":
+            self._begin_wandb(wandb, kept)
+        # Also from step 0: a run that was killed before its first checkpoint has written, too.
+        self._board = SummaryWriter(str(folder), purge_step=start_step + 1)
         self._open.callback(self._board.close)
         self._has_bar = sys.stderr.isatty()
         bar = ProgressBar("train", steps, done=start_step, shown=self._has_bar)
@@ -103,8 +103,7 @@ class RunLog:
             self._file.flush()
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
-        if self._wandb is not None:
-            self._wandb.log(entry)
+        self._tell_wandb(entry)
         text = "  ".join(
             f"{name.removesuffix('_share')} {value:.0%}"
             if name.endswith("_share")
@@ -115,6 +114,26 @@ class RunLog:
         if not self._has_bar:
             left_s = (self._steps - step) / steps_per_s
             logger.info("step %d of %d, %s left  %s", step, self._steps, duration(left_s), text)
+
+    def _begin_wandb(self, mode: WandbMode, before: Sequence[bytes]) -> None:
+        """Begin, with the entries so far: W&B does not join what it wrote offline.
+
+        Each of its folders holds a run from its first step on, and only the newest one is kept.
+        """
+        replaced = set(self._folder.glob("wandb/offline-run-*"))
+        self._wandb = _wandb_run(self._folder, mode)
+        replaced.discard(Path(self._wandb.dir).parent)
+        self._open.callback(self._wandb.finish)
+        self._at_wandb = int(self._wandb.summary.get("step") or 0)
+        for line in before:
+            self._tell_wandb(json.loads(line))
+        for old in replaced:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _tell_wandb(self, entry: Mapping[str, float]) -> None:
+        """Unless W&B's server has an entry of that step already, from before a kill."""
+        if self._wandb is not None and entry["step"] > self._at_wandb:
+            self._wandb.log(entry)
 
 
 def wandb_module() -> ModuleType:
@@ -156,7 +175,7 @@ def _wandb_run(folder: Path, mode: WandbMode) -> Any:
         )
     except wandb.Error as error:
         raise ConfigError(f"train.wandb: {error}; or set it to offline or off") from error
-    run.define_metric("*", step_metric="step")  # a run that goes on repeats some
+    run.define_metric("*", step_metric="step")
     return run
 
 
