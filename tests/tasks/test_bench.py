@@ -20,10 +20,10 @@ def test_products_are_counted_with_those_of_the_backward_pass_and_of_fused_atten
     with Products() as products:
         (x @ w).sum().backward()
     assert products.flops == 3 * 2 * 3 * 5 * 7
-    q = torch.randn(2, 2, 40, 8)
+    q, k = torch.randn(2, 2, 40, 8), torch.randn(2, 2, 50, 8)
     with Products() as products, torch.no_grad():
-        torch.nn.functional.scaled_dot_product_attention(q, q, q)
-    assert products.flops == 2 * 2 * (2 * 2) * 40 * 40 * 8
+        torch.nn.functional.scaled_dot_product_attention(q, k, k)
+    assert products.flops == 2 * 2 * (2 * 2) * 40 * 50 * 8
 
 
 def test_a_step_is_timed_beside_what_the_device_reaches(tiny):

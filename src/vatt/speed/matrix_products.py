@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 LARGE_SIDE = {"cuda": 8192, "cpu": 2048}  # of the product that measures what a device can reach
+SCORES_IN_CACHE = {"cpu": 2**21}  # a fused kernel keeps them there; else all are made at once
 
 
 class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -30,11 +31,17 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif name in ("aten::addmm", "aten::baddbmm"):
             self._note(args[1], args[2].shape)
         elif "scaled_dot_product" in name:
-            q = args[1] if "backward" in name else args[0]
-            q = q.flatten(0, 1)
-            for _ in range(5 if "backward" in name else 2):  # of equal work: N × N × head width
-                self._note(q, q.transpose(1, 2).shape)
+            backward = "backward" in name
+            q, k = (x.flatten(0, 1) for x in (args[1:3] if backward else args[:2]))
+            self._note_attention(q, k, products=5 if backward else 2)
         return func(*args, **(kwargs or {}))
+
+    def _note_attention(self, q: Tensor, k: Tensor, products: int) -> None:
+        """Of equal work each: queries × keys × head width."""
+        most = SCORES_IN_CACHE.get(q.device.type, 2**62)
+        for some in torch.split(q, max(1, most // (q.shape[1] * k.shape[1]))):
+            for _ in range(products):
+                self._note(some, torch.Size((len(some), k.shape[2], k.shape[1])))
 
     def _note(self, left: Tensor, right: torch.Size) -> None:
         self.shapes.append((left.shape, right, left.dtype))
@@ -54,12 +61,12 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
             (left, right, dtype): (noise(left, dtype), noise(right, dtype))
             for left, right, dtype in self.shapes
         }
-        operands = [made[key] for key in self.shapes]
+        results = {key: left @ right for key, (left, right) in made.items()}
 
         def run() -> None:
             with torch.inference_mode():
-                for left, right in operands:
-                    left @ right
+                for key in self.shapes:
+                    torch.matmul(*made[key], out=results[key])
 
         return run
 
