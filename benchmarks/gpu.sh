@@ -11,9 +11,10 @@ out=${1:?where logs go}; shards=${2:-}; device=${DEVICE:-cuda}
 mkdir -p "$out"
 
 part() { # NAME SECONDS COMMAND …
-    local name=$1 limit=$2 started=$SECONDS; shift 2
-    timeout "$limit" "$@" >"$out/$name.log" 2>&1
-    echo "$name: exit code $?, $((SECONDS - started)) s"
+    local name=$1 limit=$2 started=$SECONDS code=0 cut=; shift 2
+    timeout --kill-after 10 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+    [ $((SECONDS - started)) -lt "$limit" ] || cut="; CUT at its limit of $limit s: what follows is not all"
+    echo "$name: exit code $code, $((SECONDS - started)) s$cut"
     tail -n 12 "$out/$name.log"
 }
 
@@ -31,6 +32,6 @@ part bench 60 python -m vatt bench --preset $preset --clips $clips --train.devic
 part compiled 100 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --train.compile --json
 part losses 50 python benchmarks/loss_memory.py --device "$device" --batches "${batches[@]}"
 if [ -n "$shards" ]; then # SIGTERM after two minutes: it saves, and says how fast it was
-    part pretrain $((seconds + 20)) timeout -s TERM "$seconds" python -m vatt pretrain --preset demo \
+    part pretrain $((seconds + 20)) timeout --preserve-status -s TERM "$seconds" python -m vatt pretrain --preset demo \
         --data.shards "$shards" --train.device "$device" --train.steps 100000 --out "$out/run"
 fi

@@ -37,6 +37,8 @@ def test_a_step_is_timed_beside_what_the_device_reaches(tiny):
     # what micro-batches compute twice counts once
     parts = run(bench(train={"micro_batch": 2, "device": "cpu", "threads": 1}))
     assert parts.gflops_of_a_step == pytest.approx(result.gflops_of_a_step, rel=0.02)
+    again = run(bench(train={"recompute": True, "device": "cpu", "threads": 1, "autocast": "off"}))
+    assert again.gflops_of_a_step == result.gflops_of_a_step
 
 
 @pytest.mark.slow  # imports transformers

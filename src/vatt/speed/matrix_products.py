@@ -15,11 +15,15 @@ SCORES_IN_CACHE = {"cpu": 2**21}  # a fused kernel keeps them there; else all ar
 
 
 class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the shapes of all matrix products in its context, those inside fused attention too."""
+    """Notes the shapes of all matrix products in its context, those inside fused attention too.
+
+    heeds: may be set False meanwhile, for products that are not to be noted.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.shapes: list[tuple[torch.Size, torch.Size, torch.dtype]] = []
+        self.heeds = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -44,7 +48,8 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._note(some, torch.Size((len(some), k.shape[2], k.shape[1])))
 
     def _note(self, left: Tensor, right: torch.Size) -> None:
-        self.shapes.append((left.shape, right, left.dtype))
+        if self.heeds:
+            self.shapes.append((left.shape, right, left.dtype))
 
     @property
     def flops(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from vatt.contracts import Batch, ClipSpec
 from vatt.costs.flops import blueprint
@@ -28,6 +29,7 @@ from vatt.devices import (
     free_memory,
     keep_freed_memory,
     peak_memory,
+    peak_use,
     pick_device,
     processor,
     seeded,
@@ -159,7 +161,9 @@ def _measured(config: BenchConfig, device: torch.device) -> BenchResult:
             optimiser.clip()
             optimiser.step(0)
 
-        step()
+        with peak_use(device):  # forgets what was needed so far
+            step()
+            step()  # the first has no moments of Adam yet
         memory = peak_memory(device)
         with computing():
             bfloat16 = torch.is_autocast_enabled(device.type)
@@ -199,11 +203,26 @@ def _measured(config: BenchConfig, device: torch.device) -> BenchResult:
 
 
 def _products(config: BenchConfig, model: Vatt, batch: Batch) -> Products:
-    """Those of a step, each once."""
+    """Those of a step, each once; with train.recompute in as little memory as the step takes."""
     whole = replace(config, train=replace(config.train, micro_batch=None))
-    products = Products()
+    products, in_backward = Products(), False
+
+    def noted_once(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        products.heeds = not in_backward
+        try:
+            return forward(*given, **named)
+        finally:
+            products.heeds = True
+
+    blocks = layers_of(model) if config.train.recompute else []
+    for block in blocks:
+        block.forward = partial(checkpoint, partial(noted_once, block.forward), use_reentrant=False)
     with products:
-        torch.autograd.backward(objective(batch, model, whole)["loss"])
+        loss = objective(batch, model, whole)["loss"]
+        in_backward = True
+        torch.autograd.backward(loss)
+    for block in blocks:
+        del block.forward
     model.zero_grad(set_to_none=True)
     return products
 
