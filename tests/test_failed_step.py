@@ -8,7 +8,7 @@ import torch
 from tests.distributed.objective import CLIP, whole
 from vatt.config import from_values
 from vatt.contracts import Batch, UnreadableClip
-from vatt.failed_step import computed_again, load_batch, save_batch
+from vatt.failed_step import computed_again, keep_step, load_batch, rank_folders, save_batch
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
 from vatt.presets import tiny
@@ -30,6 +30,15 @@ def test_a_captured_batch_comes_back_as_it_was(tmp_path):
         value, found = getattr(batch, field.name), getattr(again, field.name)
         assert torch.equal(value, found) if torch.is_tensor(value) else value == found, field.name
     assert isinstance(again.unreadable[0], UnreadableClip)
+
+
+def test_a_step_that_fails_again_on_fewer_ranks_holds_no_batch_of_others(tmp_path):
+    where, batch, model = tmp_path / "step-000003", whole("uneven"), torch.nn.Linear(1, 1)
+    for rank in (10, 0, 2):
+        (where / f"rank-{rank}").mkdir(parents=True)
+    assert [folder.name for folder in rank_folders(where)] == ["rank-0", "rank-2", "rank-10"]
+    keep_step(where, batch, lambda _: None, model, lambda: {"loss": model(torch.ones(1)).sum()})
+    assert [folder.name for folder in rank_folders(where)] == ["rank-0"]
 
 
 @pytest.mark.parametrize("micro_batch", [None, 5])

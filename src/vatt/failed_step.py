@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -43,6 +44,10 @@ def keep_step(
         CheckpointError: it cannot be written.
     """
     try:
+        if distributed.is_main():  # more ranks may have failed there before
+            for left in rank_folders(where):
+                if _rank_of(left) >= distributed.world_size():
+                    shutil.rmtree(left)
         with atomic_folder(where / f"rank-{distributed.rank()}") as aside:
             save_batch(batch, aside)
             write_model(aside if distributed.is_main() else None)
@@ -53,6 +58,15 @@ def keep_step(
         ) from error
     distributed.barrier()  # the first rank that fails ends the others
     return where_it_began(model, objective, getattr(batch, "keys", ()))
+
+
+def rank_folders(where: Path) -> list[Path]:
+    """The folders of a captured step, in the order of ranks."""
+    return sorted(where.glob("rank-*"), key=_rank_of)
+
+
+def _rank_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("rank-"))
 
 
 def save_batch(batch: Any, folder: Path) -> None:

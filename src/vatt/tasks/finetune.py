@@ -39,7 +39,7 @@ from vatt.evaluation.examples import (
 from vatt.evaluation.few_labels import FewClips, Found, about_few, few_of
 from vatt.evaluation.in_training.linear_first import fit_linear_layer
 from vatt.evaluation.in_training.validation import Validation
-from vatt.failed_step import Replayed, computed_again, load_batch
+from vatt.failed_step import Replayed, computed_again, load_batch, rank_folders
 from vatt.ingest.labelled import SUFFIXES, find_labelled, store_labelled
 from vatt.losses import (
     balanced_sigmoid_cross_entropy,
@@ -693,7 +693,7 @@ def replay(capture: Path, device: str = "auto") -> Replayed:
     where = run_folder / CONFIG_FILE
     config = from_values(FinetuneConfig, read_toml(where), where=str(where))
     place = pick_device(device)
-    parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
+    parts = [load_batch(Batch, folder) for folder in rank_folders(capture)]
     model, spec = load_model(Classifier, capture / "rank-0", place)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
         batch = Batch.joined(parts).to(place)

@@ -41,7 +41,7 @@ from vatt.evaluation.in_training.periodic import (
     clip_sets,
     encoder_of,
 )
-from vatt.failed_step import Replayed, computed_again, load_batch
+from vatt.failed_step import Replayed, computed_again, load_batch, rank_folders
 from vatt.hub import local_folder
 from vatt.losses import SCORES_AT_ONCE, LossConfig
 from vatt.models.heads import BOUNDS
@@ -556,7 +556,7 @@ def replay(capture: Path, device: str = "auto") -> Replayed:
     where = run_folder / CONFIG_FILE
     config = from_values(PretrainConfig, merge(EARLIER, read_toml(where)), where=str(where))
     place = pick_device(device)
-    parts = [load_batch(Batch, folder) for folder in sorted(capture.glob("rank-*"))]
+    parts = [load_batch(Batch, folder) for folder in rank_folders(capture)]
     model, _ = load_model(Vatt, capture / "rank-0", place)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
         batch = Batch.joined(parts).to(place)
