@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from vatt.config import CONFIG_FILE, flatten, read_toml
 from vatt.errors import ConfigError, MissingExtraError, TrainingError
 from vatt.run_folder import METRICS_FILE
-from vatt.storage import write_atomically
+from vatt.storage import flush, write_atomically
 from vatt.workers.progress import ProgressBar
 
 logger = logging.getLogger(__name__)
@@ -114,6 +114,13 @@ class RunLog:
         if not self._has_bar:
             left_s = (self._steps - step) / steps_per_s
             logger.info("step %d of %d, %s left  %s", step, self._steps, duration(left_s), text)
+
+    def flush(self) -> None:
+        """Let all entries be on the disk before a checkpoint that follows them is."""
+        if self._active:
+            with self._told():
+                flush(self._file)
+                self._board.flush()
 
     def _begin_wandb(self, mode: WandbMode, before: Sequence[bytes]) -> None:
         """Begin, with the entries so far: W&B does not join what it wrote offline.

@@ -3,11 +3,14 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
 
 from tests.training.toy import Pairs, Toy, batches, pairs
+from vatt import run_log
 from vatt.checkpoints import checkpoint
 from vatt.devices import cpu_threads
 from vatt.errors import ConfigError, TrainingError
@@ -50,6 +53,24 @@ def test_resumed_run_equals_uninterrupted_run_bit_for_bit(tmp_path):
     cut, uncut = ([{k: r[k] for k in timeless} for r in run] for run in records)
     assert cut == uncut
     assert [record["step"] for record in cut] == [2, 4, 6, 8, 10, 12]
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint_that_follows_it(tmp_path, monkeypatch):
+    """Else a run lacks entries for good that goes on from there after a power cut."""
+    toy, order = Toy(steps=12), list[str]()
+
+    def flushed(file: BinaryIO) -> None:
+        file.flush()
+        order.append(f"{len(read_metrics(tmp_path / 'metrics.jsonl'))} entries")
+
+    def write_model(folder: Path | None, /, *, weights: bool = True) -> None:
+        order.append("checkpoint")
+        toy.write_model(folder, weights=weights)
+
+    monkeypatch.setattr(run_log, "flush", flushed)
+    learner = replace(toy.learner, write_model=write_model)
+    train(config(log_every=1), learner, batches(0, 12), folder=tmp_path, start_step=0)
+    assert order == [x for n in (5, 10, 12) for x in (f"{n} entries", "checkpoint")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

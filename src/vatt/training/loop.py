@@ -184,6 +184,7 @@ def train(
                 facts = {**learner.facts(), "skipped_steps": check.skipped}
                 state = TrainingState(step=step + 1, facts=facts)
                 weights, optimiser = learner.model.state_dict(), learner.optimiser.state()
+                log.flush()
                 saver.save(state, weights, optimiser, learner.write_model)
             if stop and not last:
                 saver.wait()
