@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vatt.contracts import Batch, ClipSpec
@@ -214,7 +215,7 @@ def _products(config: BenchConfig, model: Vatt, batch: Batch) -> Products:
         finally:
             products.heeds = True
 
-    blocks = layers_of(model) if config.train.recompute else []
+    blocks: Sequence[nn.Module] = layers_of(model) if config.train.recompute else ()
     for block in blocks:
         block.forward = partial(checkpoint, partial(noted_once, block.forward), use_reentrant=False)
     with products:
