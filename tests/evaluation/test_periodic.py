@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from tests.models.small import SMALL_MODEL
 from vatt.contracts import ClipSpec
 from vatt.data.data_config import DataConfig
 from vatt.evaluation.in_training import periodic
-from vatt.evaluation.in_training.periodic import EvaluationConfig, PeriodicEvaluation
+from vatt.evaluation.in_training.periodic import EvaluationConfig, PeriodicEvaluation, best_kept
+from vatt.models.weights import save_settings
 
 
 @pytest.fixture
@@ -61,3 +63,24 @@ def test_values_of_another_evaluation_are_not_compared(evaluated, caplog, other)
     assert kept == [1]
     assert best["measure"] == other.get("measure", "text_to_video_R@10")
     assert "looked for anew" in caplog.text
+
+
+BEST = {"measure": "text_to_video_R@10", "value": 20.0, "step": 4, "judged_on": {"seed": 7}}
+
+
+@pytest.mark.parametrize(
+    ("kept", "best", "expected"),
+    [
+        (BEST, BEST, BEST),
+        (BEST | {"step": 6, "value": 25.0}, BEST, BEST),  # killed before the next checkpoint
+        (BEST | {"step": 2, "value": 15.0}, BEST, BEST | {"step": 2, "value": 15.0}),  # keep = last
+        (BEST | {"judged_on": {}}, BEST, BEST | {"judged_on": {}}),
+        ({"step": 12}, BEST, {}),  # the last model of a run that kept that
+        (None, BEST, {}),
+        (BEST, {}, {}),
+    ],
+)
+def test_the_best_is_that_of_the_model_which_was_kept(tmp_path, kept, best, expected):
+    if kept is not None:
+        save_settings(tmp_path, SMALL_MODEL, ClipSpec(), {"weights": "trained", **kept})
+    assert best_kept(tmp_path, best) == expected

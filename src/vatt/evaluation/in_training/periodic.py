@@ -28,7 +28,7 @@ from vatt.data.loader import make_eval_loader
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import autocast, seeded
 from vatt.encoder import Encoder
-from vatt.errors import ConfigError, DataError
+from vatt.errors import CheckpointError, ConfigError, DataError
 from vatt.evaluation.clips import EvalClips, find_clips
 from vatt.evaluation.features import CLIPS_AT_ONCE, PRETRAINED, SplitFeatures, network_rows
 from vatt.evaluation.metrics import RETRIEVAL_MEASURES, balanced_accuracy
@@ -37,6 +37,7 @@ from vatt.evaluation.results import Measure, take
 from vatt.evaluation.retrieval import similarities
 from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Vatt
+from vatt.models.weights import read_settings
 from vatt.shards.read import ShardFolder
 
 logger = logging.getLogger(__name__)
@@ -155,6 +156,29 @@ def clip_sets(config: EvaluationConfig, data: DataConfig, spec: ClipSpec) -> lis
     return found
 
 
+def better(measure: str, value: float, than: float) -> bool:
+    """Of two values of a measure."""
+    return value < than if measure.endswith("MedR") else value > than
+
+
+def best_kept(folder: Path, best: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is to be surpassed: `best`, if the model in `folder` is as good, else that model.
+
+    That may be better: of steps after the checkpoint that a run goes on from. It is worse, or the
+    last one, or none, where the best model was not kept for a while.
+    """
+    try:
+        _, _, kept = read_settings(folder)
+    except CheckpointError:
+        return {}
+    if not best or "measure" not in kept:
+        return {}
+    alike = all(kept.get(name) == best.get(name) for name in ("measure", "judged_on"))
+    if alike and not better(best["measure"], best["value"], kept["value"]):
+        return best
+    return {name: value for name, value in kept.items() if name != "weights"}
+
+
 class PeriodicEvaluation:
     """Judges a model after so many steps; all ranks call it together.
 
@@ -216,7 +240,8 @@ class PeriodicEvaluation:
                 values |= {f"{one.prefix}{name}": value for name, value in found.items()}
             self._compare(step, values, weights)
             logger.info("evaluated after step %d in %.1f s", step, time.perf_counter() - started)
-        distributed.barrier()  # has no time-out, unlike the sums and gathers of a step
+        # Waits without a time-out, unlike the sums and gathers of a step.
+        self.best = distributed.gather_json(self.best)[0]
         return {f"eval_{name}": value for name, value in values.items()}
 
     def _compare(
@@ -228,8 +253,7 @@ class PeriodicEvaluation:
         if value is None:
             logger.warning("evaluation.measure: %s cannot be measured on these clips", name)
             return
-        sign = -1 if name.endswith("MedR") else 1
-        if not self.best or sign * value > sign * self.best["value"]:
+        if not self.best or better(name, value, self.best["value"]):
             self.best = {
                 "measure": name,
                 "value": value,
