@@ -236,6 +236,11 @@ def gather(mine: Tensor) -> Tensor:
     return cast(Tensor, _Gather.apply(mine))  # type: ignore[no-untyped-call]
 
 
+def first_of_all(mine: Tensor) -> Tensor:
+    """The first row of the main rank, as often as there are rows here."""
+    return gather(mine[:1])[:1].expand_as(mine)
+
+
 def gather_json(mine: Any) -> list[Any]:
     """A JSON value of every rank, in rank order."""
     if not dist.is_initialized():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from vatt.data import augment
 from vatt.data.augment import AugmentConfig
 from vatt.devices import autocast, seeded
 from vatt.losses import Identity, LossConfig, contrast, text_ids
+from vatt.models.model_config import ModelConfig
 from vatt.models.vatt import Features, Part
 from vatt.training.loop import TrainConfig
 
@@ -25,6 +27,11 @@ class ObjectiveConfig(Protocol):
     @property
     def clip(self) -> ClipSpec:
         """What a clip holds."""
+        ...
+
+    @property
+    def model(self) -> ModelConfig:
+        """Whose choice of tokens all clips share, if they do."""
         ...
 
     @property
@@ -93,6 +100,8 @@ def inputs_of(batch: Batch, config: ObjectiveConfig) -> Inputs | list[Part]:
     The dropout of a part is a function of the place of its clips in training, so that it is the
     same in the backward pass, and however many ranks share the batch.
     """
+    if config.model.drop_token_scope == "batch":  # of all ranks, in all parts
+        batch = replace(batch, draw=distributed.first_of_all(batch.draw))
     size = config.train.micro_batch
     apply = partial(
         augment.apply,

@@ -35,9 +35,11 @@ class Case:
     recompute: bool = False
     compiled: bool = False
     divided: bool = False
+    together: bool = False  # all clips drop the same tokens
 
     def __str__(self) -> str:
         rest = ["again"] * self.recompute + ["compiled"] * self.compiled + ["fsdp"] * self.divided
+        rest += ["together"] * self.together
         return "-".join(
             [str(self.micro_batch), f"{self.dropout}", f"{self.drop_token}", self.masks, *rest]
         )
@@ -57,6 +59,8 @@ def cases() -> Iterator[Case]:
             yield Case(micro_batch, dropout, drop_token, masks)
     for recompute, compiled in ((True, False), (False, True), (True, True)):
         yield Case(3, 0.2, 0.5, "uneven", recompute, compiled)
+    yield Case(0, 0.0, 0.5, "uneven", together=True)
+    yield Case(3, 0.0, 0.5, "uneven", together=True)
     yield Case(0, 0.0, 0.0, "none_in_second_half", compiled=True)
     yield Case(1, 0.0, 0.5, "uneven", compiled=True)
     for micro_batch, recompute in product((0, 1, 3), (False, True)):
@@ -78,13 +82,17 @@ def step(case: Case, *, keep_all: bool = False) -> dict[str, Tensor]:
         for name in ("video", "audio", "text")
     }
     torch.manual_seed(0)
-    model = Vatt(
-        replace(config, drop_token=case.drop_token, **towers),
-        sum_over_ranks=distributed.sum_over_ranks,
+    config = replace(
+        config,
+        drop_token=case.drop_token,
+        drop_token_scope="batch" if case.together else "sample",
+        **towers,
     )
+    model = Vatt(config, sum_over_ranks=distributed.sum_over_ranks)
     settings = PretrainConfig(
         out=Path("unused"),
         clip=CLIP,
+        model=config,
         loss=LossConfig(form="official"),
         train=TrainConfig(
             autocast="off",

@@ -79,7 +79,8 @@ def keep_tokens(
 ) -> Tensor:
     """DropToken's choice (§3.1.1): which tokens stay, in ascending order.
 
-    A function of each clip's `draw` alone: the same on any device and however a batch is cut.
+    A function of each clip's `draw` alone: the same on any device and, but for scope "batch",
+    however a batch is cut.
 
     Args:
         draw: int64 [B], random bits of each clip.
