@@ -53,7 +53,8 @@ def test_a_batch_is_copied_while_the_gpu_computes(cuda):
 
     loader = Loader(Source(), range(0, 12, 3), 3, workers=0, device=cuda)
     batches = iter(loader)
-    next(batches)  # makes what is made once
+    for _ in range(3):  # makes what is made once, also the pinned memory that is used in turn
+        next(batches)
     torch.cuda.synchronize()
     torch.cuda._sleep(10**9)  # about half a second of computing
     batch = next(batches)

@@ -102,20 +102,19 @@ def test_no_step_waits_for_the_gpu_but_to_log_and_save(cuda, no_waiting, tmp_pat
 
 @pytest.mark.parametrize("name", ["adam", "momentum"])
 def test_a_bad_step_changes_no_weight_and_its_batch_is_captured(cuda, tmp_path, name):
-    sound = Run(cuda, name=name)
-    sound.train(batches(cuda, end=3), tmp_path / "sound")
-    run = Run(cuda, name=name)
+    run, before = Run(cuda, name=name), dict[str, Tensor]()
 
     def poisoned() -> Iterator[Batch]:
         for number, batch in enumerate(batches(cuda)):
+            if number == 3:
+                before.update(run.weights())
             gain = torch.full_like(batch.gain, float("nan")) if number == 3 else batch.gain
             yield replace(batch, gain=gain)
 
-    with pytest.raises(TrainingError, match="step 3: found loss nan"):
+    with pytest.raises(TrainingError, match=r"step 3 \(clips .*: found loss nan"):
         run.train(poisoned(), tmp_path / "run")
-    expected, found = sound.weights(), run.weights()
-    for name_, weight in found.items():
-        assert torch.equal(weight, expected[name_]), name_
+    for name_, weight in run.weights().items():
+        assert torch.equal(weight, before[name_]), name_
     capture = tmp_path / "run" / "failures" / "step-000003" / "rank-0"
     assert load_batch(Batch, capture).gain.isnan().all()
     again = Run(cuda)
