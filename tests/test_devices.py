@@ -71,6 +71,17 @@ def test_a_device_that_is_not_there_is_wrong_usage(
         devices.pick_device(name)
 
 
+def test_one_gpu_for_all_processes_of_a_machine_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert devices.pick_device("cuda", local_rank=1) == torch.device("cuda", 1)
+    with pytest.raises(ConfigError, match=r"found 'cuda:1' for all processes .* expected cuda"):
+        devices.pick_device("cuda:1", local_rank=1)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_are_put_back(threads: int) -> None:
     before = torch.get_num_threads()

@@ -100,6 +100,11 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     if device.type != "cuda":
         return device
     index = local_rank if device.index is None else device.index
+    if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"device: found {name!r} for all processes of this machine, expected cuda, which gives "
+            "each its own GPU; CUDA_VISIBLE_DEVICES says which ones"
+        )
     if index >= num_gpus:
         raise ConfigError(
             f"device: found {name!r}, which is GPU number {index} from 0, but PyTorch finds "

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from tests.training.toy import Toy, batches
 from vatt.checkpoints import checkpoint
 from vatt.checkpoints.checkpoint import TrainingState
+from vatt.checkpoints.integrity import CHECKSUMS, write_checksums
 from vatt.errors import CheckpointError
 
 
@@ -84,3 +86,27 @@ def test_newer_format_is_refused_with_both_versions(tmp_path):
     (path / "state.json").write_text(json.dumps(record | {"format_version": "2.0"}))
     with pytest.raises(CheckpointError, match=r"found format version 2\.0, expected 1\.1"):
         checkpoint.resume(path.parent)
+
+
+def test_an_old_checkpoint_that_cannot_be_deleted_ends_no_training(tmp_path, monkeypatch, caplog):
+    """E.g. on a network disk, while another process reads it."""
+    for step in (1, 2, 3):
+        save(trained(), tmp_path, step)
+    busy, real = tmp_path / "step-000001", shutil.rmtree
+
+    def delete(path, **how):
+        if path == busy:
+            raise OSError(39, "Directory not empty")
+        real(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", delete)
+    checkpoint.prune(tmp_path, 1)
+    assert [path.name[-1] for path in checkpoint.all_saved(tmp_path)] == ["1", "3"]
+    assert "step-000001: an old checkpoint that cannot be deleted" in caplog.text
+
+
+def test_files_that_other_machines_wrote_have_checksums_before_they_are_listed(tmp_path):
+    (tmp_path / "state.json").write_text("{}")
+    write_checksums(tmp_path, {"rank-00001.safetensors": "0badcafe"})
+    found = json.loads((tmp_path / CHECKSUMS).read_text())
+    assert found.keys() == {"state.json", "rank-00001.safetensors"}

@@ -1,5 +1,6 @@
 import multiprocessing
 import pickle
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from tests.data.small_shards import FPS, Video, damage, write_shards
+from vatt import distributed
 from vatt.contracts import Batch, ClipSpec, UnreadableClip
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
@@ -91,6 +93,22 @@ def test_all_workers_share_the_work_of_a_batch(data):
     dataset = dataset_of(data, batch_size=10)
     loader = Loader(NamedByWorker(dataset), range(0, 20, 10), 10, workers=2, device=CPU)
     assert [batch.keys for batch in loader] == [("0",) * 5 + ("1",) * 5] * 2
+
+
+def test_the_parts_of_a_batch_do_not_stay_in_memory_beside_it(data, batches, monkeypatch):
+    """On a GPU they are on the device, too."""
+    loader, parts = make_loader(dataset_of(data, workers=2), steps=1, device=CPU), list[Any]()
+    monkeypatch.setattr(loader, "_loader", [batches[0], batches[1]])
+    monkeypatch.setattr(loader, "_part", 3)
+
+    def there(part: Batch) -> Batch:
+        part = replace(part, frames=part.frames.clone())
+        parts.append(weakref.ref(part.frames))
+        return part
+
+    monkeypatch.setattr(loader, "_there", there)
+    assert len(next(iter(loader))) == 12
+    assert [part() for part in parts] == [None, None]
 
 
 @pytest.mark.parametrize("positions", [[0, 1, 2], [2, 0, 1], [0, 1]])
@@ -180,7 +198,7 @@ def test_failures_of_an_earlier_part_of_the_run_count(tmp_path):
 def test_a_video_that_several_ranks_could_not_read_counts_once(tmp_path, monkeypatch):
     data = write_shards(tmp_path, [Video()] * 4)
     damage(data, 0)
-    dataset = dataset_of(data, max_bad_fraction=0.25)
+    dataset = dataset_of(data, max_bad_fraction=0.5)
     loader = make_loader(dataset, steps=4, device=CPU)
     list(loader)
     (found,) = loader.failures()
@@ -189,7 +207,8 @@ def test_a_video_that_several_ranks_could_not_read_counts_once(tmp_path, monkeyp
     assert loader.failures() == [others[1][0], others[2][0]]
     # as a checkpoint of an older version has them
     earlier = [UnreadableClip(found["key"], found["cause"], step) for step in range(3)]
-    list(make_loader(dataset, steps=4, device=CPU, unreadable=earlier))
+    strict = dataset_of(data, max_bad_fraction=0.25)
+    list(make_loader(strict, steps=4, device=CPU, unreadable=earlier))
 
 
 def test_an_error_in_a_worker_is_told_without_its_traceback_and_ends_the_workers(tmp_path):
@@ -256,3 +275,16 @@ def test_crops_and_colours_reach_the_batch(data, batches):
 def test_the_tests_of_sameness_can_fail(batches):
     assert not same(batches[0], batches[1])
     assert not same(batches[0], replace(batches[0], draw=batches[0].draw + 1))
+
+
+def test_unreadable_videos_of_all_ranks_are_counted_together(data, monkeypatch):
+    loader = make_loader(
+        dataset_of(data, max_bad_fraction=0.4), steps=1, device=CPU,
+        unreadable=[UnreadableClip("v0", "cut off", 3)],
+    )  # fmt: skip
+    of_others = [[{"key": "v0", "cause": "gone", "step": 1}]]  # another rank met the same video
+    monkeypatch.setattr(distributed, "gather_json", lambda mine: [mine, *of_others])
+    assert loader.failures() == [{"key": "v0", "cause": "gone", "step": 1}]
+    of_others.append([{"key": f"v{n}", "cause": "gone", "step": 2} for n in (1, 2)])
+    with pytest.raises(DataError, match=r"3 videos cannot be read, more than data\.max_bad_fract"):
+        loader.failures()

@@ -1,3 +1,4 @@
+import gc
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +26,7 @@ from tests.data.small_shards import Video, write_shards
 from tests.distributed.ranks import run_ranks
 from tests.e2e.tiny_clips import sentence, write_clips
 from vatt import config as configs
+from vatt import distributed
 from vatt.checkpoints import checkpoint
 from vatt.cli.main import main
 from vatt.contracts import Batch
@@ -338,6 +341,58 @@ def test_no_step_left_after_the_model_to_start_from_is_refused(finished, shards,
         pretrain.run(config(shards, tmp_path / "beyond", start_from=str(start)))
 
 
+def test_what_another_run_knew_of_its_data_is_not_known_of_this_one(finished, shards, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(finished[0] / "checkpoints" / "step-000012", start)
+    record = json.loads((start / "state.json").read_text())
+    failures = [{"key": f"elsewhere: v{n}", "cause": "cut off", "step": 1} for n in range(9)]
+    record["facts"] |= {"failures": failures, "best": {"step": 3}, "skipped_steps": 2}
+    (start / "state.json").write_text(json.dumps(record))
+    (start / "checksums.json").unlink()
+    settings = config(shards, tmp_path / "on", start_from=str(start), train={"steps": 14})
+    state = pretrain.resumed(settings)
+    assert state.step == 12
+    assert state.facts.keys() == {"data"}
+
+
+def test_a_run_that_goes_on_holds_no_second_copy_of_the_optimisers_state(
+    finished, shards, tmp_path
+):
+    """It is the file of a checkpoint that will be deleted, mapped into memory."""
+    out = half_done(finished[0], tmp_path / "half")
+
+    def found(*_: object, **__: object) -> None:
+        states = [one for one in gc.get_objects() if type(one) is checkpoint.TrainingState]
+        assert any(one.of_this_run for one in states)
+        assert not any(one.optimiser for one in states)
+        raise InterruptedError
+
+    with mock.patch.object(pretrain, "train", found), pytest.raises(InterruptedError):
+        pretrain.run(config(shards, out))
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused_before_captions_are_read(shards, tmp_path):
+    with (
+        mock.patch.object(pretrain, "vocabulary", side_effect=AssertionError),
+        mock.patch.object(distributed, "world_size", return_value=3),
+        pytest.raises(
+            ConfigError, match=r"data\.batch_size: found 4, expected a multiple of .* \(3\)"
+        ),
+    ):
+        pretrain.run(config(shards, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("temperature", [2.0, 0.005])
+def test_a_learned_temperature_begins_within_its_bounds(shards, tmp_path, temperature):
+    learned = {"heads": {"learned": "temperature"}}
+    with pytest.raises(
+        ConfigError, match=rf"loss\.temperature: found {temperature}, expected 0\.01"
+    ):
+        config(shards, tmp_path, model=learned, loss={"temperature": temperature})
+    for fine in (0.01, 1.0):
+        config(shards, tmp_path, model=learned, loss={"temperature": fine})
+
+
 def stopped_by(number: int, settings: PretrainConfig, folder: Path, *launcher: str):
     """A run of `vatt pretrain` that got a signal with all its processes, as on a terminal."""
     (folder / "run.toml").write_text(tomli_w.dumps(configs.to_values(settings)))
@@ -527,7 +582,10 @@ def test_a_dry_run_opens_what_is_evaluated_too(shards, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.distributed
-def test_two_ranks_measure_and_keep_what_one_process_does_and_go_on_with_it(shards, tmp_path):
+@pytest.mark.parametrize("parallel", ["replicate", "fsdp"])
+def test_two_ranks_measure_and_keep_what_one_process_does_and_go_on_with_it(
+    shards, tmp_path, parallel
+):
     """Nothing is learned, so that the measures of both are of the very same weights."""
     still = {"transformer": {"dropout": 0.0}}
     one = config(
@@ -535,7 +593,7 @@ def test_two_ranks_measure_and_keep_what_one_process_does_and_go_on_with_it(shar
         tmp_path / "one",
         model={"video": still, "audio": still, "text": still},
         optim={"learning_rate": 1e-12, "final_learning_rate": 0.0, "warmup_steps": 0},
-        train={"steps": 6, "save_every": 2},
+        train={"steps": 6, "save_every": 2, "parallel": parallel},
         eval_every=2,
         evaluation={"split": "train", "label": "action", "measure": "video_neighbours"},
     )

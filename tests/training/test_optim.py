@@ -218,6 +218,19 @@ def test_state_of_another_model_is_refused():
         ours.load_state({"w/exp_avg": torch.zeros(5)})
 
 
+@pytest.mark.parametrize("name", ["adam", "momentum"])
+def test_state_of_another_kind_of_optimiser_is_refused(name):
+    weight, other = nn.Parameter(torch.ones(2)), {"adam": "momentum", "momentum": "adam"}[name]
+    before, now = (
+        Optimiser(OptimConfig(name=kind, warmup_steps=0), [("w", weight)], steps=1)  # type: ignore[arg-type]
+        for kind in (name, other)
+    )
+    weight.square().sum().backward()
+    before.step(0)
+    with pytest.raises(CheckpointError, match=rf"w: found .* expected .* of optim\.name {other}"):
+        now.load_state(before.state())
+
+
 def test_frozen_weights_are_neither_trained_nor_saved():
     frozen = nn.Parameter(torch.ones(2), requires_grad=False)
     free = nn.Parameter(torch.ones(2))

@@ -142,8 +142,12 @@ def write_state(folder: Path, state: TrainingState) -> None:
 def prune(folder: Path, keep: int, best: int | None = None) -> None:
     """Delete all but the newest `keep` checkpoints and that of the step `best`."""
     for path in all_saved(folder)[:-keep]:
-        if step_of(path) != best:
+        if step_of(path) == best:
+            continue
+        try:
             shutil.rmtree(path)
+        except OSError as error:  # e.g. a network disk on which another process reads it
+            logger.warning("%s: an old checkpoint that cannot be deleted: %s", path, error)
 
 
 # --- reading

@@ -23,11 +23,10 @@ def checksum(path: Path) -> str:
 def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> None:
     """Write `checksums.json` for the files in a folder; `known` are those computed already."""
     known = known or {}
-    files = {
-        path.name: known.get(path.name) or checksum(path)
-        for path in sorted(folder.iterdir())
-        if path.name != CHECKSUMS
-    }
+    # A network disk may not list at once what another machine has written.
+    names = {path.name for path in folder.iterdir()} | known.keys()
+    files = {name: known.get(name) or checksum(folder / name) for name in sorted(names)}
+    files.pop(CHECKSUMS, None)
     (folder / CHECKSUMS).write_text(json.dumps(files, indent=1), encoding="utf-8")
 
 

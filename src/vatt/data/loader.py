@@ -143,14 +143,21 @@ class Loader:
             )
 
     def failures(self) -> list[dict[str, Any]]:
-        """The first clip of each video that a rank could not read, with step and cause, as JSON."""
+        """The first clip of each video that a rank could not read, with step and cause; for JSON.
+
+        All ranks call it together.
+
+        Raises:
+            DataError: too many videos cannot be read by all ranks together.
+        """
         mine = [
             {"key": clip.key, "cause": clip.reason, "step": clip.step} for clip in self.unreadable
         ]
-        found: dict[str, dict[str, Any]] = {}
+        found = dict[str, dict[str, Any]]()
         for one in chain(*distributed.gather_json(mine)):  # several ranks meet the same video
-            if one["key"] not in found or one["step"] < found[one["key"]]["step"]:
+            if one["step"] < found.setdefault(one["key"], one)["step"]:
                 found[one["key"]] = one
+        self._refuse_too_many([one["cause"] for one in found.values()])
         return list(found.values())
 
     def __iter__(self) -> Iterator[Batch]:
@@ -171,6 +178,7 @@ class Loader:
                         raise part
                     found.append(self._there(part))
                 batch = Batch.joined(found)
+                del found, part  # else they stay in memory, on a GPU too, while it is computed with
                 self._count(batch.unreadable)
                 if len(batch):
                     yield batch
@@ -196,11 +204,13 @@ class Loader:
             if clip.key not in {known.key for known in self.unreadable}:
                 logger.warning("skipped: %s", clip.reason)
                 self.unreadable.append(clip)
-        if len(self.unreadable) > self._most_unreadable:
+        self._refuse_too_many([clip.reason for clip in self.unreadable])
+
+    def _refuse_too_many(self, reasons: Sequence[str]) -> None:
+        if len(reasons) > self._most_unreadable:
             raise DataError(
-                f"{len(self.unreadable)} videos cannot be read, more than "
-                "data.max_bad_fraction allows; the last: "
-                + "; ".join(clip.reason for clip in self.unreadable[-3:])
+                f"{len(reasons)} videos cannot be read, more than data.max_bad_fraction allows; "
+                f"the last: {'; '.join(reasons[-3:])}"
             )
 
 

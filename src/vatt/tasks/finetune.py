@@ -47,7 +47,7 @@ from vatt.losses import (
 )
 from vatt.media.stored_form import StoredForm
 from vatt.models.classifier import Classifier, ClassifierConfig, restore
-from vatt.models.model_config import AudioConfig, ModelConfig, VideoConfig
+from vatt.models.model_config import AudioConfig, DropScope, ModelConfig, VideoConfig
 from vatt.models.transformer import BASE, LARGE, MEDIUM, SMALL, layers_of
 from vatt.models.weights import (
     build,
@@ -276,7 +276,12 @@ class FinetuneResult:
 
 
 def objective(
-    batch: Batch, model: nn.Module, config: FinetuneConfig, spec: ClipSpec, names: Sequence[str]
+    batch: Batch,
+    model: nn.Module,
+    config: FinetuneConfig,
+    spec: ClipSpec,
+    names: Sequence[str],
+    scope: DropScope = "sample",
 ) -> dict[str, Tensor]:
     """From a batch to this rank's share of the loss.
 
@@ -286,15 +291,17 @@ def objective(
         config: targets, resizing, and what is computed in bfloat16.
         spec: what a clip holds.
         names: of the classes.
+        scope: of the model's DropToken.
     """
     inputs = augment.apply(batch, spec, antialias=config.augment.antialias)
     signal = inputs.audio if config.modality == "audio" else inputs.frames
     number = {name: at for at, name in enumerate(names)}
     classes = [[number[name] for name in one.get(config.label, ())] for one in batch.labels]
     targets = k_hot(classes, len(names)).to(signal.device, non_blocking=True)
-    return class_losses(
-        model, signal, targets, config, draw=inputs.draw, position=batch.positions[0]
-    )
+    draw = inputs.draw
+    if draw is not None and scope == "batch":  # of all ranks, in all parts
+        draw = distributed.first_of_all(draw)
+    return class_losses(model, signal, targets, config, draw=draw, position=batch.positions[0])
 
 
 def class_losses(
@@ -354,6 +361,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         distributed.joined_ranks(device),
         alone_in(config.out, "finetune"),
     ):
+        distributed.own_slots(config.data.batch_size)  # before anything that takes long
         settings = claim_folder(
             config.out,
             to_values(config),
@@ -386,6 +394,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
             fit_linear_layer(model, train_examples, data, spec, path, strength=strength)
         optimiser = Optimiser(config.optim, model.named_parameters(), steps=steps)
         optimiser.load_state(state.optimiser)
+        state = replace(state, optimiser={})  # it has copied them
         loader = training_batches(
             dataset, steps=steps, device=device, start_step=state.step, facts=state.facts
         )
@@ -421,6 +430,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
                 config=config,
                 spec=spec,
                 names=names,
+                scope=model.config.model.drop_token_scope,
             ),
             optimiser=optimiser,
             write_model=write,
@@ -431,7 +441,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
                 "best": validation.best,
             },
             seed=config.seed,
-            skipped=state.facts.get("skipped_steps", 0) if state.of_this_run else 0,
+            skipped=state.facts.get("skipped_steps", 0),
             validate=validation if found else (lambda _: {}),
             validate_every=config.eval_every,
         )
@@ -533,7 +543,8 @@ def resumed(
             f"in {config.start_from}"
         )
     hash_before = state.facts.get("data") if state.of_this_run else None
-    return replace(state, facts={**state.facts, "data": same_data(data, hash_before, state.folder)})
+    facts = state.facts if state.of_this_run else {}
+    return replace(state, facts={**facts, "data": same_data(data, hash_before, state.folder)})
 
 
 def continues(settings: ModelConfig | ClassifierConfig, names: Sequence[str]) -> bool:
@@ -697,5 +708,6 @@ def replay(capture: Path, device: str = "auto") -> Replayed:
     model, spec = load_model(Classifier, capture / "rank-0", place)
     with cpu_threads(config.train.threads), step_randomness(config.seed, step):
         batch = Batch.joined(parts).to(place)
-        again = partial(objective, batch, model.train(), config, spec, model.config.names)
+        about = spec, model.config.names, model.config.model.drop_token_scope
+        again = partial(objective, batch, model.train(), config, *about)
         return computed_again(model, again, batch.keys)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from math import ceil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
@@ -38,6 +38,7 @@ from vatt.errors import ConfigError
 from vatt.evaluation.in_training.periodic import (
     EvaluationConfig,
     PeriodicEvaluation,
+    best_kept,
     clip_sets,
     encoder_of,
 )
@@ -135,6 +136,12 @@ class PretrainConfig:
                 f"optim.warmup_steps: found {self.optim.warmup_steps}, expected <= train.steps "
                 f"({self.train.steps})"
             )
+        first, (low, high) = -math.log(self.loss.temperature), BOUNDS["heads.log_scales"]
+        if self.model.heads.learned != "none" and not low - 1e-6 <= first <= high + 1e-6:
+            raise ConfigError(
+                f"loss.temperature: found {self.loss.temperature}, expected {math.exp(-high):g} to "
+                f"{math.exp(-low):g}, within which model.heads.learned keeps it"
+            )
         if self.model.heads.learned == "temperature_and_bias" and self.loss.form != "sigmoid":
             raise ConfigError(
                 f'model.heads.learned: found "temperature_and_bias" with loss.form '
@@ -231,6 +238,7 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
         distributed.joined_ranks(device),
         alone_in(config.out, "pretrain"),
     ):
+        distributed.own_slots(config.data.batch_size)  # before anything that takes long
         settings = claim_folder(
             config.out,
             to_values(config),
@@ -258,6 +266,7 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
             buffers=[(name, value) for name, value in model.named_buffers() if name in saved],
         )
         optimiser.load_state(state.optimiser)
+        state = replace(state, optimiser={})  # it has copied them
         loader = training_batches(
             dataset,
             steps=config.train.steps,
@@ -279,8 +288,10 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
             extra = {"weights": of, **about}
             checkpoint.save_model_folder(kept_in, partial(write, tensors=chosen, extra=extra))
 
-        evaluation = None
+        evaluation, best = None, state.facts.get("best", {})
         if config.eval_every is not None:
+            if config.keep == "best":
+                best = best_kept(config.out / "model", best)
             evaluation = PeriodicEvaluation(
                 config.evaluation,
                 config.data,
@@ -290,7 +301,7 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
                     encoder_of, sizes=model.config, clip=config.clip, tokenizer=tokenizer,
                     path=path, device=device,
                 ),
-                best=state.facts.get("best", {}) if state.of_this_run else {},
+                best=best,
                 keep=keep if config.keep == "best" else None,
             )  # fmt: skip
         learner = Learner(
@@ -305,7 +316,7 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
                 **({"best": evaluation.best} if evaluation else {}),
             },
             seed=config.seed,
-            skipped=state.facts.get("skipped_steps", 0) if state.of_this_run else 0,
+            skipped=state.facts.get("skipped_steps", 0),
             validate=evaluation or (lambda _: {}),
             validate_every=config.eval_every or config.train.steps,
         )
@@ -438,7 +449,7 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
         parameters=sum(weight.numel() for weight in model.parameters()),
         processes=ranks,
         clips_of_a_process=share,
-        micro_batches=ceil(share / at_once),
+        micro_batches=math.ceil(share / at_once),
         memory_gb={name: size / 1e9 for name, size in memory.items()}
         | {"total": sum(memory.values()) / 1e9},
         fits=None if free is None else sum(memory.values()) < free,
@@ -515,7 +526,8 @@ def resumed(config: PretrainConfig) -> TrainingState:
         logger.info("all %d steps are made: nothing is left to do", state.step)
     before = state.facts.get("data") if state.of_this_run else None
     data = same_data(config.data, before, state.folder)
-    return replace(state, facts={**state.facts, "data": data})
+    facts = state.facts if state.of_this_run else {}
+    return replace(state, facts={**facts, "data": data})
 
 
 def model_at(state: TrainingState, config: PretrainConfig, dataset: ClipDataset) -> Vatt:

@@ -274,6 +274,7 @@ class Optimiser:
                 f"optimiser state: found tensors of {len(strange)} weights that this model does "
                 f"not train, e.g. {strange[0]!r}; the checkpoint is of another model"
             )
+        slots = SLOTS[self.config.name]
         for name, state in by_parameter.items():
             weight = self._weights[name]
             for what, value in state.items():
@@ -282,6 +283,12 @@ class Optimiser:
                         f"optimiser state {name}/{what}: found shape {list(value.shape)}, expected "
                         f"{list(weight.shape)}; the checkpoint is of a model of another size"
                     )
+            if state.keys() != set(slots):
+                raise CheckpointError(
+                    f"optimiser state {name}: found {', '.join(sorted(state))}, expected "
+                    f"{', '.join(slots)} of optim.name {self.config.name}; set it as it was, or "
+                    "start from a model/ folder, which has no such state"
+                )
             there = {what: value.to(weight.device, copy=True) for what, value in state.items()}
             self._state[name] = {
                 what: value if what == "step" else divided(value, weight)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from vatt.errors import ConfigError
 from vatt.training.loop import TrainConfig
 
 
@@ -69,6 +70,11 @@ def _sharded(model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
         if hasattr(module, "set_force_sum_reduction_for_comms"):  # from PyTorch 2.8 on
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+        elif mesh.device_type == "cpu":
+            raise ConfigError(
+                f"train.parallel: found fsdp on CPUs with PyTorch {torch.__version__}, expected "
+                "2.8 or newer, which adds gradients up there; set replicate, or upgrade PyTorch"
+            )
         else:
             module.set_reduce_scatter_divide_factor(1.0)
     return model
