@@ -19,7 +19,8 @@ set -euo pipefail
 out=${OUT:-runs/mbs}
 settings=("$@")
 [ $# -gt 0 ] || settings=(--preset mbs --train.parallel fsdp --train.micro_batch 8 --train.compile)
-first=${FIRST_NODE:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
+nodes=${FIRST_NODE:-$(scontrol show hostnames "$SLURM_JOB_NODELIST")}
+first=${nodes%%$'\n'*} # through `head` scontrol may end by SIGPIPE, and so would this script, without a word
 # From SLURM 22.05 on srun does not take over --cpus-per-task: all processes would share one core.
 on_each_node=${ON_EACH_NODE-srun --kill-on-bad-exit=1 --cpus-per-task=$SLURM_CPUS_PER_TASK}
 
