@@ -59,6 +59,8 @@ def test_the_device_is_this_ranks_gpu_where_there_is_one(monkeypatch: pytest.Mon
     ("name", "words"),
     [
         ("gpu", "found 'gpu', expected auto, cpu, cuda"),
+        ("meta", "found 'meta', on which PyTorch does not compute here; set auto or cpu"),
+        ("xla", "found 'xla', on which PyTorch does not compute here; set auto or cpu"),
         ("cuda:2", "found 'cuda:2', which is GPU number 2 from 0, but PyTorch finds 2 here"),
     ],
 )

@@ -98,6 +98,12 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
             f"device: found {name!r}, expected auto, cpu, cuda, or one of several such as cuda:1"
         ) from None
     if device.type != "cuda":
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, AssertionError):  # whose message may have thousands of letters
+            raise ConfigError(
+                f"device: found {name!r}, on which PyTorch does not compute here; set auto or cpu"
+            ) from None
         return device
     index = local_rank if device.index is None else device.index
     if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:

@@ -382,6 +382,12 @@ def test_a_batch_that_ranks_cannot_share_is_refused_before_captions_are_read(sha
         pretrain.run(config(shards, tmp_path / "run"))
 
 
+def test_labels_that_nothing_could_be_judged_by_are_refused_before_the_first_step(shards, tmp_path):
+    by = {"split": "train", "label": "colour", "measure": "video_neighbours"}
+    with pytest.raises(DataError, match=r"evaluation\.label: found 'colour', expected .* \(action"):
+        pretrain.run(config(shards, tmp_path, eval_every=2, evaluation=by))
+
+
 @pytest.mark.parametrize("temperature", [2.0, 0.005])
 def test_a_learned_temperature_begins_within_its_bounds(shards, tmp_path, temperature):
     learned = {"heads": {"learned": "temperature"}}

@@ -60,7 +60,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epsilon"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "> 0")
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "> 0, finite")
         for name in ("final_learning_rate", "warmup_steps", "warmup_learning_rate"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         for name in ("beta1", "beta2", "momentum", "weight_decay"):

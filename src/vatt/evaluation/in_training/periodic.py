@@ -142,7 +142,8 @@ def clip_sets(config: EvaluationConfig, data: DataConfig, spec: ClipSpec) -> lis
     """The clips that are evaluated.
 
     Raises:
-        DataError: a folder has no such split, or no clip in it has a label or caption.
+        DataError: a folder has no such split, or no clip in it has a label or caption; or none
+            has the column of labels.
     """
     folders = [ShardFolder.open(path) for path in config.shards or data.shards]
     if not config.shards:  # perhaps some have no videos to evaluate on
@@ -153,6 +154,12 @@ def clip_sets(config: EvaluationConfig, data: DataConfig, spec: ClipSpec) -> lis
         places = [(clip.row, clip.start_s) for clip in clips.clips]
         prefix = f"{shards.folder.name}/" if len(folders) > 1 else ""
         found.append(ClipSet(prefix, clips, EvalDataset(shards, places, spec, data)))
+    columns = {column for one in found for clip in one.clips.clips for column in clip.labels}
+    if config.label not in {None, *columns}:
+        raise DataError(
+            f"evaluation.label: found {config.label!r}, expected a column of the labels of split "
+            f"{config.split!r} ({', '.join(sorted(columns)) or 'there are none'}), or none"
+        )
     return found
 
 
