@@ -237,3 +237,22 @@ def test_gradients_are_the_same_each_time_with_several_threads(config):
         first, *others = (gradients() for _ in range(4))
     for other in others:
         assert [name for name in first if not torch.equal(first[name], other[name])] == []
+
+
+@pytest.mark.parametrize("pre_projection", [False, True])
+@pytest.mark.parametrize("word_width", [None, 7])
+@pytest.mark.parametrize("positions", ["relative", "absolute"])
+@pytest.mark.parametrize("kind", ["t5", "linear"])
+def test_every_weight_has_a_gradient_also_where_nothing_is_heard_or_said(
+    kind, positions, word_width, pre_projection
+):
+    """A weight without one ends the second step of several ranks."""
+    text = replace(SMALL_MODEL.text, kind=kind, positions=positions, word_width=word_width)
+    model = built(replace(SMALL_MODEL, text=text, pre_projection=pre_projection)).train()
+    inputs = inputs_of()
+    silent = torch.zeros_like(inputs.has_audio), torch.zeros_like(inputs.text_mask)
+    for has_audio, text_mask in ((inputs.has_audio, inputs.text_mask), silent):
+        z = model(replace(inputs, has_audio=has_audio, text_mask=text_mask))
+        contrast(z, z, LossConfig()).total.backward()
+        assert [name for name, weight in model.named_parameters() if weight.grad is None] == []
+        model.zero_grad(set_to_none=True)

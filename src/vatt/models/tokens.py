@@ -195,12 +195,12 @@ class WordTokens(nn.Module):
         words: Tensor = self.words(word_ids)
         agg = self.agg.expand(words.shape[0], 1, -1)
         if self.agg_projected:
-            tokens = self._project(torch.cat([agg, words], 1))
+            agg, words = self._project(torch.cat([agg, words], 1)).split((1, words.shape[1]), 1)
         else:
             words = self._project(words)
-            if self.positions is not None:
-                words = words + self.positions([word_ids.shape[1]])
-            tokens = torch.cat([agg.to(words.dtype), words], 1)
+        if self.positions is not None:
+            words = words + self.positions([word_ids.shape[1]])
+        tokens = torch.cat([agg.to(words.dtype), words], 1)
         real = F.pad(word_ids != 0, (1, 0), value=True)
         return F.dropout(tokens, self.dropout, self.training), real
 
