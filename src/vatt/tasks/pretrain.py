@@ -64,6 +64,7 @@ logger = logging.getLogger(__name__)
 STATISTICS_CLIPS = 256
 TIMED_CLIPS = 8  # of a dry run, at most
 SCORES_TIMED = 2**29  # of the losses
+BATCHES_HELD = 3  # as they are read: the one in work, and the next one in parts and joined
 PATIENCE_S = 20.0  # that a dry run computes on a CPU before it times more than two clips
 # What a setting was before it was one: the run of a config.toml without it goes on so.
 EARLIER: Mapping[str, Any] = {
@@ -438,7 +439,7 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
     values = [getattr(batch, one.name) for one in fields(batch)]
     batch_bytes = sum(value.nbytes for value in values if isinstance(value, Tensor)) / len(batch)
     memory |= {
-        "batch": batch_bytes * share,
+        "batch": BATCHES_HELD * batch_bytes * share,
         "activations": float(at_once * clip_bytes),
         "loss": float(of_losses.bytes),
     }
