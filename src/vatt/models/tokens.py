@@ -195,7 +195,8 @@ class WordTokens(nn.Module):
         words: Tensor = self.words(word_ids)
         agg = self.agg.expand(words.shape[0], 1, -1)
         if self.agg_projected:
-            agg, words = self._project(torch.cat([agg, words], 1)).split((1, words.shape[1]), 1)
+            tokens = self._project(torch.cat([agg, words], 1))
+            agg, words = tokens[:, :1], tokens[:, 1:]
         else:
             words = self._project(words)
         if self.positions is not None:
