@@ -251,6 +251,19 @@ def gather_json(mine: Any) -> list[Any]:
     return [json.loads(bytes(r[:n].numpy())) for r, n in zip(rows, lengths, strict=True)]
 
 
+def from_main(mine: Any) -> Any:
+    """The JSON value of the main rank; the others wait for it, however long that takes."""
+    if not dist.is_initialized():
+        return mine
+    text = _json_tensor(mine if is_main() else None)
+    length = torch.tensor([len(text)])
+    dist.broadcast(length, 0, group=_hosts(dist.group.WORLD))
+    if not is_main():
+        text = torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(text, 0, group=_hosts(dist.group.WORLD))
+    return json.loads(bytes(text.numpy()))
+
+
 def each_to_main(mine: Any) -> Iterator[Any]:
     """A JSON value of every rank, one after the other, on the main rank; elsewhere none.
 

@@ -47,6 +47,7 @@ def main(out: str) -> None:
         assert mine.grad is not None
         told = distributed.gather_json({"rank": rank, "seen": ["ä"] * rank})
         assert told == [{"rank": r, "seen": ["ä"] * r} for r in range(world)]
+        assert distributed.from_main({"of": ["ä"] * (rank + 1)}) == {"of": ["ä"]}
         to_main = list(distributed.each_to_main(["ä"] * rank))
         assert to_main == ([["ä"] * r for r in range(world)] if rank == 0 else [])
         save_file(

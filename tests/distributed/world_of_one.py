@@ -34,6 +34,7 @@ def check_collectives(device: torch.device) -> None:
     (gradient,) = torch.autograd.grad(distributed.sum_over_ranks(gathered).square().sum(), rows)
     assert_close(gradient, 2 * rows)
     assert distributed.gather_json({"ä": [1, None]}) == [{"ä": [1, None]}]
+    assert distributed.from_main({"ä": [1, None]}) == {"ä": [1, None]}
     distributed.barrier()
 
     module = nn.Linear(2, 2).to(device)

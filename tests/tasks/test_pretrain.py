@@ -649,6 +649,15 @@ def test_a_dry_run_checks_the_shares_of_many_processes_in_one(shards, tmp_path, 
         pretrain.run(replace(many, world=60))
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_a_dry_run_of_several_ranks_has_the_words_that_one_of_them_wrote(shards, tmp_path):
+    settings = config(shards, tmp_path / "dry", dry_run=True, train={"parallel": "fsdp"})
+    (tmp_path / "dry.toml").write_text(tomli_w.dumps(configs.to_values(settings)))
+    run_ranks("tests.tasks.pretrain_rank", str(tmp_path / "dry.toml"), world_size=2)
+    assert not (tmp_path / "dry").exists()
+
+
 def test_videos_without_captions_train_pictures_and_sound_alone(tmp_path, caplog):
     manifest = write_clips(tmp_path / "clips")
     for captions in (tmp_path / "clips").rglob("*.srt"):

@@ -192,7 +192,7 @@ def newest_whole(folder: Path) -> Path | None:
                 saved[-1].name,
             )
         name = saved[-1].name if saved else ""
-    name = distributed.gather_json(name)[0]
+    name = distributed.from_main(name)
     return folder / name if name else None
 
 

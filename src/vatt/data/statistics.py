@@ -42,7 +42,7 @@ def vocabulary(
         CheckpointError: the model to start from has none.
     """
     path = folder / "tokenizer.json"
-    if distributed.gather_json(path.exists())[0]:  # ranks may not see a new file at one time
+    if distributed.from_main(path.exists()):  # ranks may not see a new file at one time
         return WordTokenizer.load(path)
     if start_from is None:
         counts = _words(data)
@@ -65,8 +65,8 @@ def vocabulary(
     if distributed.is_main():
         with atomic_file(path) as aside:
             tokenizer.save(aside)
-    distributed.barrier()
-    return WordTokenizer.load(path)
+    # Not from the file, which another machine may not see yet, or, of a dry run, never.
+    return WordTokenizer.from_json(distributed.from_main(tokenizer.to_json()), where=str(path))
 
 
 def _words(data: DataConfig) -> Counter[str]:

@@ -248,7 +248,7 @@ class PeriodicEvaluation:
             self._compare(step, values, weights)
             logger.info("evaluated after step %d in %.1f s", step, time.perf_counter() - started)
         # Waits without a time-out, unlike the sums and gathers of a step.
-        self.best = distributed.gather_json(self.best)[0]
+        self.best = distributed.from_main(self.best)
         return {f"eval_{name}": value for name, value in values.items()}
 
     def _compare(
