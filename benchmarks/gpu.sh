@@ -11,7 +11,7 @@ out=${1:?where logs go}; shards=${2:-}; device=${DEVICE:-cuda}
 mkdir -p "$out"
 
 part() { # NAME SECONDS COMMAND …
-    local name=$1 limit=$2 started=$SECONDS code=0 cut=; shift 2
+    local name=$1 limit=$(($2 * patience)) started=$SECONDS code=0 cut=; shift 2
     timeout --kill-after 10 "$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
     [ $((SECONDS - started)) -lt "$limit" ] || cut="; CUT at its limit of $limit s: what follows is not all"
     echo "$name: exit code $code, $((SECONDS - started)) s$cut"
@@ -20,18 +20,21 @@ part() { # NAME SECONDS COMMAND …
 
 if [ "$device" = cuda ]; then
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-    how=(--repeats 5) preset=mbs clips=16 batches=(2048 8192 32768) seconds=120
+    how=(--repeats 5) preset=mbs clips=16 batches=(2048 8192 32768) trained=demo seconds=120
+    threads=() patience=1
 else
-    how=(--quick --repeats 1) preset=tiny clips=4 batches=(256) seconds=20
+    how=(--quick --repeats 1) preset=tiny clips=4 batches=(256) trained=tiny seconds=40
+    threads=(--train.threads 1) patience=4 # it may be busy
 fi
+bench=(--preset $preset --clips $clips --train.device "$device" "${threads[@]}")
 python -c 'import torch; print("torch", torch.__version__, "CUDA", torch.version.cuda)'; date -u +%F
 
 part tests 100 python -m pytest -q -m gpu tests/gpu
 part training 140 python benchmarks/training.py "${how[@]}" --device "$device"
-part bench 60 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --json
-part compiled 100 python -m vatt bench --preset $preset --clips $clips --train.device "$device" --train.compile --json
+part bench 60 python -m vatt bench "${bench[@]}" --json
+part compiled 100 python -m vatt bench "${bench[@]}" --train.compile --json
 part losses 50 python benchmarks/loss_memory.py --device "$device" --batches "${batches[@]}"
 if [ -n "$shards" ]; then # SIGTERM after two minutes: it saves, and says how fast it was
-    part pretrain $((seconds + 20)) timeout --preserve-status -s TERM "$seconds" python -m vatt pretrain --preset demo \
-        --data.shards "$shards" --train.device "$device" --train.steps 100000 --out "$out/run"
+    part pretrain $((seconds + 20)) timeout --preserve-status -s TERM "$seconds" python -m vatt pretrain --preset $trained \
+        --data.shards "$shards" --train.device "$device" "${threads[@]}" --train.steps 100000 --out "$out/run"
 fi

@@ -42,7 +42,8 @@ def theirs(peer: Peer, video: VideoConfig, clip: ClipSpec, device: torch.device)
     if clip.height != clip.width or h != w:
         raise ConfigError(
             f"--against {peer}: found clips of {clip.height} × {clip.width} in patches of "
-            f"{h} × {w}, expected squares"
+            f"{h} × {w}, expected squares, as with --clip.width {clip.height}"
+            + (f" --model.video.patch {t} {h} {h}" if h != w else "")
         )
     sizes: dict[str, Any] = {
         "image_size": clip.height,
