@@ -40,6 +40,26 @@ def test_free_memory_is_known_on_linux_only(monkeypatch: pytest.MonkeyPatch) -> 
     assert devices.free_memory() is None
 
 
+def test_memory_that_a_container_may_not_have_is_not_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each group on the way may have a limit; cached files are given back."""
+    for group, most in (
+        (tmp_path, "max"),
+        (tmp_path / "job", "9000"),
+        (tmp_path / "job/run", "max"),
+    ):
+        group.mkdir(exist_ok=True)
+        (group / "memory.max").write_text(f"{most}\n")
+        (group / "memory.current").write_text("5000\n")
+        (group / "memory.stat").write_text("anon 3000\ninactive_file 1500\n")
+    assert devices.left_of_limits(tmp_path, "job/run") == [5500]
+    assert devices.left_of_limits(tmp_path / "job", "not/seen/here") == [5500]
+    assert devices.left_of_limits(tmp_path, "") == []
+    monkeypatch.setattr(devices, "left_of_limits", lambda: [5500])
+    assert devices.free_memory() in (5500, None)
+
+
 def missing(*_: object, **__: object) -> str:
     raise FileNotFoundError
 

@@ -52,7 +52,30 @@ def free_memory(device: torch.device | None = None) -> int | None:
     except OSError:  # not Linux
         return None
     numbers = dict(line.split(":") for line in lines)
-    return int(numbers["MemAvailable"].split()[0]) * 1024
+    left = int(numbers["MemAvailable"].split()[0]) * 1024
+    return min([left, *left_of_limits()])
+
+
+def left_of_limits(groups: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> list[int]:
+    """Bytes left of the limits that a container or a scheduler set this process (cgroup v2).
+
+    Args:
+        groups: where the system shows them.
+        own: that of this process, below; left out: as Linux says.
+    """
+    found = list[int]()
+    with suppress(OSError, ValueError, KeyError):
+        if own is None:
+            lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+            own = next((line[4:] for line in lines if line.startswith("0::/")), "")
+        for group in (groups / own, *(groups / own).parents):  # a container may see the last alone
+            limit = group / "memory.max"
+            if limit.is_file() and (most := limit.read_text().strip()) != "max":
+                used = int((group / "memory.current").read_text())
+                lines = (group / "memory.stat").read_text().splitlines()
+                cached = int(dict(map(str.split, lines))["inactive_file"])  # given back if needed
+                found.append(max(0, int(most) - used + cached))
+    return found
 
 
 @contextmanager
