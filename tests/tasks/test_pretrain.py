@@ -1,6 +1,7 @@
 import gc
 import json
 import math
+import multiprocessing
 import os
 import random
 import shutil
@@ -386,6 +387,21 @@ def test_labels_that_nothing_could_be_judged_by_are_refused_before_the_first_ste
     by = {"split": "train", "label": "colour", "measure": "video_neighbours"}
     with pytest.raises(DataError, match=r"evaluation\.label: found 'colour', expected .* \(action"):
         pretrain.run(config(shards, tmp_path, eval_every=2, evaluation=by))
+
+
+def test_a_reading_process_that_is_killed_ends_the_run_with_what_to_do(shards, tmp_path):
+    def kill(*_: object, **__: object) -> None:
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        time.sleep(30)  # torch tells it in the middle of anything
+
+    with (
+        mock.patch.object(pretrain, "objective", kill),
+        pytest.raises(
+            DataError, match=r"has died, perhaps of a lack of memory \(DataLoader worker"
+        ),
+    ):
+        pretrain.run(config(shards, tmp_path / "run", data={"workers": 1}))
 
 
 @pytest.mark.parametrize("temperature", [2.0, 0.005])

@@ -10,6 +10,7 @@ import logging
 import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from itertools import chain
 from typing import Any, Protocol
@@ -73,6 +74,22 @@ def _outlive_stops(_worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_OUTLIVES_S))
+
+
+@contextmanager
+def told_of_dead_workers() -> Iterator[None]:
+    """Say what it means that a loader's process has died: torch tells it wherever training is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            "a process that reads clips has died, perhaps of a lack of memory "
+            f"({str(error).strip()}); set data.workers or data.batch_size lower, or give it more "
+            "memory (a container also --shm-size); the same command continues from the newest "
+            "checkpoint"
+        ) from error
 
 
 class _PartOrder(torch.utils.data.Sampler[range]):

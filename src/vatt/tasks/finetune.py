@@ -26,7 +26,7 @@ from vatt.data import augment
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.loader import training_batches
+from vatt.data.loader import told_of_dead_workers, training_batches
 from vatt.data.statistics import frame_path, same_data
 from vatt.devices import autocast, cpu_threads, pick_device, seeded
 from vatt.encoder import model_folder
@@ -360,6 +360,7 @@ def run(config: FinetuneConfig) -> FinetuneResult:
         cpu_threads(config.train.threads),
         distributed.joined_ranks(device),
         alone_in(config.out, "finetune"),
+        told_of_dead_workers(),
     ):
         distributed.own_slots(config.data.batch_size)  # before anything that takes long
         settings = claim_folder(

@@ -30,7 +30,7 @@ from vatt.costs.memory import training_memory
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
 from vatt.data.datasets import ClipDataset
-from vatt.data.loader import make_loader, training_batches
+from vatt.data.loader import make_loader, told_of_dead_workers, training_batches
 from vatt.data.statistics import frame_path, measure_frames, same_data, vocabulary
 from vatt.data.tokenizer import WordTokenizer
 from vatt.devices import cpu_threads, free_memory, peak_memory, pick_device, seeded
@@ -230,7 +230,11 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
         config = replace(config, start_from=local_folder(config.start_from))
     device = pick_device(config.train.device, distributed.local_rank())
     if config.dry_run:
-        with cpu_threads(config.train.threads), distributed.joined_ranks(device):
+        with (
+            cpu_threads(config.train.threads),
+            distributed.joined_ranks(device),
+            told_of_dead_workers(),
+        ):
             return try_out(config, device)
     if config.train.wandb != "off":
         wandb_module()  # before anything begins
@@ -238,6 +242,7 @@ def run(config: PretrainConfig) -> PretrainResult | DryRunResult:
         cpu_threads(config.train.threads),
         distributed.joined_ranks(device),
         alone_in(config.out, "pretrain"),
+        told_of_dead_workers(),
     ):
         distributed.own_slots(config.data.batch_size)  # before anything that takes long
         settings = claim_folder(
