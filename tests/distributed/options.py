@@ -1,5 +1,6 @@
 """Run by test_options.py in every rank, and in one process: steps with what is off by default."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -19,16 +20,17 @@ from vatt.models.vatt import Vatt
 from vatt.presets import tiny
 from vatt.pretraining import objective
 from vatt.tasks.pretrain import PretrainConfig
-from vatt.training.loop import TrainConfig
+from vatt.training.loop import TrainConfig, whole_batch
 from vatt.training.optim import OptimConfig, Optimiser
 from vatt.training.parallel import parallelize
 
 STEPS = 3
 CASES = list(product(("replicate", "fsdp"), (None, 3), ("official", "sigmoid")))
+OPTIMISERS = {"official": "momentum", "sigmoid": "adam"}
 
 
 def trained(mode: str, micro_batch: int | None, form: str) -> dict[str, Tensor]:
-    """Weights, statistics and their averages after some steps, whole."""
+    """Losses, gradients and statistics of each step; weights and averages after all, whole."""
     values = tiny()["model"]
     for name in ("video", "audio", "text"):
         values[name]["transformer"]["dropout"] = 0.0
@@ -43,11 +45,16 @@ def trained(mode: str, micro_batch: int | None, form: str) -> dict[str, Tensor]:
         model=sizes,
         loss=LossConfig(form=form),  # type: ignore[arg-type]
         optim=OptimConfig(
-            name="momentum", learning_rate=0.01, warmup_steps=0, clip_norm=1.0,
-            weight_decay=0.1, average=0.5,
+            name=OPTIMISERS[form],  # type: ignore[arg-type]
+            learning_rate=0.01,
+            warmup_steps=0,
+            epsilon=0.01,  # else Adam makes steps of size 1 of gradients that are rounding errors
+            clip_norm=1.0,
+            weight_decay=0.1,
+            average=0.5,
         ),
         train=TrainConfig(autocast="off", micro_batch=micro_batch, parallel=mode),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
     spread = parallelize(model.train(), settings.train, layers_of(model))
     saved = model.state_dict().keys()
     optimiser = Optimiser(
@@ -58,19 +65,34 @@ def trained(mode: str, micro_batch: int | None, form: str) -> dict[str, Tensor]:
         buffers=[(name, value) for name, value in model.named_buffers() if name in saved],
     )
     mine = rows_of_rank(whole("uneven"), distributed.rank(), distributed.world_size())
+    found: dict[str, Tensor] = {}
     for step in range(STEPS):
         batch = replace(mine, draw=mine.draw + step)
-        torch.autograd.backward(objective(batch, spread, settings)["loss"])
+        shares = objective(batch, spread, settings)
+        torch.autograd.backward(shares["loss"])
+        seen: dict[str, Tensor | None] = {**whole_batch(shares), **dict(model.named_buffers())}
+        seen |= {f"gradient/{name}": weight.grad for name, weight in model.named_parameters()}
+        found |= {f"{step}/{name}": copy(value) for name, value in seen.items()}
         optimiser.clip()
         optimiser.step(step)
     averages = {f"average/{name}": value for name, value in optimiser.averages().items()}
-    found = {**model.state_dict(), **averages}
-    return {name: distributed.whole(value).detach().clone() for name, value in found.items()}
+    return found | {name: copy(v) for name, v in {**model.state_dict(), **averages}.items()}
+
+
+def copy(value: Tensor | None) -> Tensor:
+    assert value is not None
+    return distributed.whole(value).detach().clone()
 
 
 def main(out: str) -> None:
     torch.set_num_threads(1)
     with distributed.joined_ranks(torch.device("cpu")):
         for case in CASES:
-            found = trained(*case)
-            save_file(found, Path(out) / f"{'-'.join(map(str, case))}-{distributed.rank()}")
+            save_file(trained(*case), path_of(out, case, distributed.world_size()))
+
+
+def path_of(
+    out: str | Path, case: Sequence[object], world_size: int, rank: int | None = None
+) -> Path:
+    rank = distributed.rank() if rank is None else rank
+    return Path(out) / f"{'-'.join(map(str, (*case, world_size, rank)))}.safetensors"

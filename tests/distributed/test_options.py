@@ -1,4 +1,4 @@
-"""Learned temperature, the sigmoid loss and moving averages: on two ranks as in one process."""
+"""Learned temperature, sigmoid loss and moving averages, on any ranks as in one process."""
 
 import math
 
@@ -7,21 +7,39 @@ import torch
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from tests.distributed.options import CASES, trained
+from tests.distributed.options import CASES, path_of, trained
 from tests.distributed.ranks import run_ranks
+from tests.distributed.world_of_one import joined
+
+WORLDS = (2, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def on_ranks(tmp_path_factory):
+    out = tmp_path_factory.mktemp("options")
+    run_ranks("tests.distributed.options", str(out), world_size=WORLDS)
+    return out
 
 
 @pytest.mark.slow  # processes
 @pytest.mark.distributed
-def test_weights_and_averages_on_two_ranks_are_those_of_one_process(tmp_path):
-    run_ranks("tests.distributed.options", str(tmp_path), world_size=2)
-    for case in CASES:
-        alone = trained("replicate", *case[1:])
-        for rank in range(2):
-            found = load_file(tmp_path / f"{'-'.join(map(str, case))}-{rank}")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_three_steps_on_ranks_are_those_of_one_process(on_ranks, case):
+    """Losses, gradients, batch norm, weights and averages."""
+    alone = trained("replicate", *case[1:])
+    for world_size in WORLDS:
+        for rank in range(world_size):
+            found = load_file(path_of(on_ranks, case, world_size, rank))
             assert found.keys() == alone.keys()
             # float32 sums in another order, through batch norm and a scale of 10
             assert_close(found, alone, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.distributed
+def test_a_model_that_is_divided_among_one_rank_is_that_of_one_process(tmp_path):
+    alone = trained("replicate", 3, "sigmoid")
+    with joined("gloo", tmp_path):
+        assert_close(trained("fsdp", 3, "sigmoid"), alone, rtol=1e-3, atol=1e-5)
 
 
 def test_micro_batches_make_the_steps_of_the_whole_batch_and_what_is_learned_moves():

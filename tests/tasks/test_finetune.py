@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 import vatt
+from tests.distributed.in_memory import InMemory
 from tests.distributed.ranks import run_ranks
 from vatt import config as configs
 from vatt.checkpoints import checkpoint
@@ -275,8 +276,18 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(tiny, tmp_path, at_once
         sizes, clip = finetune.starting_settings(settings)
         state, spec = checkpoint.TrainingState(), finetune.clip_spec(settings, sizes, clip)
         model = finetune.model_at(state, settings, sizes, spec, ("left", "right")).train()
+        kept = InMemory(model)
+        parts: list[int] = []
+
+        def noted(_, given, kept=kept, parts=parts):
+            assert kept.nothing()
+            parts.append(len(given[0]))
+
+        model.register_forward_pre_hook(noted)
         losses = finetune.class_losses(model, frames, targets, settings, draw=draws)
         losses["loss"].backward()
+        assert kept.nothing()
+        assert parts == {None: [4], 1: [1] * 7, 3: [3, 1, 3]}[size]  # all but the last run twice
         found.append({name: weight.grad for name, weight in model.named_parameters()})
     for name, gradient in found[0].items():
         assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-6)  # float32

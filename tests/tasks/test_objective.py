@@ -90,6 +90,7 @@ def test_a_step_of_fine_tuning_reads_nothing_from_the_device_and_mixes_none(kind
     clips = whole("uneven")
     named = tuple({"label": (("a", "b")[number % 2],)} for number in range(len(clips)))
     batch = replace(clips, labels=named, positions=tuple(range(len(clips))))
+    finetune.objective(batch.to(AWAY), model.train(), config, CLIP, ("a", "b"))  # makes tables, too
     with NoCopiesThatWait():
         shares = finetune.objective(batch.to(AWAY), model.train(), config, CLIP, ("a", "b"))
         torch.autograd.backward(shares["loss"])

@@ -227,10 +227,12 @@ def test_a_run_of_an_older_version_goes_on_although_its_data_is_not_known(
     assert_same_run(out, finished[0])
 
 
-ALL_ON: dict[str, Any] = {
+OF_STEPS: dict[str, Any] = {
     "loss": {"form": "sigmoid", "temperature": 0.1},
     "model": {"heads": {"learned": "temperature_and_bias"}},
     "optim": {"average": 0.9, "weight_decay": 0.1},
+}
+ALL_ON = OF_STEPS | {
     "eval_every": 2,
     "evaluation": {"split": "train", "label": "action", "measure": "video_neighbours"},
 }
@@ -581,6 +583,10 @@ def test_a_dry_run_says_what_training_takes_and_writes_nothing(shards, tmp_path,
     assert found.timed_clips == (micro_batch or pretrain.TIMED_CLIPS)
     assert found.epochs == pytest.approx(1000 * 96 / found.clips)
     assert found.hours == pytest.approx(1000 * 96 / found.clips_per_s / 3600)
+    twice = 93 if micro_batch else 0
+    passes = found.timed_s * 96 + found.forward_s * twice
+    calculated = passes / found.timed_clips + found.update_s + found.loss_s
+    assert found.step_s == pytest.approx(calculated)
     assert found.peak_memory_gb > 0.05
     assert not out.exists()
 
@@ -613,11 +619,13 @@ def test_two_ranks_measure_and_keep_what_one_process_does_and_go_on_with_it(
     one = config(
         shards,
         tmp_path / "one",
-        model={"video": still, "audio": still, "text": still},
-        optim={"learning_rate": 1e-12, "final_learning_rate": 0.0, "warmup_steps": 0},
-        train={"steps": 6, "save_every": 2, "parallel": parallel},
-        eval_every=2,
-        evaluation={"split": "train", "label": "action", "measure": "video_neighbours"},
+        **ALL_ON
+        | {
+            "model": ALL_ON["model"] | {"video": still, "audio": still, "text": still},
+            "optim": ALL_ON["optim"]
+            | {"learning_rate": 1e-12, "final_learning_rate": 0.0, "warmup_steps": 0},
+            "train": {"steps": 6, "save_every": 2, "parallel": parallel},
+        },
     )
     alone = pretrained(one)
     settings, two = tmp_path / "two.toml", tmp_path / "two"
@@ -633,7 +641,7 @@ def test_two_ranks_measure_and_keep_what_one_process_does_and_go_on_with_it(
     kept = [json.loads((run / "model" / "config.json").read_text())["extra"]
             for run in (two, tmp_path / "one")]  # fmt: skip
     assert kept[0] == kept[1]
-    assert alone.model.startswith(f"best: weights after step {kept[0]['step']},")
+    assert alone.model.startswith(f"best: moving average after step {kept[0]['step']},")
     before, best = measured(two), load_file(two / "model" / "model.safetensors")
     last = two / "checkpoints" / "step-000006"
     expected = {kind: read_tensors(last, kind) for kind in ("model", "optimiser")}
@@ -732,17 +740,19 @@ def test_clips_that_come_twice_in_a_batch_are_left_out_unless_set_otherwise(shar
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize(
-    "train", [{}, {"parallel": "fsdp"}, {"parallel": "fsdp", "micro_batch": 1, "recompute": True}]
+    ("train", "options"),
+    [
+        ({}, {}),
+        ({"parallel": "fsdp"}, {}),
+        ({"parallel": "fsdp", "micro_batch": 1, "recompute": True}, OF_STEPS),
+    ],
+    ids=["ddp", "fsdp", "fsdp-all-on"],
 )
-def test_two_ranks_train_as_one_process_does(shards, tmp_path, train):
+def test_two_ranks_train_as_one_process_does(shards, tmp_path, train, options):
     """Their run also goes on from its second step, with the model spread in the other way."""
     still = {"transformer": {"dropout": 0.0}}
-    one = config(
-        shards,
-        tmp_path / "one",
-        model={"video": still, "audio": still, "text": still},
-        train={"steps": 3},
-    )
+    model = options.get("model", {}) | {"video": still, "audio": still, "text": still}
+    one = config(shards, tmp_path / "one", **options | {"model": model, "train": {"steps": 3}})
     pretrain.run(one)
     two = configs.to_values(replace(one, out=tmp_path / "two"))
     two["train"] |= {"save_every": 2, **train}

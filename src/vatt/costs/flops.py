@@ -293,6 +293,11 @@ def forward_flops(
     return found | {HEADS: counter.by_part}
 
 
+def run_twice(clips: int, micro_batch: int) -> int:
+    """Clips of a training step whose forward pass runs twice: of all micro-batches but the last."""
+    return (math.ceil(clips / micro_batch) - 1) * micro_batch
+
+
 def flops_by_torch(plan: Blueprint, clip: ClipSpec) -> dict[str, int]:
     """By torch's own counter: of each modality's matrix products in evaluation, without biases."""
     inputs, found = plan.inputs(clip), {}

@@ -20,6 +20,7 @@ from vatt.costs.flops import (
     flops_by_torch,
     forward_flops,
     parts_of,
+    run_twice,
 )
 from vatt.costs.memory import BYTES, TrainingMemory, training_memory
 from vatt.costs.paper_tables import PaperRow, paper_rows
@@ -185,14 +186,14 @@ def run(config: InfoConfig) -> InfoResult | PaperTables:
 def _steps(
     config: InfoConfig, plan: Blueprint, clip: ClipSpec, memory: TrainingMemory
 ) -> dict[str, dict[str, float]]:
-    """A step in micro-batches: each forward pass runs twice, and a backward pass costs two."""
+    """A step: a backward pass costs two forward passes; some clips' forward passes run twice."""
     training = forward_flops(plan, clip, training=True).values()
     forward = sum(_gflops(by_part.values()) for by_part in training) * config.batch_size / 1e6
     scores = config.batch_size**2 * max(1, clip.texts) * BYTES
     loss = min(scores, SCORES_AT_ONCE * BYTES) / GIGA
     rows = {}
     for size in config.micro_batches:
-        passes = 3 if size >= config.batch_size else 4
+        passes = 3 + run_twice(config.batch_size, size) / config.batch_size
         activations = min(size, config.batch_size) * memory.activations / GIGA
         rows[f"{size} clips"] = {
             "weights_gradients_adam_gb": memory.total(0) / GIGA,

@@ -25,7 +25,7 @@ from vatt.contracts import (
     FramePath,
     draw_bits,
 )
-from vatt.costs.flops import blueprint
+from vatt.costs.flops import blueprint, run_twice
 from vatt.costs.memory import training_memory
 from vatt.data.augment import AugmentConfig
 from vatt.data.data_config import DataConfig
@@ -175,10 +175,11 @@ class DryRunResult:
     clips, videos: of the training data; epochs: passes over the clips in all steps.
     processes: that train; clips_of_a_process: its share of the batch, in so many micro_batches.
     timed_clips: that a process computed at once, and `timed_s` of backbones, heads and backward
-        pass for them; `update_s` of the optimiser.
+        pass for them, of which `forward_s` is forward; `update_s` of the optimiser.
     loss_s: of the losses of a process at their real size, on random embeddings.
     step_s: calculated of these for the share of a process: timed_s × clips / timed clips +
-        update_s + loss_s, without reading and exchanging.
+        forward_s × clips whose forward pass runs twice (those of all micro-batches but the last) /
+        timed clips + update_s + loss_s, without reading and exchanging.
     memory_gb: of each process. Counted for its share: weights, gradients and Adam's moments, the
         batch, and what the backward pass keeps of a micro-batch; measured at its real size: loss.
     fits: whether that is less than this device has; None where it does not say.
@@ -198,6 +199,7 @@ class DryRunResult:
     fits: bool | None
     timed_clips: int
     timed_s: float
+    forward_s: float
     update_s: float
     loss_s: float
     step_s: float
@@ -448,7 +450,9 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
         "activations": float(at_once * clip_bytes),
         "loss": float(of_losses.bytes),
     }
-    step_s = timed.pass_s * share / made + timed.update_s + of_losses.seconds
+    again = run_twice(share, at_once) / share - run_twice(made, at_once) / made
+    step_s = (timed.pass_s + timed.forward_s * again) * share / made
+    step_s += timed.update_s + of_losses.seconds
     return DryRunResult(
         clips=dataset.num_clips,
         videos=dataset.num_videos,
@@ -461,6 +465,7 @@ def try_out(config: PretrainConfig, device: torch.device) -> DryRunResult:
         fits=None if free is None else sum(memory.values()) < free,
         timed_clips=made,
         timed_s=timed.pass_s,
+        forward_s=timed.forward_s,
         update_s=timed.update_s,
         loss_s=of_losses.seconds,
         step_s=step_s,
@@ -482,10 +487,11 @@ def first_clips(dataset: ClipDataset, clips: int, device: torch.device) -> Batch
 
 
 class TimedStep(NamedTuple):
-    """The loss before a step, and how long its passes and its update took."""
+    """The loss before a step, and how long its passes, the one forward, and its update took."""
 
     loss: float
     pass_s: float
+    forward_s: float
     update_s: float
 
 
@@ -496,17 +502,21 @@ def timed_step(
     """Make the first update."""
     found: list[Mapping[str, Tensor]] = []
 
-    def passes() -> None:
-        with step_randomness(config.seed, 0):
-            found.append(objective(batch, model, config))
-            torch.autograd.backward(found[0]["loss"])
+    def forward() -> None:
+        found.append(objective(batch, model, config))
+
+    def backward() -> None:
+        torch.autograd.backward(found[0]["loss"])
 
     def update() -> None:
         optimiser.clip()
         optimiser.step(0)
 
-    pass_s, update_s = once(passes, device) / 1e3, once(update, device) / 1e3
-    return TimedStep(whole_batch(found[0])["loss"].item(), pass_s, update_s)
+    with step_randomness(config.seed, 0):
+        forward_s, backward_s = once(forward, device) / 1e3, once(backward, device) / 1e3
+    update_s = once(update, device) / 1e3
+    loss = whole_batch(found[0])["loss"].item()
+    return TimedStep(loss, forward_s + backward_s, forward_s, update_s)
 
 
 def held(model: nn.Module, optimiser: Optimiser) -> dict[str, float]:

@@ -55,8 +55,8 @@ class TrainConfig:
     autocast: AutocastSetting = "auto"
     """bfloat16 matrix products; auto: where the hardware multiplies them faster."""
     micro_batch: int | None = None
-    """Clips of a process whose intermediate values are in memory at once, at the cost of one more
-    forward pass; loss, batch norm and gradients are those of the whole batch. "none": all."""
+    """Clips of a process whose intermediate values are in memory at once; the forward pass of all
+    others runs twice. Loss, batch norm and gradients are those of the whole batch. "none": all."""
     parallel: Literal["replicate", "fsdp"] = "replicate"
     """Of several processes: replicate gives each a copy of the model; fsdp divides weights,
     gradients and the optimiser's state among them."""
