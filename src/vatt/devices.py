@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vatt.errors import ConfigError
+from vatt.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     import torch
@@ -182,6 +182,27 @@ def peak_use(device: torch.device) -> Iterator[Peak]:
 def _kilobytes(status: Path) -> dict[str, int]:
     pairs = (line.split() for line in status.read_text().splitlines())
     return {one[0].rstrip(":"): int(one[1]) for one in pairs if one[-1] == "kB"}
+
+
+@contextmanager
+def told_of_full_memory() -> Iterator[None]:
+    """Say of training that finds no room which settings need less.
+
+    Raises:
+        TrainingError: in place of PyTorch's own errors.
+    """
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate mem" not in str(error):
+            raise
+        raise TrainingError(
+            f"no memory is left: {str(error).splitlines()[0]}; the same command goes on with "
+            "--train.micro_batch (a low number), --train.recompute or, pre-training on several "
+            "processes, --train.parallel fsdp"
+        ) from error
 
 
 @contextmanager

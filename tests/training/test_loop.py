@@ -147,6 +147,19 @@ def test_loss_that_is_not_finite_stops_before_the_step_and_is_captured(tmp_path,
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [2, 4]
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_training_that_finds_no_memory_says_which_settings_need_less(tmp_path, device):
+    def objective(_: Pairs) -> dict[str, torch.Tensor]:
+        if device == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore …")
+        return {"loss": torch.empty(2**50)}
+
+    learner = replace(Toy(steps=12).learner, objective=objective)
+    with pytest.raises(TrainingError, match=r"no memory is left: .* --train\.micro_batch") as found:
+        train(config(), learner, batches(0, 12), folder=tmp_path, start_step=0)
+    assert "More" not in str(found.value)
+
+
 def test_gradient_that_is_not_finite_stops_although_the_loss_is(tmp_path):
     toy = Toy(steps=3)
 

@@ -22,7 +22,7 @@ from vatt import distributed
 from vatt.checkpoints.checkpoint import ModelWriter, TrainingState
 from vatt.checkpoints.saver import CheckpointForm, Saver
 from vatt.contracts import draw_bits
-from vatt.devices import AutocastSetting, keep_freed_memory, seeded
+from vatt.devices import AutocastSetting, keep_freed_memory, seeded, told_of_full_memory
 from vatt.errors import ConfigError
 from vatt.failed_step import keep_step
 from vatt.run_log import RunLog, WandbMode
@@ -135,7 +135,7 @@ def train(
     Raises:
         KeyboardInterrupt: after SIGINT, once all is saved.
         TrainingError: a loss or gradient is not finite; the weights are those before that step,
-            and `folder/failures/` holds what is needed to repeat it.
+            and `folder/failures/` holds what is needed to repeat it. Or no memory is left.
         CheckpointError: a checkpoint cannot be written.
     """
     clock, active = Stopwatch(), distributed.is_main()
@@ -150,6 +150,7 @@ def train(
         learner.buffers, keep, may_skip=config.skip_nonfinite, skipped=learner.skipped
     )
     with (
+        told_of_full_memory(),
         RunLog(
             folder,
             start_step=start_step,
