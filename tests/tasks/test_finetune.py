@@ -264,6 +264,14 @@ def test_a_finetuned_model_is_a_start_for_other_and_for_the_same_classes(finishe
         finetune.model_at(state, replace(same, kind="audio"), sizes, spec, ("low", "high"))
 
 
+def test_the_best_of_another_run_is_not_what_is_to_be_surpassed(finished, tiny, tmp_path):
+    before = finished[0].out / "checkpoints" / "step-000006"
+    assert json.loads((before / "state.json").read_text())["facts"]["best"]
+    on = config(tiny, tmp_path / "on", start_from=str(before), train={"steps": 8})
+    state = finetune.resumed(on, on.data, ("left", "right"), 8)
+    assert (state.step, set(state.facts)) == (6, {"data"})
+
+
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(tiny, tmp_path, at_once):
     draws = torch.tensor([11, 12, 13, 14])
