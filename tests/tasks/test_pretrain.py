@@ -573,6 +573,29 @@ def test_clips_that_fail_on_one_rank_and_a_slow_disk_change_no_batch(shards, tmp
     assert sorted(map(str, facts[1])) == sorted(map(str, facts[0]))
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
+def test_a_rank_that_is_killed_alone_and_started_again_by_torchrun_changes_no_bit(shards, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    for name in ("whole", "killed"):
+        train = {"micro_batch": 1, "steps": 12, "save_every": 4}
+        settings = tmp_path / f"{name}.toml"
+        values = configs.to_values(config(shards, tmp_path / name, **ALL_ON, train=train))
+        settings.write_text(tomli_w.dumps(values))
+        run = ("--max-restarts", "1", "-m", "tests.tasks.pretrain_rank", str(settings))
+        fault = ["dies"] if name == "killed" else []
+        subprocess.run([sys.executable, *launcher, *run, *fault], cwd=ROOT, check=True)
+    assert (tmp_path / "killed.died").exists()
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    for kind in ("model", "optimiser"):
+        mine, theirs = (
+            read_tensors(tmp_path / name / "checkpoints" / "step-000012", kind)
+            for name in ("killed", "whole")
+        )
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
 @pytest.mark.parametrize("micro_batch", [None, 3])
 def test_a_dry_run_says_what_training_takes_and_writes_nothing(shards, tmp_path, micro_batch):
     out = tmp_path / "run"
