@@ -178,3 +178,14 @@ def test_a_run_that_may_leave_out_fewer_steps_than_it_did_trains_on(tmp_path, mo
     with pytest.raises(TrainingError, match=advice):
         train(CONFIG, learner, poisoned(6), folder=tmp_path / "toy", start_step=0)
     assert torch.equal(toy.weights(), sound.weights())
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+@pytest.mark.parametrize("autocast", ["auto", "off"])
+def test_what_may_help_is_what_is_not_set_yet(tmp_path, clip_norm, autocast):
+    toy, config = Toy(steps=12, clip_norm=clip_norm), replace(CONFIG, autocast=autocast)
+    with pytest.raises(TrainingError) as failed:
+        train(config, toy.learner, poisoned(1), folder=tmp_path, start_step=0)
+    assert ("optim.clip_norm = 1" in str(failed.value)) == (clip_norm is None)
+    assert ("train.autocast = off" in str(failed.value)) == (autocast != "off")
+    assert "a lower optim.learning_rate" in str(failed.value)

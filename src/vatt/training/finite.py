@@ -53,6 +53,7 @@ class FiniteCheck(Generic[BatchT]):
         keep: writes the folder of a step that failed; returns where it is and where it began.
         may_skip: steps of a run that may be left out.
         skipped: those of the run so far.
+        advice: settings that may help, of a run in another folder.
     """
 
     skip: Tensor | None
@@ -65,11 +66,12 @@ class FiniteCheck(Generic[BatchT]):
         *,
         may_skip: int,
         skipped: int,
+        advice: Sequence[str] = (),
     ) -> None:
         # Those left out so far stay so, whatever is allowed now: on a GPU all steps would be else.
         self.skip, self.skipped, self._may_skip = None, skipped, max(may_skip, skipped)
         self._bad: Tensor | int = skipped  # counted on the device
-        self._buffers, self._keep = buffers, keep
+        self._buffers, self._keep, self._advice = buffers, keep, advice
         self._before_step = [buffer.clone() for buffer in buffers]
         self._newest: _Step[BatchT] | None = None
         self._read: dict[str, float] = {}
@@ -136,6 +138,6 @@ class FiniteCheck(Generic[BatchT]):
         raise TrainingError(
             f"{found}; {began}. Stopped before the weights changed; batch and weights are kept: "
             f"`vatt debug replay {where}`. The same command with --train.skip_nonfinite "
-            f"{self.skipped} leaves the step out; a lower optim.learning_rate, optim.clip_norm = 1 "
-            "or train.autocast = off take another --out, with --start-from a checkpoint of this run"
+            f"{self.skipped} leaves the step out. In another --out, with --start-from a checkpoint "
+            f"of this run: {', '.join(self._advice)}"
         )

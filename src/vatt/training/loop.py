@@ -146,8 +146,16 @@ def train(
         with step_randomness(learner.seed, step):
             return kept, keep_step(kept, batch, learner.write_model, learner.model, again)
 
+    unset = {
+        "optim.clip_norm = 1": learner.optimiser.config.clip_norm is None,
+        "train.autocast = off": config.autocast != "off",
+    }
     check = FiniteCheck[BatchT](
-        learner.buffers, keep, may_skip=config.skip_nonfinite, skipped=learner.skipped
+        learner.buffers,
+        keep,
+        may_skip=config.skip_nonfinite,
+        skipped=learner.skipped,
+        advice=["a lower optim.learning_rate", *(one for one, is_so in unset.items() if is_so)],
     )
     with (
         told_of_full_memory(),
