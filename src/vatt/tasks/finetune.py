@@ -241,11 +241,8 @@ class FinetuneConfig(DatasetChoice):
             )
         if self.epochs is not None and self.epochs <= 0:
             raise ConfigError(f"epochs: found {self.epochs}, expected > 0")
-        if self.epochs is None and self.optim.warmup_steps > self.train.steps:
-            raise ConfigError(  # before files are prepared; the optimiser checks it for epochs
-                f"optim.warmup_steps: found {self.optim.warmup_steps}, expected <= train.steps "
-                f"({self.train.steps})"
-            )
+        if self.epochs is None:  # before files are prepared; the optimiser checks it for epochs
+            self.optim.refuse_fewer(self.train.steps)
 
     @property
     def modality(self) -> Literal["video", "audio"]:

@@ -132,11 +132,7 @@ class PretrainConfig:
                 f"world: found {self.world}, expected 1 or more, with dry_run; torchrun starts the "
                 "processes of a training"
             )
-        if self.optim.warmup_steps > self.train.steps:
-            raise ConfigError(
-                f"optim.warmup_steps: found {self.optim.warmup_steps}, expected <= train.steps "
-                f"({self.train.steps})"
-            )
+        self.optim.refuse_fewer(self.train.steps)
         first, (low, high) = -math.log(self.loss.temperature), BOUNDS["heads.log_scales"]
         if self.model.heads.learned != "none" and not low - 1e-6 <= first <= high + 1e-6:
             raise ConfigError(

@@ -74,6 +74,23 @@ class OptimConfig:
         good = self.average is None or 0 < self.average < 1
         _require(good, "average", self.average, "in (0, 1)")
 
+    def refuse_fewer(self, steps: int) -> None:
+        """Ask whether warm-up and levels fit into a training of so many steps.
+
+        Raises:
+            ConfigError: they are longer.
+        """
+        if self.warmup_steps > steps:
+            raise ConfigError(
+                f"optim.warmup_steps: found {self.warmup_steps}, expected <= the number of steps "
+                f"({steps}); warm up for fewer steps or train for more"
+            )
+        if self.levels and self.levels[-1][0] >= steps:
+            raise ConfigError(
+                f"optim.levels: found the last one at step {self.levels[-1][0]}, expected it "
+                f"before the last step ({steps}); the rate at the end is final_learning_rate"
+            )
+
 
 def _require(holds: bool, name: str, found: object, expected: str) -> None:
     if not holds:
@@ -135,16 +152,7 @@ class Optimiser:
         Raises:
             ConfigError: the warm-up or the levels are longer than the training.
         """
-        if config.warmup_steps > steps:
-            raise ConfigError(
-                f"optim.warmup_steps: found {config.warmup_steps}, expected <= the number of steps "
-                f"({steps}); warm up for fewer steps or train for more"
-            )
-        if config.levels and config.levels[-1][0] >= steps:
-            raise ConfigError(
-                f"optim.levels: found the last one at step {config.levels[-1][0]}, expected it "
-                f"before the last step ({steps}); the rate at the end is final_learning_rate"
-            )
+        config.refuse_fewer(steps)
         self.config = config
         self.steps = steps
         self._weights: dict[str, Tensor] = {n: w for n, w in parameters if w.requires_grad}
