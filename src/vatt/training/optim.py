@@ -75,11 +75,7 @@ class OptimConfig:
         _require(good, "average", self.average, "in (0, 1)")
 
     def refuse_fewer(self, steps: int) -> None:
-        """Ask whether warm-up and levels fit into a training of so many steps.
-
-        Raises:
-            ConfigError: they are longer.
-        """
+        """Raise a ConfigError if warm-up or levels are longer than a training of so many steps."""
         if self.warmup_steps > steps:
             raise ConfigError(
                 f"optim.warmup_steps: found {self.warmup_steps}, expected <= the number of steps "
@@ -282,7 +278,6 @@ class Optimiser:
                 f"optimiser state: found tensors of {len(strange)} weights that this model does "
                 f"not train, e.g. {strange[0]!r}; the checkpoint is of another model"
             )
-        slots = SLOTS[self.config.name]
         for name, state in by_parameter.items():
             weight = self._weights[name]
             for what, value in state.items():
@@ -291,7 +286,7 @@ class Optimiser:
                         f"optimiser state {name}/{what}: found shape {list(value.shape)}, expected "
                         f"{list(weight.shape)}; the checkpoint is of a model of another size"
                     )
-            if state.keys() != set(slots):
+            if state.keys() != set(slots := SLOTS[self.config.name]):
                 raise CheckpointError(
                     f"optimiser state {name}: found {', '.join(sorted(state))}, expected "
                     f"{', '.join(slots)} of optim.name {self.config.name}; set it as it was, or "
