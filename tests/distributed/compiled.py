@@ -60,7 +60,12 @@ def before_ranks(out: str) -> None:
 
 
 def main(out: str) -> None:
-    """FSDP makes layers other classes, which are compiled by themselves."""
+    """FSDP makes layers other classes, which are compiled by themselves.
+
+    Without the threads that compile: a copied process has none, and would wait for them for ever.
+    """
+    inductor: Any = torch._inductor
+    inductor.config.compile_threads = 1
     with distributed.joined_ranks(torch.device("cpu")):
         for case in cases():
             with torch.compiler.set_stance("default" if case.divided else "fail_on_recompile"):
