@@ -75,8 +75,8 @@ class Flops:
 class FlopCounter(TorchDispatchMode):
     """Counts what is computed in its context, by part.
 
-    The product that a softmax follows is one of queries with keys: in attention, the last batched
-    product before it. Only batched products (`bmm`) can be; layers multiply with `mm`.
+    The product that a softmax follows is one of queries with keys: the last one before it. No
+    backbone has a softmax after a layer.
 
     Args:
         parts: name → module; work inside the module counts for that name.
@@ -144,7 +144,7 @@ class FlopCounter(TorchDispatchMode):
             flops = int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=out))
             if func is aten.addmm.default:
                 flops += first.numel()  # the bias, which torch's formula leaves out
-            if func is aten.bmm.default:
+            if func in (aten.mm.default, aten.bmm.default):
                 moved = Flops(products=-flops, scores=flops, queries=args[0].numel())
                 self._last_product = self._inside[-1], moved
             self._count(Flops(products=flops))
