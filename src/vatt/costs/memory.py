@@ -95,7 +95,8 @@ class _AttentionWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run the operation, and note which storages hold attention weights."""
         out = func(*args, **(kwargs or {}))
-        of_weights = func is not aten.bmm.default and any(
+        products = (aten.mm.default, aten.bmm.default)
+        of_weights = func not in products and any(
             isinstance(arg, Tensor) and _storage(arg) in self.storages for arg in args
         )
         if isinstance(out, Tensor) and (func is aten._softmax.default or of_weights):
